@@ -1,0 +1,1 @@
+"""What stands around the engines: clock and tie rule, replica shells, gateway, pools."""
