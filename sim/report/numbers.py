@@ -1,0 +1,170 @@
+"""How a report says a number, and where it puts the ticks of an axis."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+MISSING = "—"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """*value* with *digits* significant digits and thousands separated; a dash where there is none.
+
+    >>> number(0.01234), number(1234.5), number(98765.0), number(0), number(float("nan"))
+    ('0.0123', '1,230', '98,800', '0', '—')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    rounded = round(value, places)
+    if rounded and math.floor(math.log10(abs(rounded))) > math.floor(math.log10(abs(value))):
+        places -= 1
+    if 0 < abs(rounded) < 1e-6:
+        return f"{rounded:.{digits - 1}e}"
+    return f"{rounded:,.{max(places, 0)}f}"
+
+
+def count(value: float | None) -> str:
+    """A whole number, exact and thousands separated."""
+    return MISSING if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time as people say it: 850 ms, 12.3 s, 4.1 min, 2.5 h.
+
+    Seconds reach to two minutes, minutes to two hours, hours to two days.
+
+    >>> duration(0.85), duration(12.34), duration(246), duration(9000), duration(0.0421)
+    ('850 ms', '12.3 s', '4.1 min', '2.5 h', '42.1 ms')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    size = abs(seconds)
+    if size == 0:
+        return "0 s"
+    if size < 0.9995e-3:
+        return f"{number(seconds * 1e6)} µs"
+    if size < 0.9995:
+        return f"{number(seconds * 1e3)} ms"
+    if size <= 120:
+        return f"{number(seconds)} s"
+    for unit, length, until in (("min", 60.0, 7200.0), ("h", 3600.0, 172800.0), ("days", 86400.0, math.inf)):
+        if size < until:
+            scaled = seconds / length
+            return f"{scaled:,.1f} {unit}" if abs(scaled) < 100 else f"{scaled:,.0f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def percent(share: float | None, digits: int = 3) -> str:
+    """A share of one as a percentage; near 100 % what is missing keeps its digits.
+
+    >>> percent(0.993), percent(0.99953), percent(0.5), percent(0.00012)
+    ('99.3 %', '99.953 %', '50 %', '0.012 %')
+    """
+    if share is None or not math.isfinite(share):
+        return MISSING
+    value = 100 * share
+    if 99 < value < 100:
+        places = min(max(0, 1 - math.floor(math.log10(100 - value))), 4)
+        text = f"{value:.{places}f}"
+        return "> 99.9999 %" if float(text) >= 100 else f"{_trim(text)} %"
+    return f"{_trim(number(value, digits))} %"
+
+
+def _trim(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def money(usd: float | None) -> str:
+    """US dollars with three significant digits."""
+    if usd is None or not math.isfinite(usd):
+        return MISSING
+    if usd >= 100:
+        return f"${usd:,.0f}"
+    return f"${usd:,.2f}" if usd >= 1 else f"${number(usd)}"
+
+
+def gigabytes(size_bytes: float | None) -> str:
+    """Bytes as gigabytes (10⁹)."""
+    return MISSING if size_bytes is None else f"{number(size_bytes / 1e9)} GB"
+
+
+def tokens(value: float | None) -> str:
+    """A number of tokens as axes say it: 850, 1.2K, 10K, 3.4M (powers of ten)."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if abs(value) >= size:
+            return f"{_trim(number(value / size))}{unit}"
+    return _trim(number(value))
+
+
+Kind = Literal["seconds", "tokens", "share", "plain"]
+
+_MINUTES = (60, 120, 300, 600, 1200, 1800)
+_HOURS = (3600, 7200, 18000, 36000, 86400, 172800, 432000, 864000)
+
+
+def log_ticks(
+    low: float, high: float, kind: Kind = "plain", *, most: int = 9
+) -> tuple[list[float], list[str]]:
+    """Ticks that people read on a log axis from *low* to *high*: 1, 2, 5, 10 s, 1, 10 min; 1K, 10K; 1 %, 10 %.
+
+    The 2s go first, then the 5s, when there would be more than *most* of them.
+    """
+    if not (0 < low <= high):
+        raise ValueError(f"a log axis needs 0 < low <= high, got {low} and {high}")
+    ranked: list[tuple[int, float]] = []
+    first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
+    for power in range(first, last + 1):
+        for rank, digit in ((0, 1), (2, 2), (1, 5)):
+            value = float(f"{digit}e{power}")
+            if kind != "seconds" or value < 50:
+                ranked.append((rank, value))
+    if kind == "seconds":
+        ranked = [(2 if v == 20 else r, v) for r, v in ranked]
+        ranked += [(0 if v in (60, 600) else 1 if v in (300, 1800) else 2, float(v)) for v in _MINUTES]
+        ranked += [(0 if v in (3600, 36000) else 1, float(v)) for v in _HOURS]
+    inside = [(rank, value) for rank, value in ranked if low * 0.999 <= value <= high * 1.001]
+    for limit in (2, 1, 0):
+        values = sorted(value for rank, value in inside if rank <= limit)
+        if len(values) <= most:
+            break
+    else:
+        values = values[:: math.ceil(len(values) / most)]
+    return values, [tick_text(value, kind) for value in values]
+
+
+def tick_text(value: float, kind: Kind) -> str:
+    """One tick's label."""
+    if kind == "seconds":
+        for length, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms")):
+            if value >= length * 0.9999:
+                return f"{_trim(number(value / length))} {unit}"
+        return f"{_trim(number(value * 1e6))} µs"
+    if kind == "tokens":
+        return tokens(value)
+    if kind == "share":
+        return f"{_trim(number(value * 100))} %"
+    return _trim(number(value))
+
+
+def time_ticks(low_s: float, high_s: float, *, most: int = 8) -> tuple[list[float], list[str]]:
+    """Ticks for a linear axis of simulated time, in whole seconds, minutes or hours."""
+    span = max(high_s - low_s, 1e-9)
+    steps = [m * 10.0**p for p in range(-6, 1) for m in (1, 2, 5)]
+    steps += [10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200]
+    steps += [86400.0 * m * 10**p for p in range(6) for m in (1, 2, 5)]
+    step = next((step for step in steps if span / step <= most), steps[-1])
+    length, unit = next(
+        (length, unit)
+        for length, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (0.0, "µs"))
+        if step >= length
+    )
+    length = length or 1e-6
+    start, end = math.ceil(low_s / step - 1e-9), math.floor(high_s / step + 1e-9)
+    values = [index * step for index in range(start, end + 1)]
+    return values, [f"{_trim(number(value / length, 4))} {unit}" for value in values]
