@@ -1,0 +1,115 @@
+"""What the metrics must know of a run beside its tables: windows, pools, targets, what was not modelled.
+
+Plain data: everything here survives a trip through JSON (``to_dict`` / ``from_dict``), except
+``PoolInfo.deployment``, which is there while the run is in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SloTarget:
+    """At least *percentile* percent of the queries must have *metric* ≤ *target_s* (seconds; plain for
+    slowdown)."""
+
+    metric: str
+    percentile: float
+    target_s: float
+
+
+@dataclass(frozen=True)
+class PoolInfo:
+    """One pool as it stood in this run."""
+
+    name: str
+    model: str
+    hardware: str
+    replicas: int
+    """Replicas at the start; how many were on over time is in ``gpu_hours``."""
+    gpus_per_replica: int
+    gpu_hours: float
+    """GPU-hours that were on within the measured window, idle time included."""
+    price_usd_per_gpu_hour: float | None
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    num_gpu_blocks: int
+    """KV blocks of a replica, the null block included."""
+    kv_bytes_per_token: int
+    """Of a whole replica, all its GPUs together."""
+    front_end_ps: int = 0
+    """Time outside the engine, in every duration that the client sees."""
+    async_scheduling: bool = False
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    """The capacity sum: its figures by name (bytes), and ``lines``, the same in words."""
+    fidelity: Mapping[str, Any] = field(default_factory=dict)
+    """profile, kind (measured, composed, prior), source, error_median, error_p95, range …"""
+    out_of_range: tuple[str, ...] = ()
+    """In words, where steps left the range that the profile was fitted in; empty: never."""
+    deployment: Any = field(default=None, compare=False, repr=False)
+    """calibration.deployment.Deployment while in memory, else None."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One replication. Times are picoseconds from the start of the run."""
+
+    replication: int
+    window_start_ps: int
+    """End of the warm-up: queries that arrive from here on are measured."""
+    window_end_ps: int
+    """Queries that arrive at this time or later are not measured."""
+    end_ps: int
+    """When the simulation stopped; what is open then is unfinished."""
+    pools: tuple[PoolInfo, ...]
+    categories: tuple[str, ...]
+    clients: tuple[str, ...]
+    drained: bool = True
+    """Every query of the window ended; False: `max_drain` cut it."""
+    reasoning_known: bool = True
+    """False: a trace without the split into reasoning and answer; then ttfo is ttft."""
+    closed_loop: int | None = None
+    """Slots of a closed loop, None for an open one."""
+    warm_up: Mapping[str, Any] = field(default_factory=dict)
+    """How the warm-up was chosen, as the scenario states it: ``{"kind": "duration", "value": "10 min"}``."""
+    slo: tuple[SloTarget, ...] = ()
+    not_modelled: tuple[str, ...] = ()
+    """In words, what the real system does and this run leaves out."""
+    banners: tuple[str, ...] = ()
+    """In words, what the run wants the reader to know (a policy's remark, a workload's)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data; deployments are left out."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["pools"] = [
+            {f.name: _plain(getattr(pool, f.name)) for f in fields(pool) if f.name != "deployment"}
+            for pool in self.pools
+        ]
+        data["slo"] = [{f.name: getattr(target, f.name) for f in fields(target)} for target in self.slo]
+        return {key: _plain(value) for key, value in data.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunInfo:
+        """The inverse of ``to_dict``; raise a KeyError or TypeError when *data* is not of that form."""
+        values = dict(data)
+        values["pools"] = tuple(PoolInfo(**_tuples(pool, "out_of_range")) for pool in data["pools"])
+        values["slo"] = tuple(SloTarget(**target) for target in data.get("slo", ()))
+        return cls(**_tuples(values, "categories", "clients", "not_modelled", "banners"))
+
+
+def _tuples(data: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: tuple(value) if key in keys else value for key, value in data.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        return value.item()
+    return value

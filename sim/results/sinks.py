@@ -1,0 +1,177 @@
+"""Where the simulation writes its rows: plain tuples of integers in, numpy columns out.
+
+A row costs well under a microsecond (one ``struct`` pack), and 8 bytes a value are held, so a day of
+traffic fits in memory. Names are codes here and become names in ``sim.results.tables``; times are
+picoseconds, -1 where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import attrgetter
+from struct import Struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+SEGMENT_ROW = (
+    "start_ps",
+    "steps",
+    "step_ps",
+    "step_growth_ps",
+    "decodes",
+    "fresh",
+    "context",
+    "chunks",
+    "chunk_tokens",
+    "pairs",
+    "cached",
+    "reserved_blocks",
+    "reserved_blocks_last",
+    "live_tokens",
+    "running",
+    "waiting",
+    "preempted",
+)
+"""What ``SegmentSink.add`` takes, in this order; see ``columns.SEGMENTS``. End and kind follow from it."""
+
+STALL_ROW = ("request", "at_ps", "gap_ps")
+
+REQUEST_ROW = (
+    "id",
+    "query",
+    "sample",
+    "role",
+    "pool",
+    "replica",
+    "category",
+    "client",
+    "priority",
+    "arrived_ps",
+    "first_scheduled_ps",
+    "first_token_ps",
+    "first_answer_ps",
+    "finished_ps",
+    "status",
+    "prompt_tokens",
+    "max_tokens",
+    "reasoning_tokens",
+    "generated",
+    "preemptions",
+    "cached_tokens_first",
+    "cached_tokens",
+    "scheduled_tokens",
+    "steps",
+    "recomputed_tokens",
+    "dropped_tokens",
+    "truncated",
+)
+"""Attributes of a request that become its row. ``role`` and ``status`` are Role and Status (or their
+codes), ``pool``, ``category`` and ``client`` positions in ``RunInfo.pools``, ``categories`` and ``clients``
+(-1: none); ``reasoning_tokens`` is the natural length: of ``generated`` tokens the first
+``reasoning_tokens`` are reasoning, the rest is answer."""
+
+QUERY_ROW = (
+    "query",
+    "category",
+    "client",
+    "arrived_ps",
+    "finished_ps",
+    "first_answer_ps",
+    "status",
+    "requests",
+    "retries",
+    "pool",
+    "prompt_tokens",
+    "reasoning_tokens",
+    "answer_tokens",
+    "verification_tokens",
+    "truncated",
+)
+"""What ``RowSink(QUERY_ROW).add`` takes, in this order. ``first_answer_ps`` is -1 where there is none."""
+
+
+class RowSink:
+    """Rows of 64-bit integers, one for each name in *names*."""
+
+    __slots__ = ("_buffer", "_pack", "names")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self._pack = Struct(f"={len(names)}q").pack
+        self._buffer = bytearray()
+
+    def add(self, row: tuple[int, ...]) -> None:
+        """Append *row*; raise a struct.error when it has another length or holds something that is no
+        64-bit integer."""
+        self._buffer += self._pack(*row)
+
+    def __len__(self) -> int:
+        return len(self._buffer) // (8 * len(self.names))
+
+    def columns(self) -> dict[str, IntArray]:
+        """All rows so far, a column a name."""
+        rows = np.frombuffer(bytes(self._buffer), dtype=np.int64).reshape(-1, len(self.names))
+        return {name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(self.names)}
+
+
+class SegmentSink:
+    """Segments and stalls of one replica (*pool* and *replica* by number), in order of time.
+
+    >>> sink = SegmentSink(pool=0, replica=0)
+    >>> sink.add((0, 3, 10, 1, 4, 0, 400, 0, 0, 0, 0, 28, 28, 404, 4, 0, 0))
+    >>> sink.stall(7, 33, 20)
+    """
+
+    __slots__ = ("_pack", "_segments", "_stall_pack", "_stalls", "pool", "replica")
+
+    def __init__(self, pool: int = 0, replica: int = 0) -> None:
+        self.pool = pool
+        self.replica = replica
+        self._pack = Struct(f"={len(SEGMENT_ROW)}q").pack
+        self._stall_pack = Struct(f"={len(STALL_ROW)}q").pack
+        self._segments = bytearray()
+        self._stalls = bytearray()
+
+    def add(self, row: tuple[int, ...]) -> None:
+        """Append a run of like steps: a tuple in the order of SEGMENT_ROW."""
+        self._segments += self._pack(*row)
+
+    def stall(self, request: int, at_ps: int, gap_ps: int) -> None:
+        """Token of *request* at *at_ps* came *gap_ps* after the one before: the request had skipped steps."""
+        self._stalls += self._stall_pack(request, at_ps, gap_ps)
+
+    def __len__(self) -> int:
+        return len(self._segments) // (8 * len(SEGMENT_ROW))
+
+    def segments(self) -> IntArray:
+        """All segments so far: one row each, columns as in SEGMENT_ROW."""
+        return np.frombuffer(bytes(self._segments), dtype=np.int64).reshape(-1, len(SEGMENT_ROW))
+
+    def stalls(self) -> IntArray:
+        """All stalls so far: one row each, columns as in STALL_ROW."""
+        return np.frombuffer(bytes(self._stalls), dtype=np.int64).reshape(-1, len(STALL_ROW))
+
+
+class RequestSink(RowSink):
+    """Rows taken from request objects by their attributes (REQUEST_ROW), when each has ended or the run
+    has."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self) -> None:
+        super().__init__(REQUEST_ROW)
+        self._read = attrgetter(*REQUEST_ROW)
+
+    def take(self, request: Any) -> None:
+        """Append the row of *request*."""
+        self._buffer += self._pack(*self._read(request))
+
+    def take_all(self, requests: Iterable[Any]) -> None:
+        """Append the rows of all *requests*."""
+        pack, read, buffer = self._pack, self._read, self._buffer
+        for request in requests:
+            buffer += pack(*read(request))
