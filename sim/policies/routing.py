@@ -1,0 +1,150 @@
+"""What a router is asked, what it may see, and what it answers.
+
+A router picks one replica for a request. It sees the request's visible figures, a *view* of the cluster, and
+nothing else: no true length, no time to come. Its class says by ``sees`` what it reads of the replicas:
+
+``nothing``    only which replicas are there; such a router is *state-independent*
+``counts``     how many requests are outstanding at each
+``snapshots``  the inside of each replica, as it was after its last step
+
+With a refresh interval in the gateway both counts and snapshots are as old as the last refresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Sees = Literal["nothing", "counts", "snapshots"]
+
+
+class RoutedRequest(Protocol):
+    """What a router may know of a request."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def query(self) -> int: ...
+    @property
+    def sample(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def max_tokens(self) -> int:
+        """The client's visible limit, -1 when it gave none."""
+        ...
+
+    @property
+    def priority(self) -> int: ...
+    @property
+    def category(self) -> int: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def session(self) -> int:
+        """-1 outside a session."""
+        ...
+
+    @property
+    def prefix_group(self) -> Any:
+        """Key of the prompt's shared beginning, None when it shares none."""
+        ...
+
+    @property
+    def prefix_len(self) -> int: ...
+    @property
+    def predicted_tokens(self) -> int:
+        """Output tokens that the length predictor expects; ``max_tokens`` without one."""
+        ...
+
+
+class ReplicaState(Protocol):
+    """The inside of a replica after its last step, as its metrics endpoint would tell."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def free_blocks(self) -> int: ...
+    @property
+    def kv_use(self) -> float: ...
+    @property
+    def outstanding_tokens(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ReplicaInfo:
+    """What never changes about a replica. *index* counts over the whole cluster, *replica* within its *pool*."""
+
+    index: int
+    pool: str
+    pool_index: int
+    replica: int
+    role: str = "generate"
+    model: str = ""
+    hardware: str = ""
+    gpus: int = 1
+    price_usd_per_hour: float = 0.0
+    """Of the whole replica."""
+    max_num_seqs: int = 1
+    kv_tokens: int = 0
+    token_ps: float = 1.0
+    """Time a decode token at a full batch, as its calibration says: how fast the replica is."""
+
+
+class View(Protocol):
+    """The cluster as a router sees it. Reading is free of side effects; nothing in it may be changed."""
+
+    @property
+    def now_ps(self) -> int: ...
+    @property
+    def replicas(self) -> Sequence[ReplicaInfo]:
+        """Every replica of the cluster by index, present or not."""
+        ...
+
+    @property
+    def candidates(self) -> Sequence[int]:
+        """Replicas to choose among, ascending: those that take requests now and serve what is asked for."""
+        ...
+
+    @property
+    def outstanding(self) -> Sequence[int]:
+        """Requests sent to each replica and not ended, by index."""
+        ...
+
+    @property
+    def categories(self) -> Sequence[str]:
+        """Names of the category codes."""
+        ...
+
+    def state(self, index: int) -> ReplicaState:
+        """The inside of replica *index*."""
+        ...
+
+    def among(self, candidates: Sequence[int]) -> View:
+        """The same view with fewer candidates, for a router that asks another."""
+        ...
+
+
+Choose = Callable[[View, RoutedRequest], int]
+
+
+class Router:
+    """Base of the routers; a subclass fills in `choose`, and `begin` when it remembers anything between requests."""
+
+    sees: ClassVar[Sees] = "nothing"
+    per_request: ClassVar[bool] = False
+    """True: each request of a query is routed by itself; False: they follow the query's first one."""
+
+    def choose(self, view: View, request: RoutedRequest) -> int:
+        """The index of one of ``view.candidates``, which is never empty."""
+        raise NotImplementedError
+
+    def begin(self, rng: np.random.Generator) -> Choose:
+        """How to choose during one run; what the run remembers lives in what is returned. *rng* is the router's own."""
+        return self.choose
