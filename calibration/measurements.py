@@ -1,8 +1,9 @@
 """What a table of measured step times looks like, and how one is read and checked.
 
-One row is one measured (or composed) time. Both kinds of steps share one table: a pure decode has ``chunks`` 0, a prefill
-has ``decodes`` 0, a mixed step has both. Whoever writes a table (the profiler, an importer) calls :func:`write`, whoever
-reads one (the fit, the figures) calls :func:`read`; both refuse a table that breaks a rule, with every problem at once.
+One row is one measured (or composed) time. Both kinds of steps share one table: a pure decode has ``chunks``
+0, a prefill has ``decodes`` 0, a mixed step has both. Whoever writes a table (the profiler, an importer)
+calls :func:`write`, whoever reads one (the fit, the figures) calls :func:`read`; both refuse a table that
+breaks a rule, with every problem at once.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("source", "text", "", "who measured: a data set, a tool and its version, or 'thinkcap'"),
     Column("gpu", "text", "", "hardware name as in `thinkcap list hardware`, or the device's own name"),
     Column("model", "text", "", "model name as in `thinkcap list models`, or a path to its config"),
-    Column("dtype", "text", "", "number format of the weights: bf16, fp16, fp8, mxfp4, nvfp4, int4, int8, fp32"),
+    Column(
+        "dtype", "text", "", "number format of the weights: bf16, fp16, fp8, mxfp4, nvfp4, int4, int8, fp32"
+    ),
     Column("kv_dtype", "text", "", "number format of the KV cache", required=False, default=""),
     Column("tp", "integer", "GPUs", "tensor parallel size", low=1),
     Column("engine", "text", "", "engine or kernel library and its version", required=False, default=""),
@@ -64,13 +67,35 @@ COLUMNS: tuple[Column, ...] = (
     Column("chunks", "integer", "sequences", "prefill chunks in the step", required=False, low=0, default=0),
     Column("chunk_tokens", "integer", "tokens", "new tokens of each chunk", required=False, low=0, default=0),
     Column("chunk_cached", "integer", "tokens", "tokens before each chunk", required=False, low=0, default=0),
-    Column("message_bytes", "number", "bytes", "size, for all-reduce and copies", required=False, low=0, default=0.0),
+    Column(
+        "message_bytes",
+        "number",
+        "bytes",
+        "size, for all-reduce and copies",
+        required=False,
+        low=0,
+        default=0.0,
+    ),
     Column("time_ms", "number", "ms", "the median time", above_zero=True),
-    Column("spread_ms", "number", "ms", "interquartile range over repeats", required=False, low=0, default=0.0),
+    Column(
+        "spread_ms", "number", "ms", "interquartile range over repeats", required=False, low=0, default=0.0
+    ),
     Column("n", "integer", "repeats", "how many repeats the median is of", required=False, low=1, default=1),
-    Column("clock_mhz", "number", "MHz", "median SM clock while measuring, 0 unknown", required=False, low=0, default=0.0),
-    Column("temperature_c", "number", "°C", "temperature while measuring, 0 unknown", required=False, default=0.0),
-    Column("flag", "text", "", "why a row should not be fitted, e.g. 'throttled'", required=False, default=""),
+    Column(
+        "clock_mhz",
+        "number",
+        "MHz",
+        "median SM clock while measuring, 0 unknown",
+        required=False,
+        low=0,
+        default=0.0,
+    ),
+    Column(
+        "temperature_c", "number", "°C", "temperature while measuring, 0 unknown", required=False, default=0.0
+    ),
+    Column(
+        "flag", "text", "", "why a row should not be fitted, e.g. 'throttled'", required=False, default=""
+    ),
 )
 """Every column a table may hold; others are kept as they are."""
 
@@ -84,7 +109,8 @@ _TRAPS = {
     "batch_size": "decodes",
     "context_tokens_per_seq": "context",
 }
-"""Names met in other tables, and what they correspond to here; times in other units are refused, not guessed."""
+"""Names met in other tables, and what they correspond to here; times in other units are refused, not
+guessed."""
 
 
 def read(path: str | Path) -> pd.DataFrame:
@@ -117,7 +143,8 @@ def read(path: str | Path) -> pd.DataFrame:
 
 
 def write(frame: pd.DataFrame, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
-    """Write a checked table as Parquet, *metadata* (device, driver, torch, command, date …) beside it in the file."""
+    """Write a checked table as Parquet, *metadata* (device, driver, torch, command, date …) beside it in
+    the file."""
     import json
 
     import pyarrow as pa
@@ -141,10 +168,13 @@ def _decode_metadata(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
 
 
 def check(frame: pd.DataFrame, *, source: str = "measurements") -> pd.DataFrame:
-    """*frame* with declared types and defaults; raise an InputError naming column, row and what was expected."""
+    """*frame* with declared types and defaults; raise an InputError naming column, row and what was
+    expected."""
     problems: list[Problem] = []
 
-    def problem(message: str, key: str | None = None, expected: str | None = None, near: str | None = None) -> None:
+    def problem(
+        message: str, key: str | None = None, expected: str | None = None, near: str | None = None
+    ) -> None:
         problems.append(Problem(message, source=source, key=key, expected=expected, nearest=near))
 
     if not len(frame):
@@ -168,7 +198,9 @@ def check(frame: pd.DataFrame, *, source: str = "measurements") -> pd.DataFrame:
             )
     both = [name for name in ("time_s", "time_us", "latency_ms", "latency_us") if name in frame.columns]
     if "time_ms" in frame.columns and both:
-        problem(f"times in two units: 'time_ms' and {both[0]!r}", key=both[0], expected="one time column, time_ms")
+        problem(
+            f"times in two units: 'time_ms' and {both[0]!r}", key=both[0], expected="one time column, time_ms"
+        )
     if problems:
         raise InputError(problems)
 

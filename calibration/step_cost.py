@@ -1,13 +1,15 @@
 """What one engine step costs, in integer picoseconds.
 
-A step that computes ``T`` tokens for ``B`` sequences, whose decodes read ``K`` context tokens in all and whose prefill
-chunks compute ``n`` new tokens on ``c`` cached ones each, takes::
+A step that computes ``T`` tokens for ``B`` sequences, whose decodes read ``K`` context tokens in all and
+whose prefill chunks compute ``n`` new tokens on ``c`` cached ones each, takes::
 
-    host + linear(T) + seq·B + kv·K + half_pair·Σ(n² + 2nc) + cached·Σc  [+ mixed·decodes, beside a prefill chunk]
+    host + linear(T) + seq·B + kv·K + half_pair·Σ(n² + 2nc) + cached·Σc
+         + mixed·decodes, beside a prefill chunk
 
-``linear`` is a monotone table: it *is* the roofline, flat while weights are read and rising once compute binds. ``K`` and
-``c`` count tokens computed before the step; a sequence with one scheduled token counts as a decode. Every coefficient is
-rounded to an integer once, so ``k`` decode steps one by one and in closed form are equal to the last bit.
+``linear`` is a monotone table: it *is* the roofline, flat while weights are read and rising once compute
+binds. ``K`` and ``c`` count tokens computed before the step; a sequence with one scheduled token counts as a
+decode. Every coefficient is rounded to an integer once, so ``k`` decode steps one by one and in closed form
+are equal to the last bit.
 """
 
 from __future__ import annotations
