@@ -1,0 +1,370 @@
+"""One engine: requests go in, time is told, requests come out.
+
+The time line is the same for both modes: a batch (or a run of like batches) is planned, takes time, ends, and its outputs are
+processed. With asynchronous scheduling two batches are in flight: batch m+1 is planned when the outputs of batch m-1 are
+processed, while batch m runs. :class:`Stepwise` plans one step at a time and walks every request: the oracle.
+``fast_forward.FastForward`` gives the same results at a cost that does not grow with tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from sim.engine.block_pool import BlockPool
+from sim.engine.paged_kv import PagedKv
+from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
+from sim.engine.step import Scheduler, Step
+from sim.engine.step_log import StepLog, StepRow
+from sim.engine.waiting import WaitingQueue
+from sim.errors import PolicyError
+from sim.results.columns import Status
+
+if TYPE_CHECKING:
+    from calibration.step_cost import StepCost
+
+
+class Sink(Protocol):
+    """Where segments and stalls go; see ``sim/results/sinks.py``."""
+
+    def add(self, row: tuple[int, ...]) -> None: ...
+    def stall(self, request: int, at_ps: int, gap_ps: int) -> None: ...
+
+
+class NoSink:
+    """Forgets everything."""
+
+    def add(self, row: tuple[int, ...]) -> None:
+        """Drop *row*."""
+
+    def stall(self, request: int, at_ps: int, gap_ps: int) -> None:
+        """Drop the stall."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a router or an autoscaler may see of a replica at one instant, as if it ran step by step."""
+
+    running: int
+    waiting: int
+    free_blocks: int
+    total_blocks: int
+    computed_tokens: int
+    """Tokens in the KV cache that belong to running requests, shared ones once a holder."""
+    queued_tokens: int
+    """Prompt (and recomputed) tokens not yet computed, of waiting and running requests."""
+
+    @property
+    def kv_use(self) -> float:
+        """Share of the KV pool with a reference."""
+        return 1 - self.free_blocks / self.total_blocks
+
+
+class Replica(ABC):
+    """One engine with its scheduler, waiting queue and KV pool; make one with :func:`make_replica`.
+
+    The shell calls ``submit`` and ``cancel`` as things happen, ``complete`` at ``next_end_ps``, and ``plan`` once the instant
+    is quiet, if any of the others was called in it.
+    """
+
+    kv: PagedKv | BlockPool
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        cost: StepCost,
+        scheduler: Scheduler,
+        *,
+        segments: Sink | None = None,
+        log: StepLog | None = None,
+    ) -> None:
+        self.settings = settings
+        self.cost = cost
+        self.scheduler = scheduler
+        self.scheduler_name = type(scheduler).__name__
+        self.sink: Sink = segments if segments is not None else NoSink()
+        self.log = log
+        self.lag = 1 if settings.async_scheduling else 0
+        self.watermark_blocks = settings.watermark_blocks
+        self.running: dict[Request, None] = {}
+        priority = settings.policy == "priority"
+        self.waiting = WaitingQueue((lambda r: (r.priority, r.arrived_ps)) if priority else None)
+        self.next_end_ps: int | None = None
+        self.gpu_free_ps = 0
+        self.batches = 0
+        self.table_blocks = 0
+        self.computed_tokens = 0
+        self._admissions = 0
+        self._ends: deque[int] = deque()
+        self._cancels: list[Request] = []
+        self._step = self._new_step()
+
+    # ------------------------------------------------------------------ the shell's side
+
+    def never_fits(self, request: Request) -> str | None:
+        """Why *request* can never be served by this replica, with the arithmetic; None when it can.
+
+        Judged by what the client shows: the prompt and ``max_tokens``. The real engine would wait for ever here.
+        """
+        limit = self.settings.max_model_len
+        if request.prompt_tokens >= limit:
+            return f"a prompt of {request.prompt_tokens:,} tokens leaves no room for output in max_model_len {limit:,}"
+        tokens = min(request.prompt_tokens + self._allowance(request), limit) - 1
+        blocks, size = -(-tokens // self.settings.block_size), self.settings.block_size
+        if blocks > self.settings.usable_blocks:
+            return (
+                f"{tokens:,} tokens need {blocks:,} KV blocks of {size}, "
+                f"more than the {self.settings.usable_blocks:,} of the pool"
+            )
+        return None
+
+    def _allowance(self, request: Request) -> int:
+        limit = self.settings.max_model_len - request.prompt_tokens
+        return limit if request.max_tokens < 0 else min(request.max_tokens, limit)
+
+    def submit(self, request: Request, now_ps: int) -> None:
+        """*request* joins the waiting queue."""
+        request.owner = self
+        request.foreseen_end = request.prompt_tokens + self._allowance(request)
+        natural = request.prompt_tokens + request.output_tokens
+        request.end = min(natural, request.foreseen_end)
+        request.truncated = natural > request.end
+        self.kv.enter(request)
+        self.waiting.push(request)
+
+    def cancel(self, request: Request, now_ps: int, status: Status) -> None:
+        """End *request* with *status*: at once while it waits, else when the step under way ends."""
+        request.status = status
+        self._cancels.append(request)
+
+    def complete(self, now_ps: int) -> list[Request]:
+        """Process what ends at *now_ps*; return the requests that came to their end, in the order in which they did."""
+        if self.next_end_ps != now_ps:
+            raise ValueError(f"nothing ends at {now_ps}; next is {self.next_end_ps}")
+        self._ends.popleft()
+        self.next_end_ps = self._ends[0] if self._ends else None
+        return self._process(now_ps)
+
+    def plan(self, now_ps: int) -> int | None:
+        """Plan until the pipeline is full or nothing can be scheduled; return when the next batch ends, None if idle."""
+        while len(self._ends) <= self.lag and (self.running or len(self.waiting)):
+            if not self._schedule(now_ps):
+                break
+            self.next_end_ps = self._ends[0]
+        return self.next_end_ps
+
+    @abstractmethod
+    def snapshot(self, now_ps: int) -> Snapshot:
+        """What an outsider sees at *now_ps*, changing nothing."""
+
+    # ------------------------------------------------------------------ to be done by each mode
+
+    @abstractmethod
+    def _new_step(self) -> Step: ...
+
+    @abstractmethod
+    def _process(self, now_ps: int) -> list[Request]: ...
+
+    @abstractmethod
+    def _schedule(self, now_ps: int) -> bool: ...
+
+    @abstractmethod
+    def evict(self, request: Request) -> None:
+        """Take a running request's blocks and computed tokens (for :class:`Step`)."""
+
+    # ------------------------------------------------------------------ shared by both modes
+
+    def blocks_for(self, request: Request, tokens: int) -> int:
+        """Blocks that *tokens* of *request* take."""
+        return max(-(-tokens // self.settings.block_size), request.reserved)
+
+    def blocks_of(self, request: Request) -> int:
+        """Blocks that an admitted *request* holds."""
+        return max(-(-request.computed // self.settings.block_size), request.reserved)
+
+    def enter_running(self, request: Request) -> None:
+        """*request* takes the last place of the running order."""
+        self._admissions += 1
+        request.order = self._admissions
+        request.running = True
+        self.running[request] = None
+
+    def note_admission(self, request: Request, cached: int, blocks: int) -> None:
+        """Keep count of what the prefix cache gave."""
+        request.cached_tokens += cached
+        if request.cached_tokens_first < 0:
+            request.cached_tokens_first = cached
+
+    def _close(self, request: Request, status: int, now_ps: int) -> None:
+        """The last words on a request that has left the engine."""
+        request.status = status
+        request.finished_ps = now_ps
+        first = max(request.cached_tokens_first, 0)
+        request.recomputed_tokens = request.scheduled_tokens - max(request.peak, request.computed) + first
+        if request.scheduled_tokens == 0:
+            request.recomputed_tokens = 0
+
+
+class Stepwise(Replica):
+    """One step at a time, every request walked, every block a number: slow, obvious, and always right."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        cost: StepCost,
+        scheduler: Scheduler,
+        *,
+        segments: Sink | None = None,
+        log: StepLog | None = None,
+    ) -> None:
+        super().__init__(settings, cost, scheduler, segments=segments, log=log)
+        self.kv = BlockPool(
+            settings.usable_blocks,
+            settings.block_size,
+            caching=settings.enable_prefix_caching,
+            committed=lambda request: request.computed - request.in_flight,
+        )
+        self._outputs: deque[tuple[int, int, list[Request]]] = deque()
+
+    def _new_step(self) -> Step:
+        return Step(self)
+
+    def evict(self, request: Request) -> None:
+        """Blocks go back; the tokens that are in flight are kept when they arrive."""
+        self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
+        request.peak = max(request.peak, request.computed)
+        request.computed = 0
+        request.running = False
+        del self.running[request]
+
+    def _schedule(self, now_ps: int) -> bool:
+        step = self._step
+        step.begin(now_ps)
+        self.scheduler.schedule(step)
+        if step.budget < 0:
+            raise PolicyError(f"{self.scheduler_name} planned more than max_num_batched_tokens")
+        if not step.work:
+            return False
+        start = max(now_ps, self.gpu_free_ps)
+        admitted = {request for request, _ in step.admitted}
+        decodes = fresh = context = chunks = chunk_tokens = pairs = cached = 0
+        outputs: list[Request] = []
+        for request, new in step.work.items():
+            before = request.computed - new
+            if new == 1:
+                decodes += 1
+                context += before
+                if request in admitted or request.last_batch != self.batches - 1:
+                    fresh += 1
+                    request.last_batch = -2
+            else:
+                chunks += 1
+                chunk_tokens += new
+                pairs += new * (new + 2 * before)
+                cached += before
+                request.last_batch = -2
+            if request.computed == request.known + request.in_flight:
+                outputs.append(request)
+        cost = self.cost.step_ps(
+            decodes=decodes, context=context, chunks=chunks, chunk_tokens=chunk_tokens, pairs=pairs, cached=cached
+        )
+        end = start + cost
+        for request, new in step.work.items():
+            request.scheduled_tokens += new
+            request.steps += 1
+            request.busy_until_ps = end
+            if request.first_scheduled_ps < 0:
+                request.first_scheduled_ps = start
+        for request in outputs:
+            request.in_flight += 1
+        self._outputs.append((end, self.batches, outputs))
+        self._ends.append(end)
+        self.gpu_free_ps = end
+        self.batches += 1
+        held = self.kv.total - self.kv.free
+        tables = sum(self.blocks_of(request) for request in self.running)
+        tokens = sum(request.computed for request in self.running)
+        live = tokens - (tables - held) * self.settings.block_size
+        self.sink.add(
+            (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, context, chunks,
+             chunk_tokens, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted))
+        )  # fmt: skip
+        if self.log is not None:
+            self.log.rows.append(
+                StepRow(
+                    now_ps, start, end, decodes + chunk_tokens, context + cached + decodes + chunk_tokens,
+                    len(self.running), len(self.waiting), self.kv.free, self.kv.free,
+                    [(request.id, hit) for request, hit in step.admitted],
+                    sorted(request.id for request in step.preempted), [],
+                    [(request.id, new) for request, new in step.work.items()],
+                )
+            )  # fmt: skip
+        return True
+
+    def _process(self, now_ps: int) -> list[Request]:
+        end, batch, outputs = self._outputs.popleft()
+        assert end == now_ps
+        ended: list[Request] = []
+        for request in outputs:
+            request.in_flight -= 1
+            if request.status != Status.UNFINISHED:
+                continue
+            request.known += 1
+            if request.last_token_ps < 0:
+                request.first_token_ps = now_ps
+            elif request.last_batch != batch - 1:
+                self.sink.stall(request.id, now_ps, now_ps - request.last_token_ps)
+            if request.known - request.prompt_tokens == request.reasoning_tokens + 1:
+                request.first_answer_ps = now_ps
+            request.last_token_ps = now_ps
+            request.last_batch = batch
+            if request.running:
+                self.kv.register(request, (request.computed - request.in_flight) // self.settings.block_size)
+            if request.known >= request.end:
+                self._finish(request, now_ps)
+                ended.append(request)
+        if self.log is not None:
+            self.log.update(now_ps, self.kv.free, [request.id for request in ended])
+        return ended
+
+    def _finish(self, request: Request, now_ps: int) -> None:
+        request.dropped_tokens += request.in_flight
+        if request.running:
+            self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
+            request.running = False
+            del self.running[request]
+        else:
+            self.waiting.remove(request)
+        self._close(request, Status.COMPLETED, now_ps)
+
+    def snapshot(self, now_ps: int) -> Snapshot:
+        """See :class:`Snapshot`."""
+        return Snapshot(
+            running=len(self.running),
+            waiting=len(self.waiting),
+            free_blocks=self.kv.free,
+            total_blocks=self.settings.usable_blocks,
+            computed_tokens=sum(request.computed for request in self.running),
+            queued_tokens=sum(r.known - r.computed for r in self.running if r.computed < r.known - 1)
+            + sum(r.known for r in self.waiting),
+        )
+
+
+def make_replica(
+    settings: EngineSettings,
+    cost: StepCost,
+    scheduler: Scheduler,
+    *,
+    stepwise: bool = False,
+    segments: Sink | None = None,
+    log: StepLog | None = None,
+) -> Replica:
+    """A replica in the fast mode, or *stepwise*: the oracle."""
+    if stepwise:
+        return Stepwise(settings, cost, scheduler, segments=segments, log=log)
+    from sim.engine.fast_forward import FastForward
+
+    return FastForward(settings, cost, scheduler, segments=segments, log=log)

@@ -1,0 +1,188 @@
+"""One generation call to an engine: what is asked, what is hidden, and what became of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sim.results.columns import Role, Status
+
+if TYPE_CHECKING:
+    from sim.engine.paged_kv import Piece, Space, Tenure
+
+FAR_FUTURE = 1 << 100
+
+
+class RequestView(Protocol):
+    """What a policy may know of a request: nothing of its true length, its convergence or its correctness."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def arrived_ps(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def category(self) -> int: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def predicted_tokens(self) -> int:
+        """Output tokens that the length predictor expects in all; ``max_tokens`` when there is no predictor."""
+        ...
+
+    @property
+    def deadline_ps(self) -> int:
+        """Latest moment that meets the query's own target; a far future when it has none."""
+        ...
+
+    @property
+    def preemptions(self) -> int: ...
+
+
+class Request:
+    """A request from submission to its end. The gateway makes it, one engine fills it in.
+
+    ``known`` counts tokens whose value is known (prompt and sampled), ``computed`` those in the KV cache. While a request
+    decodes in a counted batch its ``computed`` is ``base`` plus the batch's decode counter, and the fields are stale.
+    ``status`` is UNFINISHED until the request has ended. All times are integer picoseconds, -1 until known.
+    """
+
+    __slots__ = (
+        "_kin",
+        "arrived_ps",
+        "base",
+        "busy_until_ps",
+        "cached_tokens",
+        "cached_tokens_first",
+        "category",
+        "client",
+        "computed",
+        "counted",
+        "counted_from",
+        "deadline_ps",
+        "draining",
+        "dropped_tokens",
+        "end",
+        "finished_ps",
+        "first_answer_ps",
+        "first_scheduled_ps",
+        "first_token_ps",
+        "foreseen_end",
+        "hits",
+        "id",
+        "in_flight",
+        "known",
+        "last_batch",
+        "last_token_ps",
+        "max_tokens",
+        "order",
+        "output_tokens",
+        "owner",
+        "parent",
+        "paused",
+        "peak",
+        "pieces",
+        "pool",
+        "predicted_tokens",
+        "preemptions",
+        "prefix_group",
+        "prefix_len",
+        "priority",
+        "prompt_tokens",
+        "query",
+        "reasoning_tokens",
+        "recomputed_tokens",
+        "registered",
+        "replica",
+        "reserved",
+        "role",
+        "running",
+        "sample",
+        "scheduled_tokens",
+        "session",
+        "space",
+        "status",
+        "steps",
+        "table",
+        "tenure",
+        "truncated",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        *,
+        arrived_ps: int,
+        prompt_tokens: int,
+        output_tokens: int,
+        reasoning_tokens: int = 0,
+        max_tokens: int = -1,
+        query: int = -1,
+        sample: int = 0,
+        role: int = Role.GENERATE,
+        priority: int = 0,
+        category: int = 0,
+        client: int = 0,
+        session: int = -1,
+        prefix_group: Any = None,
+        prefix_len: int = 0,
+        parent: Request | None = None,
+    ) -> None:
+        self.id = id
+        self.query = query
+        self.sample = sample
+        self.role = role
+        self.pool = 0
+        self.replica = 0
+        self.arrived_ps = arrived_ps
+        self.prompt_tokens = prompt_tokens
+        self.output_tokens = output_tokens
+        self.reasoning_tokens = reasoning_tokens
+        self.max_tokens = max_tokens
+        self.priority = priority
+        self.category = category
+        self.client = client
+        self.session = session
+        self.prefix_group = prefix_group
+        self.prefix_len = prefix_len
+        self.parent = parent
+        self.predicted_tokens = max_tokens
+        self.deadline_ps = FAR_FUTURE
+        self.status: int = Status.UNFINISHED
+        self.first_scheduled_ps = self.first_token_ps = self.first_answer_ps = self.finished_ps = -1
+        self.last_token_ps = -1
+        self.last_batch = -2
+        self.preemptions = 0
+        self.cached_tokens_first = -1
+        self.cached_tokens = self.scheduled_tokens = self.steps = 0
+        self.recomputed_tokens = self.dropped_tokens = 0
+        self.truncated = False
+        self.known = prompt_tokens
+        self.computed = self.base = self.counted_from = 0
+        self.in_flight = 0
+        self.busy_until_ps = -1
+        self.peak = 0
+        self.counted = self.running = self.draining = self.paused = False
+        self.order = 0
+        self.reserved = 0
+        self.end = self.foreseen_end = 0
+        self.owner: Any = None
+        self.registered = 0
+        self.tenure: Tenure | None = None
+        self.space: Space | None = None
+        self.pieces: list[Piece] | None = None
+        self.hits: Any = None
+        self.table: list[int] | None = None
+        self._kin = False
+
+    @property
+    def generated(self) -> int:
+        """Tokens sampled so far; exact once the request has ended."""
+        return self.known - self.prompt_tokens
+
+    def __repr__(self) -> str:
+        return f"Request({self.id}, {self.prompt_tokens}+{self.max_tokens}, {Status(self.status).name.lower()})"

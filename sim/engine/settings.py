@@ -1,0 +1,43 @@
+"""What one engine is set to: integers and flags only, under vLLM's own names where it has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Settings of one replica's engine; the meaning of each is vLLM's (`vllm serve --help`)."""
+
+    num_gpu_blocks: int
+    """KV blocks of the pool, the null block included: one less can be used."""
+    block_size: int = 16
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    max_model_len: int = 131_072
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: int = 0
+    long_prefill_token_threshold_adaptive: bool = False
+    policy: str = "fcfs"
+    watermark: float = 0.0
+    scheduler_reserve_full_isl: bool = True
+    async_scheduling: bool = True
+    """Two batches in flight: a batch is scheduled while the one before it runs."""
+
+    def __post_init__(self) -> None:
+        if self.policy not in ("fcfs", "priority"):
+            raise ValueError(f"policy must be 'fcfs' or 'priority', not {self.policy!r}")
+        for name in ("num_gpu_blocks", "block_size", "max_num_seqs", "max_num_batched_tokens", "max_model_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def usable_blocks(self) -> int:
+        """Blocks that requests can hold."""
+        return self.num_gpu_blocks - 1
+
+    @property
+    def watermark_blocks(self) -> int:
+        """Blocks that an admission must leave free while others run."""
+        return int(self.watermark * self.num_gpu_blocks)

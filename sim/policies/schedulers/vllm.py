@@ -1,0 +1,43 @@
+"""The V1 scheduler of vLLM 0.33, decision for decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.engine.step import FOREVER, Step
+from sim.policies.schedulers import scheduler
+
+
+@scheduler("vllm")
+@dataclass(frozen=True)
+class Vllm:
+    """vLLM's V1 scheduler (v1/core/sched/scheduler.py, 0.33): running requests first in order of admission, then the
+    waiting queue's head as long as it fits, nobody overtaking it. Under memory pressure the last admitted (``fcfs``) or
+    the least urgent (``priority``) request is preempted by recomputation, and nothing is admitted in that step."""
+
+    def schedule(self, step: Step) -> None:
+        settings = step.settings
+        limit = settings.long_prefill_token_threshold
+        if limit:
+            present = len(step.running) + len(step.waiting)
+            if present == 1:
+                limit = 0
+            elif settings.long_prefill_token_threshold_adaptive:
+                limit = max(limit, settings.max_num_batched_tokens // present)
+        step.serve_running(chunk_limit=limit)
+        if step.preempted:
+            return
+        while step.budget > 0 and step.seats > 0:
+            request = step.next_candidate()
+            if request is None:
+                step.hold = FOREVER
+                return
+            if not step.admit(request, chunk_limit=limit):
+                if step.stays_refused(request):
+                    step.hold = FOREVER
+                    step.wake_on_arrival = (
+                        settings.policy == "priority" or settings.long_prefill_token_threshold_adaptive
+                    )
+                return
+        step.hold = FOREVER
+        step.wake_on_arrival = False
