@@ -1,14 +1,15 @@
-"""Where every random number comes from: streams by name, and draws that depend on nothing but their own coordinates.
+"""Where random numbers come from: streams by name, and draws that depend on their own coordinates alone.
 
 Two kinds of draws:
 
 * ``Streams.generator(name)`` is a numpy Generator for things that are sequential by nature;
-* ``Streams.uniforms(name, query, sample, step)`` is a counter-based function: the value belongs to its coordinates, so
-  it is the same however the work is cut into blocks, in whatever order it is asked for, and whatever other streams
-  exist. Two configurations that draw from the same coordinates therefore face the same luck (common random numbers).
+* ``Streams.uniforms(name, query, sample, step)`` is a counter-based function: the value belongs to its
+  coordinates, so it is the same however the work is cut into blocks, in whatever order it is asked for, and
+  whatever other streams exist. Two configurations that draw from the same coordinates therefore face the same
+  luck (common random numbers).
 
-The counter-based generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3",
-SC 2011), vectorised over numpy uint64; it is checked against the authors' known answers.
+The counter-based generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as
+1, 2, 3", SC 2011), vectorised over numpy uint64; it is checked against the authors' known answers.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _ROUNDS = 10
 def philox4x32(
     c0: UInt64Array, c1: UInt64Array, c2: UInt64Array, c3: UInt64Array, *, key: tuple[int, int]
 ) -> tuple[UInt64Array, UInt64Array, UInt64Array, UInt64Array]:
-    """Philox4x32-10 of the counters (*c0*, *c1*, *c2*, *c3*) under *key*; each word holds 32 bits in a uint64."""
+    """Philox4x32-10 of the counters (*c0*, *c1*, *c2*, *c3*) under *key*; a word is 32 bits in a uint64."""
     k0, k1 = key
     for _ in range(_ROUNDS):
         product_0 = _MULTIPLIER_0 * c0
@@ -54,8 +55,8 @@ def philox4x32(
 class Streams:
     """The random numbers of one run: *seed* and *replication* fix all of them.
 
-    *seed* is any non-negative integer. A stream is known by its name; streams are independent of each other, and using
-    a new one shifts no other.
+    *seed* is any non-negative integer. A stream is known by its name; streams are independent of each other,
+    and using a new one shifts no other.
 
     >>> streams = Streams(7)
     >>> whole = streams.uniforms("length", np.arange(6))
@@ -76,11 +77,11 @@ class Streams:
         )
 
     def generator(self, name: str, *index: int) -> np.random.Generator:
-        """A fresh Generator for stream *name*, or for part *index* of it (a window, a client); always starts anew."""
+        """A fresh Generator for stream *name*, or part *index* of it (a window, a client); starts anew."""
         return np.random.Generator(np.random.PCG64(self._sequence(name, *index)))
 
     def uniforms(self, name: str, query: IntLike, sample: IntLike = 0, step: IntLike = 0) -> FloatArray:
-        """Uniform draws in the open interval (0, 1), one for each (*query*, *sample*, *step*), broadcast together.
+        """Uniform draws in the open interval (0, 1), one for each (*query*, *sample*, *step*), broadcast.
 
         Coordinates are integers: *query* in 0..2**64-1, *sample* and *step* in 0..2**32-1.
         """
@@ -99,7 +100,7 @@ class Streams:
         return np.asarray((bits.astype(np.float64) + 0.5) * 2.0**-52)
 
     def normals(self, name: str, query: IntLike, sample: IntLike = 0, step: IntLike = 0) -> FloatArray:
-        """Standard normal draws: ``uniforms`` of the same coordinates through the normal quantile function."""
+        """Standard normal draws: ``uniforms`` of the same coordinates through the normal quantiles."""
         from scipy.special import ndtri
 
         return np.asarray(ndtri(self.uniforms(name, query, sample, step)), dtype=np.float64)

@@ -1,7 +1,8 @@
 """What the simulator asks of a workload: queries in blocks, in arrival order, the same ones every time.
 
-A ``QuerySource`` is a pure function of its spec, its seed and the block index. Nothing is drawn "next": block 7 may be
-asked for before block 3, twice, or never, and an endless source needs no more memory than the blocks in use.
+A ``QuerySource`` is a pure function of its spec, its seed and the block index. Nothing is drawn "next":
+block 7 may be asked for before block 3, twice, or never, and an endless source needs no more memory than
+the blocks in use.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ Int64Array = npt.NDArray[np.int64]
 class QueryBlock:
     """Up to ``BLOCK`` consecutive queries as arrays, one entry a query, in arrival order.
 
-    ``first`` is the id of the first one; ids are 0, 1, 2, … without a gap. The last three arrays are hidden truth: nothing
-    outside workloads and the engine reads them.
+    ``first`` is the id of the first one; ids are 0, 1, 2, … without a gap. The last three arrays are hidden
+    truth: nothing outside workloads and the engine reads them.
     """
 
     first: int
@@ -49,7 +50,7 @@ class QueryBlock:
     """The first ``prefix_len`` prompt tokens are common to all queries of a group; -1 = none."""
     prefix_len: Int64Array
     parent: Int64Array
-    """Id of an earlier query; the first ``prefix_len`` prompt tokens are those of its prompt and output; -1 = none."""
+    """Id of an earlier query: the first ``prefix_len`` prompt tokens are its prompt and output; -1 = none."""
     num_reasoning_tokens: Int64Array
     num_answer_tokens: Int64Array
     """Natural lengths of sample 0; the output is their sum, and at least one token."""
@@ -75,7 +76,8 @@ class QueryBlock:
         assert (self.arrived_ps >= 0).all(), "arrived_ps"
         assert (self.num_prefill_tokens >= 1).all(), "num_prefill_tokens"
         assert (self.num_decode_tokens >= 1).all(), "num_decode_tokens"
-        assert (self.num_reasoning_tokens >= 0).all() and (self.num_answer_tokens >= 0).all(), "lengths"
+        assert (self.num_reasoning_tokens >= 0).all(), "num_reasoning_tokens"
+        assert (self.num_answer_tokens >= 0).all(), "num_answer_tokens"
         assert (self.parent < ids).all(), "parent"
         assert (self.prefix_len <= self.num_prefill_tokens).all(), "prefix_len"
 
@@ -117,8 +119,8 @@ class QuerySource(Protocol):
 def build(spec: WorkloadSpec, *, seed: int, replication: int = 0, base: Path | None = None) -> QuerySource:
     """The source that *spec* describes, with the randomness of *seed* and *replication*.
 
-    A trace's path is looked for under *base* (the scenario's folder), then in the working directory. Raises InputError
-    when the spec, or a file that it names, is wrong.
+    A trace's path is looked for under *base* (the scenario's folder), then in the working directory. Raises
+    InputError when the spec, or a file that it names, is wrong.
     """
     from workloads.build import build_source
 

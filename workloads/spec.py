@@ -1,0 +1,379 @@
+"""What the ``workload`` section of a scenario may say.
+
+Three ways, exactly one of them::
+
+    preset: deepseek-r1-production        # traffic regenerated from published figures
+    trace: traffic.csv                    # replay, row by row
+    arrivals: poisson                     # or spelled out: arrivals with lengths, categories or clients
+
+and ``rate`` for any of them: queries per second in the mean. What belongs to another way is refused, never
+ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from workloads.laws import Law, Share, Strict
+from workloads.quantities import PerSecond, PositiveSeconds, Seconds, seconds_law
+
+MaxTokens = Annotated[int, Field(ge=1, description="the client's visible limit on output tokens")]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+# -- when queries arrive ------------------------------------------------------------------------------------
+
+
+class Spike(Strict):
+    """Traffic times *factor* from *at* on, for as long as it *lasts*."""
+
+    at: Seconds
+    lasts: PositiveSeconds
+    factor: float = Field(ge=0)
+
+
+class Ramp(Strict):
+    """Traffic grows in a straight line from factor *start* to factor *end* between two times, and stays
+    there."""
+
+    begins: Seconds = 0.0
+    ends: PositiveSeconds
+    start: float = Field(default=1.0, ge=0)
+    end: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _forward(self) -> Ramp:
+        if self.ends <= self.begins:
+            raise ValueError("a ramp ends after it begins")
+        return self
+
+
+class Profile(Strict):
+    """How the rate changes over time: factors on ``rate``.
+
+    *levels* split *period* into equal parts and repeat; they are scaled to a mean of one, so that ``rate``
+    stays the mean. *spikes* and *ramps* multiply on top and do change the mean.
+    """
+
+    levels: tuple[Annotated[float, Field(ge=0)], ...] = (1.0,)
+    period: PositiveSeconds = 86_400.0
+    spikes: tuple[Spike, ...] = ()
+    ramps: tuple[Ramp, ...] = ()
+
+    @field_validator("levels")
+    @classmethod
+    def _some_traffic(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+        if not levels or sum(levels) <= 0:
+            raise ValueError("at least one level must be above zero")
+        return levels
+
+
+class Open(Strict):
+    """Base of arrivals that do not wait for answers; a *profile* bends their time, which keeps their
+    burstiness."""
+
+    profile: Profile | None = None
+
+
+class Poisson(Open):
+    """Independent arrivals: gaps are exponential."""
+
+    process: Literal["poisson"] = "poisson"
+
+
+class GammaArrivals(Open):
+    """Gaps are Gamma with the given *cv*: above 1 bursty, below 1 regular."""
+
+    process: Literal["gamma"] = "gamma"
+    cv: Annotated[float, Field(gt=0, le=50)]
+
+
+class WeibullArrivals(Open):
+    """Gaps are Weibull with the given *cv*."""
+
+    process: Literal["weibull"] = "weibull"
+    cv: Annotated[float, Field(gt=0, le=50)]
+
+
+class ConstantArrivals(Open):
+    """One query every 1/rate."""
+
+    process: Literal["constant"] = "constant"
+
+
+class Burst(Strict):
+    """*size* queries at the same instant, once, or again *every* so often."""
+
+    process: Literal["burst"] = "burst"
+    size: PositiveInt
+    at: Seconds = 0.0
+    every: PositiveSeconds | None = None
+
+
+class State(Strict):
+    """One state of an MMPP: its *level* of traffic relative to the others, and how long it lasts in the
+    mean."""
+
+    level: float = Field(ge=0)
+    lasts: PositiveSeconds
+
+
+class Mmpp(Open):
+    """Markov-modulated Poisson process: goes round its *states*, each exponentially long; ``rate`` is the
+    mean."""
+
+    process: Literal["mmpp"] = "mmpp"
+    states: Annotated[tuple[State, ...], Field(min_length=2)]
+
+    @field_validator("states")
+    @classmethod
+    def _some_traffic(cls, states: tuple[State, ...]) -> tuple[State, ...]:
+        if sum(state.level for state in states) <= 0:
+            raise ValueError("at least one state needs a level above zero")
+        return states
+
+
+class Hawkes(Open):
+    """Self-exciting arrivals: each query brings *branching* more in the mean, exponentially soon
+    (*decay*)."""
+
+    process: Literal["hawkes"] = "hawkes"
+    branching: Annotated[float, Field(ge=0, lt=1)]
+    decay: PositiveSeconds
+
+
+class Closed(Strict):
+    """*in_flight* users; each asks again *think_time* after its answer."""
+
+    process: Literal["closed"] = "closed"
+    in_flight: PositiveInt
+    think_time: Annotated[Law, BeforeValidator(seconds_law)] = Field(
+        default_factory=lambda: _constant_zero(), validate_default=False
+    )
+
+
+def _constant_zero() -> Any:
+    from workloads.laws import Constant
+
+    return Constant(value=0.0)
+
+
+def _short_process(value: Any) -> Any:
+    return {"process": value} if isinstance(value, str) else value
+
+
+Arrivals = Annotated[
+    Annotated[
+        Poisson | GammaArrivals | WeibullArrivals | ConstantArrivals | Burst | Mmpp | Hawkes | Closed,
+        Field(discriminator="process"),
+    ],
+    BeforeValidator(_short_process),
+]
+"""Any arrival process by its ``process`` key, or by its name alone where it has no options."""
+
+
+# -- how long they are --------------------------------------------------------------------------------------
+
+
+class Lengths(Strict):
+    """Token counts of a kind of query: *prompt*, and *reasoning* with *answer*, or *output* with the share
+    of it.
+
+    Without a share, an *output* is not split, and the whole of it counts as answer.
+    """
+
+    prompt: Law
+    reasoning: Law | None = None
+    answer: Law | None = None
+    output: Law | None = None
+    reasoning_share: Law | None = None
+    within_prompt_sigma: float = Field(default=0.3, ge=0, le=5)
+    """Spread (sigma of the log) of reasoning between samples of one prompt: 0.29 measured, 0.35 with
+    sampling."""
+    answer_prompt_share: Share = 0.3
+    """Share of an answer's variance that belongs to the prompt (measured: 0.30)."""
+    answer_correlation: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """Correlation of the latent normals of reasoning and answer within a query."""
+    share_correlation: Annotated[float, Field(ge=-1, le=1)] = 0.9
+    """Correlation of the latent normals of output and share: high, because answers stay narrow as outputs
+    grow."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Lengths:
+        split = self.reasoning is not None or self.answer is not None
+        whole = self.output is not None or self.reasoning_share is not None
+        if split and whole:
+            raise ValueError("give reasoning and answer, or output and reasoning_share, not both")
+        if split and self.answer is None:
+            raise ValueError("reasoning needs an answer beside it")
+        if not split and self.output is None:
+            raise ValueError("give answer (and reasoning), or output (and reasoning_share)")
+        return self
+
+
+class Category(Strict):
+    """A kind of query: how many of all (*weight*, relative), how long, and what its clients ask for."""
+
+    weight: PositiveFloat = 1.0
+    lengths: Lengths
+    max_tokens: MaxTokens | None = None
+    priority: int | None = None
+
+
+class Client(Strict):
+    """One client of a mixture: its rate in each window (1/s; 0 = silent), its burstiness, its lengths.
+
+    *cv* is the coefficient of variation of its gaps in each window; *weibull* lists the windows whose gaps
+    are Weibull (the others are Gamma). One number stands for all windows.
+    """
+
+    rates: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
+    cvs: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (1.0,)
+    weibull: tuple[int, ...] = ()
+    lengths: Lengths
+    category: Name | None = None
+    max_tokens: MaxTokens | None = None
+    priority: int | None = None
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Client:
+        if len(self.cvs) not in (1, len(self.rates)):
+            raise ValueError(f"cvs: one number, or as many as rates ({len(self.rates)}); got {len(self.cvs)}")
+        if any(not 0 <= window < len(self.rates) for window in self.weibull):
+            raise ValueError("weibull lists windows by number, from 0")
+        return self
+
+
+class Clients(Strict):
+    """A mixture of clients, each a bursty process of its own (after ServeGen): bursts and tails come from
+    clients.
+
+    The windows follow one another and then repeat.
+    """
+
+    window: PositiveSeconds = 600.0
+    members: dict[Name, Client] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _same_windows(self) -> Clients:
+        counts = {len(client.rates) for client in self.members.values()} - {1}
+        if len(counts) > 1:
+            raise ValueError(f"clients must have the same number of windows, got {sorted(counts)}")
+        if sum(sum(client.rates) for client in self.members.values()) <= 0:
+            raise ValueError("at least one client needs a rate above zero")
+        return self
+
+
+# -- what else ----------------------------------------------------------------------------------------------
+
+
+class Sessions(Strict):
+    """Conversations: arrivals are first turns; each further turn comes *think_time* after the one before it.
+
+    *turns* is the number of turns of a session. A turn's prompt is the conversation so far and its own new
+    tokens, so it shares that prefix with its parent.
+    """
+
+    turns: Law
+    think_time: Annotated[Law, BeforeValidator(seconds_law)]
+    max_prompt: PositiveInt | None = None
+    """Sessions whose conversation grows past this many tokens end."""
+
+
+class SharedPrefix(Strict):
+    """System prompts: a *share* of queries starts with one of *groups* prefixes, the first ones being most
+    popular.
+
+    Popularity falls as 1 / rank ** *skew*. The prefix is part of the prompt; prompts are made longer where
+    needed.
+    """
+
+    groups: PositiveInt
+    tokens: Law
+    share: Share = 1.0
+    skew: float = Field(default=1.0, ge=0)
+
+
+class Runaway(Strict):
+    """A *share* of queries that never stop thinking: their reasoning runs to *tokens* (a limit may cut it
+    earlier)."""
+
+    share: Share
+    tokens: PositiveInt = 32_768
+
+
+def _short_runaway(value: Any) -> Any:
+    return {"share": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+GENERATED = ("arrivals", "lengths", "categories", "clients")
+
+
+class WorkloadSpec(Strict):
+    """The ``workload`` section."""
+
+    preset: Name | None = Field(default=None, description="a named workload; `thinkcap list presets`")
+    trace: Name | None = Field(default=None, description="a trace file to replay")
+    arrivals: Arrivals | None = Field(default=None, description="when queries arrive")
+    lengths: Lengths | None = Field(default=None, description="how long they are")
+    categories: dict[Name, Category] | None = Field(default=None, min_length=1)
+    clients: Clients | None = None
+    rate: PerSecond | None = Field(default=None, description="queries per second in the mean")
+    queries: PositiveInt | None = Field(default=None, description="stop after so many")
+    max_tokens: MaxTokens | None = None
+    priority: int = 0
+    profile: Literal["day", "steady"] | None = Field(
+        default=None,
+        description="clients: the day as measured, or its mean; default: steady where a rate is given",
+    )
+    mode: Literal["standard", "reasoning"] | None = Field(default=None, description="preset article only")
+    windows: Name | None = Field(default=None, description="clients: CSV of their windows")
+    sessions: Sessions | None = None
+    shared_prefix: SharedPrefix | None = None
+    runaway: Annotated[Runaway | None, BeforeValidator(_short_runaway)] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> WorkloadSpec:
+        problems: list[str] = []
+        spelled = [name for name in GENERATED if getattr(self, name) is not None]
+        ways = [name for name in ("preset", "trace") if getattr(self, name) is not None]
+        if len(ways) == 2:
+            problems.append("preset and trace exclude each other")
+        elif not ways and not spelled:
+            problems.append("give a preset, a trace, or arrivals with lengths, categories or clients")
+        if self.trace is not None:
+            refused = [*spelled, "profile", "mode", "windows", "sessions", "shared_prefix", "runaway"]
+            problems += [
+                f"{name} does not go with a trace" for name in refused if getattr(self, name) is not None
+            ]
+        elif self.preset is not None:
+            problems += [f"{name} does not go with a preset" for name in spelled if name != "arrivals"]
+        elif spelled:
+            problems += self._spelled_out()
+        if isinstance(self.arrivals, Closed | Burst) and self.rate is not None:
+            problems.append(f"rate does not go with {self.arrivals.process} arrivals")
+        if self.mode is not None and self.preset != "article":
+            problems.append("mode goes with preset article only")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _spelled_out(self) -> list[str]:
+        problems = []
+        kinds = [name for name in ("lengths", "categories", "clients") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            problems.append("give exactly one of lengths, categories and clients")
+        if self.clients is not None:
+            if self.arrivals is not None:
+                problems.append("clients bring their own arrivals")
+        elif self.arrivals is None:
+            problems.append("arrivals are missing")
+        elif self.rate is None and not isinstance(self.arrivals, Closed | Burst):
+            problems.append("rate is missing")
+        if self.windows is not None:
+            problems.append("windows goes with a preset only")
+        if self.profile is not None and self.clients is None:
+            problems.append("profile goes with clients only")
+        return problems
