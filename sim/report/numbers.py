@@ -111,7 +111,7 @@ _HOURS = (3600, 7200, 18000, 36000, 86400, 172800, 432000, 864000)
 def log_ticks(
     low: float, high: float, kind: Kind = "plain", *, most: int = 9
 ) -> tuple[list[float], list[str]]:
-    """Ticks that people read on a log axis from *low* to *high*: 1, 2, 5, 10 s, 1, 10 min; 1K, 10K; 1 %, 10 %.
+    """Ticks that people read on a log axis: 1, 2, 5, 10 s, 1, 10 min; 1K, 10K; 1 %, 10 %.
 
     The 2s go first, then the 5s, when there would be more than *most* of them.
     """

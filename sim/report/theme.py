@@ -60,7 +60,7 @@ BLUE = Style("#0072B2", "#3A9BDC", "solid", "circle", "")
 VERMILLION = Style("#D55E00", "#E9701A", "dash", "square", "/")
 GREEN = Style("#009E73", "#00B283", "dot", "diamond", "")
 PURPLE = Style("#BF6997", "#CC79A7", "dashdot", "triangle-up", "x")
-ORANGE = Style("#C08400", "#E69F01", "longdash", "cross", "\\")
+ORANGE = Style("#C08400", "#E69F00", "longdash", "cross", "\\")
 SKY = Style("#2F95CF", "#56B4E9", "longdashdot", "x", ".")
 YELLOW = Style("#8F8500", "#F0E442", "solid", "star", "+")
 GREY = Style(LIGHT.context, DARK.context, "dot", "circle-open", "-")
@@ -211,6 +211,7 @@ def template(mode: Mode = "light") -> dict[str, Any]:
 def dark_map() -> dict[str, str]:
     """Each colour that a figure may name, on the light page, and what it becomes on the dark one."""
     pairs = {style.color.lower(): style.dark for style in (*_ORDER, GREY)}
+    pairs |= {translucent(color): translucent(dark) for color, dark in pairs.items()}
     for field in ("paper", "text", "muted", "grid", "context", "accent"):
         pairs[getattr(LIGHT, field).lower()] = getattr(DARK, field)
     return pairs
@@ -330,3 +331,74 @@ def direct_labels(
             yshift=up - bottom,
             showarrow=False,
         )
+
+
+def describe(figure: go.Figure, *, title: str, caption: str, alt: str, note: str = "") -> go.Figure:
+    """Give *figure* its finding as a title, and the words that a page sets around it; returns it.
+
+    *caption* says how to read it, *alt* says in words what it shows, *note* what was left out (downsampling).
+    All are plain text, with users' strings as they are: a page escapes them.
+    """
+    meta = dict(figure.layout.meta or {})
+    meta.update(title=title, caption=caption, alt=alt, note=note)
+    lines = _wrap(html.escape(title), 78)
+    margin = figure.layout.margin.to_plotly_json()
+    margin["t"] = (margin.get("t") or 32) + 22 * len(lines) + 6
+    figure.update_layout(
+        meta=meta,
+        margin=margin,
+        title={
+            "text": "<br>".join(lines),
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 14},
+            "font": {"size": 16},
+        },
+        height=(figure.layout.height or 420) + 22 * len(lines) + 6,
+    )
+    return figure
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def empty(message: str, *, title: str, caption: str = "") -> go.Figure:
+    """What stands where there is nothing to draw: *message* says why (plain text)."""
+    figure = new_figure(160)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.add_annotation(
+        x=0.5, y=0.5, xref="paper", yref="paper", text="<br>".join(_wrap(html.escape(message), 60))
+    )
+    return describe(figure, title=title, caption=caption, alt=message)
+
+
+def hatch(style: Style) -> dict[str, Any]:
+    """A bar's pattern in *style*: thin lines of the paper's colour over the fill."""
+    return {
+        "shape": style.pattern,
+        "fgcolor": LIGHT.paper,
+        "size": 7,
+        "solidity": 0.12,
+        "fillmode": "overlay",
+    }
+
+
+def on(style: Style) -> str:
+    """The colour of text on a fill of *style*: black or white, whichever reads better in both modes."""
+    worst = {
+        ink: min(contrast(ink, style.color), contrast(ink, style.dark)) for ink in ("#ffffff", "#000000")
+    }
+    return max(worst, key=worst.__getitem__)
+
+
+def translucent(color: str) -> str:
+    """*color* with a quarter of its opacity, as #rrggbbaa; the dark map knows these too."""
+    return f"{color}40"

@@ -1,0 +1,354 @@
+"""How long do people wait? The share of queries (or requests) that take longer than x, for every x.
+
+Both axes are logarithmic, so that the tail, which averages and histograms hide, takes as much room as the body. What is
+still open at the end of a run is right-censored (Kaplan and Meier, JASA 53, 1958); what was rejected, failed or timed
+out never got its answer and stays beyond every x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sim.report import numbers, theme
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+POINTS = 220
+"""Points of a curve at most; each is a point of the full curve, the 60 slowest are all there."""
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A time that can be drawn: its column, what it is called, and whose it is."""
+
+    column: str
+    name: str
+    axis: str
+    rows: str
+    floor_s: float
+
+
+METRICS: dict[str, Metric] = {
+    "tta": Metric("tta_s", "time to answer", "time to answer", "queries", 1e-2),
+    "ttfo": Metric(
+        "ttfo_s", "time to the first answer token", "time to first answer token", "requests", 1e-3
+    ),
+    "ttft": Metric("ttft_s", "time to the first token", "time to first token", "requests", 1e-3),
+    "tpot": Metric("tpot_s", "time per output token", "time per output token", "requests", 1e-5),
+}
+
+_NEVER = ("rejected", "timed_out", "failed")
+
+
+def observations(
+    frame: pd.DataFrame, metric: str, end_s: Mapping[int, float] | float | None = None
+) -> pd.DataFrame:
+    """Each query or request as ``group, value, event``; ``value`` inf = never answered, ``event`` False = censored.
+
+    *frame* is the queries table for ``tta``, the requests table otherwise (generation requests count); rows outside
+    the measured window are left out. *end_s* is when the run stopped, of each replication or of all; None: the latest
+    time in *frame*.
+    """
+    import pandas as pd
+
+    column = METRICS[metric].column
+    if "in_window" in frame.columns:
+        frame = frame[frame["in_window"].astype(bool)]
+    if "role" in frame.columns:
+        frame = frame[frame["role"].astype(str) == "generate"]
+    value = frame[column].to_numpy(dtype=float)
+    status = frame["status"].astype(str).to_numpy()
+    event = ~np.isnan(value)
+    if metric == "tpot":
+        keep = event
+    else:
+        arrived = frame["arrived_s"].to_numpy(dtype=float)
+        finished = frame["finished_s"].to_numpy(dtype=float)
+        if isinstance(end_s, Mapping):
+            end = frame["replication"].map(dict(end_s)).to_numpy(dtype=float)
+        else:
+            latest = np.nanmax(np.concatenate([arrived, finished])) if len(frame) else 0.0
+            end = np.full(len(frame), latest if end_s is None else end_s)
+        never = ~event & np.isin(status, _NEVER)
+        cut = ~event & ~never
+        value = np.where(never, np.inf, value)
+        value = np.where(cut, np.where(np.isnan(finished), end, finished) - arrived, value)
+        event = event | never
+        # A sibling that its strategy no longer wanted waited for nobody.
+        keep = np.ones(len(frame), dtype=bool) if metric == "tta" else ~(cut & (status == "cancelled"))
+    return pd.DataFrame(
+        {"group": frame["category"].astype(str).to_numpy()[keep], "value": value[keep], "event": event[keep]}
+    )
+
+
+def survival(value: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kaplan–Meier: the distinct finite times of events, and the share still waiting just after each."""
+    order = np.lexsort((~event, value))
+    value, event = value[order], event[order]
+    at_risk = np.arange(len(value), 0, -1)
+    finite = event & np.isfinite(value)
+    times, first = np.unique(value[finite], return_index=True)
+    if not len(times):
+        return times, times
+    deaths = np.diff(np.append(first, finite.sum()))
+    risk = at_risk[finite][first]
+    share = np.cumprod(1.0 - deaths / risk)
+    return times, share
+
+
+def beyond(observed: pd.DataFrame, limit: float) -> float:
+    """Share of *observed* whose value is greater than *limit*; NaN without any."""
+    if not len(observed):
+        return float("nan")
+    times, share = survival(observed["value"].to_numpy(dtype=float), observed["event"].to_numpy(dtype=bool))
+    index = int(np.searchsorted(times, limit, side="right")) - 1
+    return 1.0 if index < 0 else float(share[index])
+
+
+def table(
+    frame: pd.DataFrame, metric: str = "tta", *, end_s: Mapping[int, float] | float | None = None
+) -> pd.DataFrame:
+    """The curves: ``group, n, value_s, beyond`` – *beyond* is the share that takes longer than *value_s*.
+
+    ``group`` is a category, or ``all`` where there are several.
+    """
+    import pandas as pd
+
+    observed = observations(frame, metric, end_s)
+    groups = sorted(set(observed["group"]))
+    parts = [(name, observed[observed["group"] == name]) for name in groups]
+    if len(groups) > 1:
+        parts.insert(0, (ALL, observed))
+    curves = []
+    for name, part in parts:
+        times, share = survival(part["value"].to_numpy(dtype=float), part["event"].to_numpy(dtype=bool))
+        if len(times):
+            before = np.concatenate([[1.0], share[:-1]])
+            # The last step of a curve ends at zero, which a log axis cannot show: it ends on the value before it.
+            share = np.where(share > 1e-12, share, before)
+        keep = _thin(len(times))
+        curves.append(
+            pd.DataFrame({"group": name, "n": len(part), "value_s": times[keep], "beyond": share[keep]})
+        )
+    if not curves:
+        return pd.DataFrame({"group": [], "n": [], "value_s": [], "beyond": []})
+    return pd.concat(curves, ignore_index=True)
+
+
+def _thin(length: int) -> np.ndarray:
+    if length <= POINTS:
+        return np.arange(length)
+    from_end = np.unique(np.round(np.geomspace(60, length, POINTS - 60)).astype(int))
+    return np.unique(np.concatenate([length - from_end, np.arange(length - 60, length)]))
+
+
+def finding(
+    frame: pd.DataFrame,
+    metric: str = "tta",
+    *,
+    slo: tuple[float, float] | None = None,
+    end_s: Mapping[int, float] | float | None = None,
+) -> str:
+    """What the curves say; *slo* is (percentile, target in seconds)."""
+    observed = observations(frame, metric, end_s)
+    what = METRICS[metric]
+    if not len(observed) or not np.isfinite(observed["value"][observed["event"]]).any():
+        return f"No {what.name} was measured"
+    if slo is not None:
+        percentile, target = slo
+        share, allowed = beyond(observed, target), 1 - percentile / 100
+        verb = "more than" if share > allowed + 1e-12 else "within"
+        return (
+            f"{numbers.percent(share)} take longer than {numbers.duration(target)} to "
+            f"{_verb(metric)}, {verb} the {numbers.percent(allowed)} allowed"
+        )
+    times, share = survival(observed["value"].to_numpy(dtype=float), observed["event"].to_numpy(dtype=bool))
+    half, tail = (_quantile(times, share, q) for q in (0.5, 0.99))
+    if half is None:
+        return f"Fewer than half of the {what.rows} have a {what.name}"
+    if tail is None:
+        return f"Half wait {numbers.duration(half)} to {_verb(metric)}; one in a hundred never gets that far"
+    return (
+        f"One in two takes {numbers.duration(half)} to {_verb(metric)}, one in a hundred more than "
+        f"{numbers.duration(tail)}"
+    )
+
+
+def _verb(metric: str) -> str:
+    return {
+        "tta": "be answered",
+        "ttfo": "show the first answer token",
+        "ttft": "produce the first token",
+        "tpot": "produce each further token",
+    }[metric]
+
+
+def _quantile(times: np.ndarray, share: np.ndarray, q: float) -> float | None:
+    at = np.flatnonzero(share <= 1 - q + 1e-12)
+    return float(times[at[0]]) if len(at) else None
+
+
+def figure(
+    frame: pd.DataFrame,
+    metric: str = "tta",
+    *,
+    slo: tuple[float, float] | None = None,
+    end_s: Mapping[int, float] | float | None = None,
+    height: int = 440,
+    small: bool = False,
+) -> go.Figure:
+    """CCDF of *metric* (``tta``, ``ttfo``, ``ttft``, ``tpot``) by category, log–log, with the SLO and what lies beyond.
+
+    *frame* is the queries table for ``tta`` and the requests table for the others; *slo* (percentile, seconds).
+    *small* draws it for a third of a page's width. Raise a KeyError for another metric.
+    """
+    import plotly.graph_objects as go
+
+    what = METRICS[metric]
+    title = finding(frame, metric, slo=slo, end_s=end_s)
+    data = table(frame, metric, end_s=end_s)
+    data = data[(data["value_s"] > 0) & (data["beyond"] > 0)]
+    if data.empty:
+        return theme.empty(f"No {what.rows[:-1]} of the measured window has a {what.name}.", title=title)
+    observed = observations(frame, metric, end_s)
+    groups = list(dict.fromkeys(data["group"]))
+    styles = theme.category_styles(group for group in groups if group != ALL or len(groups) == 1)
+    fig = theme.new_figure(height)
+    low, high = float(data["value_s"].min()), float(data["value_s"].max())
+    if slo is not None:
+        low, high = min(low, slo[1]), max(high, slo[1])
+    low, high = max(low / 1.15, min(what.floor_s, high / 10)), high * 1.15
+    direct = 1 < len(groups) <= 6 and not small
+    if direct:
+        high *= (high / low) ** 0.22
+    floor = max(float(data["beyond"].min()) / 1.6, 1e-7)
+    ends: list[tuple[float, float, str]] = []
+    for name in groups:
+        part = data[data["group"] == name]
+        total = len(groups) > 1 and name == ALL
+        style = theme.GREY if total else styles[name]
+        text = f"all {what.rows}" if total else name
+        n = int(part["n"].iloc[0])
+        fig.add_trace(
+            go.Scatter(
+                x=_round(part["value_s"]),
+                y=_round(part["beyond"]),
+                name=f"{theme.label(text)} (n {n:,})",
+                mode="lines",
+                line={
+                    "color": theme.LIGHT.text if total else style.color,
+                    "dash": "solid" if total else style.dash,
+                    "width": 1.5 if total else 2.2,
+                    "shape": "hv",
+                },
+                customdata=[numbers.duration(v) for v in part["value_s"]],
+                hovertemplate="%{y:.3~%} take longer than %{customdata}<extra>%{fullData.name}</extra>",
+                showlegend=not direct,
+            )
+        )
+        last = part.iloc[-1]
+        ends.append((float(last["value_s"]), float(last["beyond"]), theme.label(text)))
+    fig.update_layout(showlegend=not direct and len(groups) > 1)
+    values, texts = numbers.log_ticks(low, high, "seconds", most=6 if small else 10)
+    few, few_texts = numbers.log_ticks(low, high, "seconds", most=5)
+    x_range = [float(np.log10(low)), float(np.log10(high))]
+    fig.update_xaxes(type="log", range=x_range, tickvals=values, ticktext=texts, title_text=what.axis)
+    y_range = (floor, 1.25)
+    values, texts = numbers.log_ticks(floor, 1.0, "share", most=7)
+    fig.update_yaxes(
+        type="log",
+        range=[float(np.log10(y_range[0])), float(np.log10(y_range[1]))],
+        tickvals=values,
+        ticktext=texts,
+        title_text="" if small else f"share of {what.rows} that take longer",
+    )
+    phone: dict[str, Any] = {"xaxis": {"tickvals": few, "ticktext": few_texts}, "height": min(height, 400)}
+    if direct:
+        theme.direct_labels(
+            fig, ends, x_range=(low, high), y_range=y_range, x_log=True, y_log=True, size=(980, height - 80)
+        )
+    if slo is not None:
+        _target(fig, observed, slo, floor, low, high)
+    theme.narrow(fig, **phone)
+    note = f"Curves of more than {POINTS} points are drawn with {POINTS} of them, the 60 slowest all there."
+    return theme.describe(
+        fig,
+        title=title,
+        caption=(
+            f"Each curve gives, for a time on the x axis, the share of {what.rows} that take longer. "
+            "Lower and further left is better; both axes are logarithmic."
+        ),
+        alt=_alt(observed, what, slo),
+        note=note if (data.groupby("group").size() >= POINTS - 20).any() else "",
+    )
+
+
+def _target(
+    fig: go.Figure, observed: pd.DataFrame, slo: tuple[float, float], floor: float, low: float, high: float
+) -> None:
+    import plotly.graph_objects as go
+
+    percentile, target = slo
+    share = beyond(observed, target)
+    fig.add_trace(
+        go.Scatter(
+            x=[target, target],
+            y=[floor, 1.0],
+            mode="lines",
+            line={"color": theme.LIGHT.accent, "dash": "dash", "width": 1.5},
+            name="target",
+            showlegend=False,
+            hovertemplate=f"target {numbers.duration(target)}<extra></extra>",
+        )
+    )
+    allowed = 1 - percentile / 100
+    if floor <= allowed <= 1:
+        fig.add_trace(
+            go.Scatter(
+                x=[target],
+                y=[allowed],
+                mode="markers",
+                marker={"color": theme.LIGHT.accent, "symbol": "triangle-left", "size": 11},
+                name="allowed",
+                showlegend=False,
+                hovertemplate=f"{numbers.percent(allowed)} may take longer<extra></extra>",
+            )
+        )
+    right = (np.log10(target) - np.log10(low)) / (np.log10(high) - np.log10(low)) > 0.55
+    fig.add_annotation(
+        x=float(np.log10(target)),
+        y=float(np.log10(1.12)),
+        text=f"target {numbers.duration(target)}: <b>{numbers.percent(share)}</b> beyond",
+        xanchor="right" if right else "left",
+        xshift=-6 if right else 6,
+        showarrow=False,
+        font={"color": theme.LIGHT.accent},
+        bgcolor=theme.LIGHT.paper,
+    )
+
+
+def _alt(observed: pd.DataFrame, what: Metric, slo: tuple[float, float] | None) -> str:
+    parts = []
+    for name in sorted(set(observed["group"])):
+        part = observed[observed["group"] == name]
+        times, share = survival(part["value"].to_numpy(dtype=float), part["event"].to_numpy(dtype=bool))
+        said = ", ".join(
+            f"p{round(q * 100)} {numbers.duration(value)}"
+            for q in (0.5, 0.9, 0.99)
+            if (value := _quantile(times, share, q)) is not None
+        )
+        far = f", {numbers.percent(beyond(part, slo[1]))} beyond the target" if slo else ""
+        parts.append(f"{name} (n {len(part):,}): {said or 'no quantile known'}{far}")
+    return f"{what.name.capitalize()} by category. " + "; ".join(parts) + "."
+
+
+def _round(values: Any) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]

@@ -1,0 +1,219 @@
+"""What happened to the longest and to the most starved queries? Their phases one after the other, from arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.report import numbers, theme
+from sim.report.figures import phases
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+EACH = 8
+"""Queries of each kind."""
+
+KINDS = {"longest": "longest", "starved": "most starved"}
+
+
+def pick(
+    queries: pd.DataFrame, *, end_s: Mapping[int, float] | float | None = None, each: int = EACH
+) -> pd.DataFrame:
+    """The *each* longest and the *each* most starved queries of the window: ``kind, replication, query, …, time_s``.
+
+    *time_s* runs to the answer, or as long as the query was watched. Starved is who was slowed most among the
+    answered, by slowdown; a query stands under one kind only, the longest first.
+    """
+    import pandas as pd
+
+    frame = queries[queries["in_window"].astype(bool) & (queries["status"].astype(str) != "rejected")]
+    latest = (
+        float(np.nanmax([queries["arrived_s"].max(), queries["finished_s"].max(), 0.0]))
+        if len(frame)
+        else 0.0
+    )
+    ends = frame["replication"].map(dict(end_s)) if isinstance(end_s, Mapping) else (end_s or latest)
+    frame = frame.assign(time_s=frame["tta_s"].fillna(frame["finished_s"].fillna(ends) - frame["arrived_s"]))
+    order = ["replication", "query"]
+    longest = frame.sort_values(["time_s", *order], ascending=[False, True, True]).head(each)
+    rest = frame.drop(longest.index)
+    rest = rest[rest["slowdown"].notna()]
+    starved = rest.sort_values(["slowdown", *order], ascending=[False, True, True]).head(each)
+    return pd.concat([longest.assign(kind="longest"), starved.assign(kind="starved")])
+
+
+def table(
+    queries: pd.DataFrame,
+    requests: pd.DataFrame,
+    stalls: pd.DataFrame | None = None,
+    *,
+    end_s: Mapping[int, float] | float | None = None,
+    each: int = EACH,
+) -> pd.DataFrame:
+    """``kind, replication, query, category, client, status, tokens, time_s, slowdown, phase, start_s, end_s``.
+
+    Times of phases count from the query's arrival.
+    """
+    chosen = pick(queries, end_s=end_s, each=each)
+    frame = phases.spans(chosen, requests, stalls, end_s=end_s)
+    chosen = chosen.assign(tokens=chosen["reasoning_tokens"] + chosen["answer_tokens"])
+    keep = [
+        "kind",
+        "replication",
+        "query",
+        "category",
+        "client",
+        "status",
+        "tokens",
+        "time_s",
+        "slowdown",
+        "arrived_s",
+    ]
+    merged = chosen[keep].merge(frame.drop(columns=["category", "request"]), on=["replication", "query"])
+    for name in ("start_s", "end_s"):
+        merged[name] = merged[name] - merged["arrived_s"]
+    return merged.drop(columns="arrived_s")
+
+
+def finding(data: pd.DataFrame) -> str:
+    """What the bars say."""
+    if data.empty:
+        return "No query ran in the measured window"
+    first = data.iloc[0]
+    text = f"The longest query took {numbers.duration(first['time_s'])}"
+    if first["status"] != "completed":
+        text = f"The longest query was still without an answer after {numbers.duration(first['time_s'])}"
+    starved = data[data["kind"] == "starved"]
+    if len(starved):
+        one = starved.iloc[0]
+        part = starved[(starved["query"] == one["query"]) & (starved["replication"] == one["replication"])]
+        lost = part[part["phase"].isin(["queue", "recompute"])]
+        waited = float((lost["end_s"] - lost["start_s"]).sum())
+        text += (
+            f"; the most starved waited {numbers.duration(waited)} of its {numbers.duration(one['time_s'])} "
+            f"for {numbers.count(one['tokens'])} tokens"
+        )
+    return text
+
+
+def figure(
+    queries: pd.DataFrame,
+    requests: pd.DataFrame,
+    stalls: pd.DataFrame | None = None,
+    *,
+    end_s: Mapping[int, float] | float | None = None,
+    each: int = EACH,
+) -> go.Figure:
+    """Gantt of the longest and the most starved queries, coloured by phase."""
+    import plotly.graph_objects as go
+
+    data = table(queries, requests, stalls, end_s=end_s, each=each)
+    if data.empty:
+        return theme.empty("No query of the measured window ever ran.", title=finding(data))
+    several = data["replication"].nunique() > 1
+    rows: dict[tuple[int, int], float] = {}
+    labels: list[str] = []
+    at, last_kind = -1.0, ""
+    heads: list[tuple[float, str]] = []
+    for row in data.drop_duplicates(["replication", "query"]).itertuples():
+        if row.kind != last_kind:
+            at += 1.0
+            heads.append((at, KINDS[str(row.kind)]))
+            last_kind = str(row.kind)
+        at += 1.0
+        rows[(row.replication, row.query)] = at
+        labels.append(f"{row.query}" + (f" (r{row.replication})" if several else ""))
+    fig = theme.new_figure(130 + round(26 * at), barmode="overlay", bargap=0.25)
+    shown = [phase for phase in phases.PHASES if (data["phase"] == phase).any()]
+    for phase in shown:
+        part = data[data["phase"] == phase]
+        style = theme.PHASE_STYLES[phase]
+        length = part["end_s"] - part["start_s"]
+        fig.add_trace(
+            go.Bar(
+                y=[rows[key] for key in zip(part["replication"], part["query"], strict=True)],
+                base=_short(part["start_s"]),
+                x=_short(length),
+                orientation="h",
+                name=phase if phase != "recompute" else "preempted, recomputing",
+                marker={"color": style.color, "line": {"width": 0}, "pattern": theme.hatch(style)},
+                customdata=[
+                    [
+                        numbers.duration(seconds),
+                        f"query {row.query}, {theme.label(row.category)}, client {theme.label(row.client)}",
+                        f"{numbers.count(row.tokens)} tokens, {row.status}, slowdown {numbers.number(row.slowdown)}",
+                    ]
+                    for seconds, row in zip(length, part.itertuples(), strict=True)
+                ],
+                hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{customdata[2]}"
+                "<extra>%{fullData.name}</extra>",
+            )
+        )
+    longest = float(data["end_s"].max())
+    for place, text in heads:
+        fig.add_annotation(
+            xref="paper",
+            x=0,
+            y=place,
+            text=f"<b>{text}</b>",
+            xanchor="left",
+            yanchor="middle",
+            showarrow=False,
+        )
+    open_rows = data[data["status"] != "completed"].drop_duplicates(["replication", "query"])
+    for row in open_rows.itertuples():
+        fig.add_annotation(
+            x=row.time_s,
+            y=rows[(row.replication, row.query)],
+            text=f"{str(row.status).replace('_', ' ')} ▸",
+            xanchor="right",
+            yanchor="middle",
+            bgcolor=theme.LIGHT.paper,
+            borderpad=1,
+            showarrow=False,
+            font={"size": 11},
+        )
+    values, texts = numbers.time_ticks(0, longest)
+    few, few_texts = numbers.time_ticks(0, longest, most=4)
+    fig.update_xaxes(
+        tickvals=values, ticktext=texts, range=[0, longest * 1.02], title_text="time since arrival"
+    )
+    fig.update_yaxes(
+        tickvals=list(rows.values()),
+        ticktext=labels,
+        range=[at + 0.7, -0.7],
+        showgrid=False,
+        title_text="query",
+    )
+    fig.update_layout(legend_traceorder="normal")
+    theme.narrow(fig, xaxis={"tickvals": few, "ticktext": few_texts}, yaxis={"title": {"text": ""}})
+    return theme.describe(
+        fig,
+        title=finding(data),
+        caption="One row a query, named by its number, from its arrival to its answer along its critical path. Most "
+        "starved are those with the highest slowdown. `thinkcap explain` tells any query's life.",
+        alt=_alt(data),
+    )
+
+
+def _alt(data: pd.DataFrame) -> str:
+    said = []
+    for (kind, replication, query), part in data.groupby(["kind", "replication", "query"], sort=False):
+        row = part.iloc[0]
+        sums = (part["end_s"] - part["start_s"]).groupby(part["phase"]).sum()
+        spent = ", ".join(
+            f"{phase} {numbers.duration(sums[phase])}" for phase in phases.PHASES if phase in sums
+        )
+        said.append(
+            f"{KINDS[str(kind)]}: query {query} of replication {replication}, {row['category']}, "
+            f"{numbers.count(row['tokens'])} tokens, {row['status']}, {numbers.duration(row['time_s'])}: {spent}"
+        )
+    return "; ".join(said) + "."
+
+
+def _short(values: pd.Series) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]
