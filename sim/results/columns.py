@@ -131,10 +131,16 @@ QUERIES: tuple[Column, ...] = (
         "A limit (max_tokens, max_model_len, a thinking budget) cut at least one of its generations.",
     ),
     _c(
+        "alone_s",
+        "float64",
+        "s",
+        "Time to answer of the same query alone on an idle replica, prefix cache empty; NaN: no closed form.",
+    ),
+    _c(
         "slowdown",
         "float64",
         "",
-        "tta_s over the time to answer of the same query alone on an idle replica; NaN: no answer.",
+        "tta_s over alone_s; NaN: no answer, or no closed form.",
     ),
     _c(
         "slo_met",
@@ -201,7 +207,7 @@ REQUESTS: tuple[Column, ...] = (
         "dropped_tokens",
         "int64",
         "tokens",
-        "Of scheduled_tokens, those whose result was thrown away: a step too far, cancelled, unscheduled.",
+        "Of scheduled_tokens, those whose result was thrown away: a step too far, cancelled.",
     ),
     _c("truncated", "bool", "", "A limit cut it before its natural end."),
     _c("in_window", "bool", "", "Its query arrived in the measured window."),

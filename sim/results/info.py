@@ -33,6 +33,8 @@ class PoolInfo:
     gpus_per_replica: int
     gpu_hours: float
     """GPU-hours that were on within the measured window, idle time included."""
+    gpu_hours_run: float
+    """GPU-hours that were on from the start of the run to its end."""
     price_usd_per_gpu_hour: float | None
     max_num_seqs: int
     max_num_batched_tokens: int

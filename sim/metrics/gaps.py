@@ -1,0 +1,192 @@
+"""Inter-token latency, exactly, without a value for every token.
+
+A segment of k steps with B decodes holds B gaps of each of step, step + growth, …: a weighted arithmetic
+progression. Together with the listed stalls these are all gaps. Quantiles come from counting how many gaps
+are at most v and bisecting on v, in integer picoseconds; memory is that of the segments, whatever the
+number of tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.results.columns import Role
+from sim.results.info import RunInfo
+from sim.results.tables import PS_PER_S, Table
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Progressions: ``count`` values ``first_ps + i·growth_ps`` (growth ≥ 0), each ``weight`` times."""
+
+    first_ps: IntArray
+    growth_ps: IntArray
+    count: IntArray
+    weight: IntArray
+
+    @property
+    def n(self) -> int:
+        """Number of gaps."""
+        return int((self.count * self.weight).sum())
+
+    def mean_s(self) -> float:
+        """Mean gap in seconds; NaN when there is none."""
+        if not self.n:
+            return float("nan")
+        count = self.count.astype(np.float64)
+        total = count * self.first_ps + self.growth_ps * (count * (count - 1) / 2)
+        return float((total * self.weight).sum() / self.n / PS_PER_S)
+
+    def max_s(self) -> float:
+        """Longest gap in seconds; NaN when there is none."""
+        return float(self._last().max() / PS_PER_S) if len(self.count) else float("nan")
+
+    def quantile_s(self, q: float) -> float:
+        """The *q* quantile in seconds, as ``numpy.quantile`` (linear) of all gaps written out; NaN when
+        there is none."""
+        n = self.n
+        if not n:
+            return float("nan")
+        place = q * (n - 1)
+        rank = int(place)
+        low, at_most = self._ranked(rank)
+        if place == rank:
+            return low / PS_PER_S
+        high = low if at_most > rank + 1 else self._next_above(low)
+        return (low + (high - low) * (place - rank)) / PS_PER_S
+
+    def share_at_most(self, time_s: float) -> float:
+        """Share of gaps that are at most *time_s* seconds; NaN when there is none."""
+        n = self.n
+        limit = int(np.floor(time_s * PS_PER_S + 0.5))
+        return (
+            _count(limit, self.first_ps, self.growth_ps, self.count, self.weight) / n if n else float("nan")
+        )
+
+    def _last(self) -> IntArray:
+        last: IntArray = self.first_ps + self.growth_ps * (self.count - 1)
+        return last
+
+    def _ranked(self, rank: int) -> tuple[int, int]:
+        """The gap of that rank (0 = the shortest), and how many are not longer."""
+        first, growth, count, weight, last = (
+            self.first_ps,
+            self.growth_ps,
+            self.count,
+            self.weight,
+            self._last(),
+        )
+        low, high, below = int(first.min()), int(last.max()), 0
+        while low < high:
+            middle = (low + high) // 2
+            if below + _count(middle, first, growth, count, weight) > rank:
+                high = middle
+            else:
+                low = middle + 1
+            # what lies wholly below is counted once and left out, what lies wholly above is left out
+            under = last < low
+            below += int((count[under] * weight[under]).sum())
+            keep = ~under & (first <= high)
+            first, growth, count, weight, last = (
+                array[keep] for array in (first, growth, count, weight, last)
+            )
+        return low, below + _count(low, first, growth, count, weight)
+
+    def _next_above(self, value: int) -> int:
+        """The shortest gap longer than *value*."""
+        longer = self._last() > value
+        first, growth = self.first_ps[longer], self.growth_ps[longer]
+        skipped = np.where(first > value, 0, (value - first) // np.maximum(growth, 1) + 1)
+        return int((first + growth * skipped).min())
+
+
+def _count(limit: int, first: IntArray, growth: IntArray, count: IntArray, weight: IntArray) -> int:
+    """How many gaps are at most *limit*."""
+    inside = np.where(growth > 0, (limit - first) // np.maximum(growth, 1) + 1, count)
+    inside = np.where(first > limit, 0, np.minimum(inside, count))
+    return int((inside * weight).sum())
+
+
+def token_gaps(run: RunInfo, segments: Table, stalls: Table, requests: Table) -> Gaps:
+    """All gaps of *run* whose later token appeared in the measured window.
+
+    Pools that serve verification and probes only are left out; a pool that also generates counts with all
+    its decodes.
+    """
+    keep = _generating(requests, segments) & (segments["replication"] == run.replication)
+    start, step, growth, steps = (
+        _ps(segments[name][keep]) if name != "steps" else segments["steps"][keep].astype(np.int64)
+        for name in ("start_s", "step_s", "step_growth_s", "steps")
+    )
+    first_weight = (segments["decodes"] - segments["fresh"])[keep].astype(np.int64)
+    weight = segments["decodes"][keep].astype(np.int64)
+    skip, stop = _steps_within(start, step, growth, steps, run.window_start_ps, run.window_end_ps)
+    parts = [
+        (step, growth, ((skip == 0) & (stop > 0)).astype(np.int64), first_weight),
+        (
+            step + growth * np.maximum(skip, 1),
+            growth,
+            np.maximum(stop - np.maximum(skip, 1), 0),
+            weight,
+        ),
+    ]
+    inside = _stalls_within(run, stalls, requests)
+    ones = np.ones(len(inside), dtype=np.int64)
+    parts.append((inside, np.zeros_like(ones), ones, ones))
+    joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    some = (joined[2] > 0) & (joined[3] > 0)
+    return Gaps(*(array[some] for array in joined))
+
+
+def _steps_within(
+    start: IntArray, step: IntArray, growth: IntArray, steps: IntArray, low: int, high: int
+) -> tuple[IntArray, IntArray]:
+    """Steps i with skip ≤ i < stop end at or after *low* and before *high*."""
+    end = start + steps * step + growth * (steps * (steps - 1) // 2)
+    skip = np.where(end < low, steps, 0)
+    stop = np.where(end < high, steps, 0)
+    for limit, array in ((low, skip), (high, stop)):
+        for row in np.flatnonzero((start < limit) & (end >= limit)):
+            each = step[row] + growth[row] * np.arange(steps[row], dtype=np.int64)
+            array[row] = int(np.searchsorted(start[row] + np.cumsum(each), limit, side="left"))
+    return skip, stop
+
+
+def _stalls_within(run: RunInfo, stalls: Table, requests: Table) -> IntArray:
+    mine = stalls["replication"] == run.replication
+    at, gap, request = _ps(stalls["at_s"][mine]), _ps(stalls["gap_s"][mine]), stalls["request"][mine]
+    inside = (at >= run.window_start_ps) & (at < run.window_end_ps)
+    rows = requests["replication"] == run.replication
+    generate = requests["request"][rows & requests.equals("role", Role.GENERATE.name.lower())]
+    return gap[inside & np.isin(request, generate)]
+
+
+def _generating(requests: Table, segments: Table) -> NDArray[np.bool_]:
+    """Which segments are of pools that serve generation requests."""
+    generate = requests.equals("role", Role.GENERATE.name.lower())
+    if generate.all():
+        return np.ones(len(segments), dtype=bool)
+    names = requests.names["pool"]
+    pools = {names[code] for code in np.unique(requests["pool"][generate]) if code >= 0}
+    codes = [code for code, name in enumerate(segments.names["pool"]) if name in pools]
+    return np.isin(segments["pool"], codes)
+
+
+def _ps(seconds: NDArray[np.float64]) -> IntArray:
+    """Integer picoseconds; exact, since the seconds were made from them and stay below 2**53 ps in a gap."""
+    return np.rint(seconds * PS_PER_S).astype(np.int64)
+
+
+def joined(parts: list[Gaps]) -> Gaps:
+    """All gaps of *parts* together."""
+    return Gaps(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("first_ps", "growth_ps", "count", "weight")
+        )
+    )
