@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
 Mode = Literal["light", "dark"]
@@ -402,3 +403,8 @@ def on(style: Style) -> str:
 def translucent(color: str) -> str:
     """*color* with a quarter of its opacity, as #rrggbbaa; the dark map knows these too."""
     return f"{color}40"
+
+
+def rows(frame: pd.DataFrame) -> list[Any]:
+    """The rows of *frame* as named tuples."""
+    return list(frame.itertuples(index=False))

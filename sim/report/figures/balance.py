@@ -1,4 +1,5 @@
-"""Is the load even between replicas? Tokens computed, requests held and time at work, of each against the pool's mean."""
+"""Is the load even between replicas? Tokens computed, requests held and time at work, of each against the
+pool's mean."""
 
 from __future__ import annotations
 
@@ -51,10 +52,11 @@ def finding(data: pd.DataFrame) -> str:
     """What the dots say."""
     if len(data) < 2:
         return "One replica carries all the load"
-    worst = data.loc[data["held_ratio"].idxmax()]
+    worst = data.iloc[int(data["held_ratio"].argmax())]
     spread = float(data["tokens_ratio"].max() - data["tokens_ratio"].min())
     return (
-        f"The fullest replica holds {numbers.number(float(worst['held_ratio']))} times the mean number of requests; "
+        f"The fullest replica holds {numbers.number(float(worst['held_ratio']))} times the mean number "
+        f"of requests; "
         f"tokens differ by {numbers.percent(spread, 2)} of the mean"
     )
 
@@ -71,7 +73,7 @@ def figure(segments: pd.DataFrame, *, window_s: tuple[float, float]) -> go.Figur
     rows = list(range(len(data)))
     labels = [
         (f"{theme.safe(row.pool, 16)} " if several else "replica ") + str(row.replica)
-        for row in data.itertuples()
+        for row in theme.rows(data)
     ]
     dense = len(data) > 24
     fig = theme.new_figure(min(150 + (12 if dense else 28) * len(data), 900))
@@ -112,13 +114,15 @@ def figure(segments: pd.DataFrame, *, window_s: tuple[float, float]) -> go.Figur
     theme.narrow(fig, xaxis={"nticks": 5})
     said = "; ".join(
         f"{text}: " + ", ".join(f"{name} {_exact(key, getattr(row, key))}" for key, name, _ in MEASURES)
-        for text, row in zip(labels, data.itertuples(), strict=True)
+        for text, row in zip(labels, theme.rows(data), strict=True)
     )
     return theme.describe(
         fig,
         title=title,
-        caption="Each row is a replica in the first replication, over the measured window; all at 100 % would be "
-        "perfectly even.",
+        caption=(
+            "Each row is a replica in the first replication, over the measured window; all at 100 % "
+            "would be perfectly even."
+        ),
         alt=f"Load by replica. {said}.",
     )
 

@@ -1,8 +1,8 @@
 """How long do people wait? The share of queries (or requests) that take longer than x, for every x.
 
-Both axes are logarithmic, so that the tail, which averages and histograms hide, takes as much room as the body. What is
-still open at the end of a run is right-censored (Kaplan and Meier, JASA 53, 1958); what was rejected, failed or timed
-out never got its answer and stays beyond every x.
+Both axes are logarithmic, so that the tail, which averages and histograms hide, takes as much room as the
+body. What timed out, was lost or is still open at the end of a run is right-censored then (Kaplan and Meier,
+JASA 53, 1958), as in every figure of ``sim.metrics``; what was rejected never entered and is not in a curve.
 """
 
 from __future__ import annotations
@@ -45,17 +45,15 @@ METRICS: dict[str, Metric] = {
     "tpot": Metric("tpot_s", "time per output token", "time per output token", "requests", 1e-5),
 }
 
-_NEVER = ("rejected", "timed_out", "failed")
-
 
 def observations(
     frame: pd.DataFrame, metric: str, end_s: Mapping[int, float] | float | None = None
 ) -> pd.DataFrame:
-    """Each query or request as ``group, value, event``; ``value`` inf = never answered, ``event`` False = censored.
+    """Each query or request as ``group, value, event``; ``event`` False = had waited so long and was open.
 
-    *frame* is the queries table for ``tta``, the requests table otherwise (generation requests count); rows outside
-    the measured window are left out. *end_s* is when the run stopped, of each replication or of all; None: the latest
-    time in *frame*.
+    *frame* is the queries table for ``tta`` and ``ttfo``, the requests table otherwise (generation requests
+    count); rows outside the measured window are left out. *end_s* is when the run stopped, of each
+    replication or of all; None: the latest time in *frame*.
     """
     import pandas as pd
 
@@ -64,33 +62,28 @@ def observations(
         frame = frame[frame["in_window"].astype(bool)]
     if "role" in frame.columns:
         frame = frame[frame["role"].astype(str) == "generate"]
+    frame = frame[frame["status"].astype(str) != "rejected"]
     value = frame[column].to_numpy(dtype=float)
-    status = frame["status"].astype(str).to_numpy()
     event = ~np.isnan(value)
-    if metric == "tpot":
-        keep = event
-    else:
+    keep = event
+    if metric != "tpot":
         arrived = frame["arrived_s"].to_numpy(dtype=float)
         finished = frame["finished_s"].to_numpy(dtype=float)
         if isinstance(end_s, Mapping):
             end = frame["replication"].map(dict(end_s)).to_numpy(dtype=float)
         else:
-            latest = np.nanmax(np.concatenate([arrived, finished])) if len(frame) else 0.0
+            latest = float(np.nanmax(np.concatenate([arrived, finished]))) if len(frame) else 0.0
             end = np.full(len(frame), latest if end_s is None else end_s)
-        never = ~event & np.isin(status, _NEVER)
-        cut = ~event & ~never
-        value = np.where(never, np.inf, value)
-        value = np.where(cut, np.where(np.isnan(finished), end, finished) - arrived, value)
-        event = event | never
-        # A sibling that its strategy no longer wanted waited for nobody.
-        keep = np.ones(len(frame), dtype=bool) if metric == "tta" else ~(cut & (status == "cancelled"))
+        waited = np.maximum(np.where(np.isnan(finished), end, finished) - arrived, 0.0)
+        value = np.where(event, value, waited)
+        keep = ~np.isnan(value)
     return pd.DataFrame(
         {"group": frame["category"].astype(str).to_numpy()[keep], "value": value[keep], "event": event[keep]}
     )
 
 
 def survival(value: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Kaplan–Meier: the distinct finite times of events, and the share still waiting just after each."""
+    """Kaplan-Meier: the distinct finite times of events, and the share still waiting just after each."""
     order = np.lexsort((~event, value))
     value, event = value[order], event[order]
     at_risk = np.arange(len(value), 0, -1)
@@ -116,7 +109,7 @@ def beyond(observed: pd.DataFrame, limit: float) -> float:
 def table(
     frame: pd.DataFrame, metric: str = "tta", *, end_s: Mapping[int, float] | float | None = None
 ) -> pd.DataFrame:
-    """The curves: ``group, n, value_s, beyond`` – *beyond* is the share that takes longer than *value_s*.
+    """The curves: ``group, n, value_s, beyond``; *beyond* is the share that takes longer than *value_s*.
 
     ``group`` is a category, or ``all`` where there are several.
     """
@@ -132,7 +125,7 @@ def table(
         times, share = survival(part["value"].to_numpy(dtype=float), part["event"].to_numpy(dtype=bool))
         if len(times):
             before = np.concatenate([[1.0], share[:-1]])
-            # The last step of a curve ends at zero, which a log axis cannot show: it ends on the value before it.
+            # A log axis cannot show the zero after the last step: the curve ends on the value before it.
             share = np.where(share > 1e-12, share, before)
         keep = _thin(len(times))
         curves.append(
@@ -170,12 +163,15 @@ def finding(
             f"{numbers.percent(share)} take longer than {numbers.duration(target)} to "
             f"{_verb(metric)}, {verb} the {numbers.percent(allowed)} allowed"
         )
-    times, share = survival(observed["value"].to_numpy(dtype=float), observed["event"].to_numpy(dtype=bool))
-    half, tail = (_quantile(times, share, q) for q in (0.5, 0.99))
+    times, left = survival(observed["value"].to_numpy(dtype=float), observed["event"].to_numpy(dtype=bool))
+    half, tail = (_quantile(times, left, q) for q in (0.5, 0.99))
     if half is None:
         return f"Fewer than half of the {what.rows} have a {what.name}"
     if tail is None:
-        return f"Half wait {numbers.duration(half)} to {_verb(metric)}; one in a hundred never gets that far"
+        return (
+            f"One in two takes {numbers.duration(half)} to {_verb(metric)}; the slowest were never "
+            f"seen to end"
+        )
     return (
         f"One in two takes {numbers.duration(half)} to {_verb(metric)}, one in a hundred more than "
         f"{numbers.duration(tail)}"
@@ -205,10 +201,11 @@ def figure(
     height: int = 440,
     small: bool = False,
 ) -> go.Figure:
-    """CCDF of *metric* (``tta``, ``ttfo``, ``ttft``, ``tpot``) by category, log–log, with the SLO and what lies beyond.
+    """CCDF of *metric* by category, log-log, with the SLO as a line and the share beyond it.
 
-    *frame* is the queries table for ``tta`` and the requests table for the others; *slo* (percentile, seconds).
-    *small* draws it for a third of a page's width. Raise a KeyError for another metric.
+    *frame* is the queries table for ``tta`` and ``ttfo``, the requests table for ``ttft`` and ``tpot``; *slo*
+    is (percentile, seconds). *small* draws it for a third of a page's width. Raise a KeyError for another
+    metric.
     """
     import plotly.graph_objects as go
 

@@ -1,4 +1,5 @@
-"""What happened to the longest and to the most starved queries? Their phases one after the other, from arrival."""
+"""What happened to the longest and to the most starved queries? Their phases one after the other, from
+arrival."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ KINDS = {"longest": "longest", "starved": "most starved"}
 def pick(
     queries: pd.DataFrame, *, end_s: Mapping[int, float] | float | None = None, each: int = EACH
 ) -> pd.DataFrame:
-    """The *each* longest and the *each* most starved queries of the window: ``kind, replication, query, …, time_s``.
+    """The *each* longest and the *each* most starved queries of the window: ``kind, replication, query, …,
+    time_s``.
 
     *time_s* runs to the answer, or as long as the query was watched. Starved is who was slowed most among the
     answered, by slowdown; a query stands under one kind only, the longest first.
@@ -54,7 +56,8 @@ def table(
     end_s: Mapping[int, float] | float | None = None,
     each: int = EACH,
 ) -> pd.DataFrame:
-    """``kind, replication, query, category, client, status, tokens, time_s, slowdown, phase, start_s, end_s``.
+    """The chosen queries' phases, one row each, with ``kind, replication, query, category, client, status,
+    tokens, time_s, slowdown`` of the query and ``phase, start_s, end_s``.
 
     Times of phases count from the query's arrival.
     """
@@ -119,7 +122,7 @@ def figure(
     labels: list[str] = []
     at, last_kind = -1.0, ""
     heads: list[tuple[float, str]] = []
-    for row in data.drop_duplicates(["replication", "query"]).itertuples():
+    for row in theme.rows(data.drop_duplicates(["replication", "query"])):
         if row.kind != last_kind:
             at += 1.0
             heads.append((at, KINDS[str(row.kind)]))
@@ -145,9 +148,10 @@ def figure(
                     [
                         numbers.duration(seconds),
                         f"query {row.query}, {theme.label(row.category)}, client {theme.label(row.client)}",
-                        f"{numbers.count(row.tokens)} tokens, {row.status}, slowdown {numbers.number(row.slowdown)}",
+                        f"{numbers.count(row.tokens)} tokens, {row.status}, slowdown "
+                        f"{numbers.number(row.slowdown)}",
                     ]
-                    for seconds, row in zip(length, part.itertuples(), strict=True)
+                    for seconds, row in zip(length, theme.rows(part), strict=True)
                 ],
                 hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{customdata[2]}"
                 "<extra>%{fullData.name}</extra>",
@@ -165,7 +169,7 @@ def figure(
             showarrow=False,
         )
     open_rows = data[data["status"] != "completed"].drop_duplicates(["replication", "query"])
-    for row in open_rows.itertuples():
+    for row in theme.rows(open_rows):
         fig.add_annotation(
             x=row.time_s,
             y=rows[(row.replication, row.query)],
@@ -194,8 +198,11 @@ def figure(
     return theme.describe(
         fig,
         title=finding(data),
-        caption="One row a query, named by its number, from its arrival to its answer along its critical path. Most "
-        "starved are those with the highest slowdown. `thinkcap explain` tells any query's life.",
+        caption=(
+            "One row a query, named by its number, from its arrival to its answer along its critical "
+            "path. Most starved are those with the highest slowdown. `thinkcap explain` tells any "
+            "query's life."
+        ),
         alt=_alt(data),
     )
 
@@ -210,7 +217,8 @@ def _alt(data: pd.DataFrame) -> str:
         )
         said.append(
             f"{KINDS[str(kind)]}: query {query} of replication {replication}, {row['category']}, "
-            f"{numbers.count(row['tokens'])} tokens, {row['status']}, {numbers.duration(row['time_s'])}: {spent}"
+            f"{numbers.count(row['tokens'])} tokens, {row['status']}, {numbers.duration(row['time_s'])}: "
+            f"{spent}"
         )
     return "; ".join(said) + "."
 

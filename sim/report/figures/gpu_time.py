@@ -1,8 +1,8 @@
 """Where did GPU time go? Prefill, reading weights, reading KV, the host, and nothing at all, by pool.
 
-The shares follow from the segments and the step cost, term by term: a step that computes T tokens, B of them decodes,
-costs ``host + linear(T) + seq·B + kv·K + …`` (see ``calibration.step_cost``). ``linear(B)`` counts as weights, what a
-prefill chunk adds to it as prefill, together with attention over its pairs.
+The shares follow from the segments and the step cost, term by term: a step that computes T tokens, B of
+them decodes, costs ``host + linear(T) + seq·B + kv·K + …`` (see ``calibration.step_cost``). ``linear(B)``
+counts as weights, what a prefill chunk adds to it as prefill, together with attention over its pairs.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ def table(
     gpu_hours: dict[str, float],
     window_s: tuple[float, float],
 ) -> pd.DataFrame:
-    """``pool, part, gpu_hours, share`` of one replication; *gpu_hours* were on in the window, *gpus* of a replica."""
+    """``pool, part, gpu_hours, share`` of one replication.
+
+    *gpu_hours* were on in the window, by pool; *gpus* are those of one replica.
+    """
     import pandas as pd
 
     rows = []
@@ -147,7 +150,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
     said = "; ".join(
         f"{pool}: "
         + ", ".join(
-            f"{row.part} {numbers.percent(row.share)}" for row in data[data["pool"] == pool].itertuples()
+            f"{row.part} {numbers.percent(row.share)}" for row in theme.rows(data[data["pool"] == pool])
         )
         for pool in pools[::-1]
     )

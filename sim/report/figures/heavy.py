@@ -17,7 +17,7 @@ POINTS = 300
 
 
 def table(requests: pd.DataFrame) -> pd.DataFrame:
-    """``top, share, tokens``: the *top* share of requests, longest first, generated *share* of all output tokens.
+    """``top, share, tokens``: the longest *top* of the requests generated *share* of all output tokens.
 
     *tokens* is the length of the last of them. Generation requests of the window that generated something.
     """
@@ -44,7 +44,8 @@ def finding(data: pd.DataFrame) -> str:
     if data.empty:
         return "No output token was generated"
     return (
-        f"The longest tenth of the requests generates {numbers.percent(_at(data, 0.1), 2)} of the output tokens, "
+        f"The longest tenth of the requests generates {numbers.percent(_at(data, 0.1), 2)} of the output "
+        f"tokens, "
         f"the longest hundredth {numbers.percent(_at(data, 0.01), 2)}"
     )
 
@@ -131,8 +132,10 @@ def figure(requests: pd.DataFrame) -> go.Figure:
     return theme.describe(
         fig,
         title=title,
-        caption="Requests in order of output length, the longest first. The further the curve lies above the dotted "
-        "line, the more a few long requests decide the load, and the less a mean says.",
+        caption=(
+            "Requests in order of output length, the longest first. The further the curve lies above "
+            "the dotted line, the more a few long requests decide the load, and the less a mean says."
+        ),
         alt=f"Share of output tokens by the longest requests. {said}.",
         note=f"Drawn with {POINTS} points of the curve." if len(data) >= POINTS - 20 else "",
     )

@@ -1,4 +1,5 @@
-"""What holds the memory? Weights, activations, KV that holds live tokens, KV reserved in vain, free KV; by pool."""
+"""What holds the memory? Weights, activations, KV that holds live tokens, KV reserved in vain, free KV; by
+pool."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class Pool(Protocol):
 
 
 def table(segments: pd.DataFrame, pools: Iterable[Pool], *, window_s: tuple[float, float]) -> pd.DataFrame:
-    """``pool, part, gigabytes`` (of 10⁹ bytes) of one GPU, means over *window_s* of one replication's *segments*."""
+    """``pool, part, gigabytes`` (10⁹ bytes) of one GPU, means over *window_s* of one replication."""
     import pandas as pd
 
     rows: list[tuple[str, str, float]] = []
@@ -93,11 +94,11 @@ def finding(data: pd.DataFrame) -> str:
     kv = wide["KV live"] + wide["KV wasted"] + wide["KV free"]
     use = ((wide["KV live"] + wide["KV wasted"]) / kv.where(kv > 0)).fillna(0.0)
     pool = str(use.idxmax())
-    row = wide.loc[pool]
+    weights, total = wide["weights"].to_dict()[pool], kv.to_dict()[pool]
     place = f" in pool {pool}" if len(wide) > 1 else ""
     return (
-        f"Of {numbers.number(float(kv[pool]))} GB a GPU for KV{place}, {numbers.percent(float(use[pool]), 2)} is in "
-        f"use in the mean; weights hold {numbers.number(float(row['weights']))} GB"
+        f"Of {numbers.number(total)} GB a GPU for KV{place}, {numbers.percent(float(use[pool]), 2)} is in "
+        f"use in the mean; weights hold {numbers.number(weights)} GB"
     )
 
 
@@ -143,8 +144,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
     said = "; ".join(
         f"{pool}: "
         + ", ".join(
-            f"{row.part} {numbers.number(row.gigabytes)} GB"
-            for row in data[data["pool"] == pool].itertuples()
+            f"{row.part} {numbers.number(row.gigabytes)} GB" for row in theme.rows(data[data["pool"] == pool])
         )
         for pool in pools[::-1]
     )

@@ -1,7 +1,7 @@
 """Where does a query's time go? Queue, prefill, thinking, answering, recompute and verification, by category.
 
-The time of a query is that of its critical path: the request that finished last, before it the request whose end let it
-start, and so on back to the query's arrival.
+The time of a query is that of its critical path: the request that finished last, before it the request
+whose end let it start, and so on back to the query's arrival.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _KEY = ["replication", "query"]
 def critical_path(
     queries: pd.DataFrame, requests: pd.DataFrame, end_s: Mapping[int, float] | float
 ) -> pd.DataFrame:
-    """The requests on the critical path of each of *queries*, with ``from_s``, since when the query waited for it.
+    """The requests on the critical path of each of *queries*, with ``from_s``, since when the query waited
+    for it.
 
     Open requests end at *end_s*.
     """
@@ -71,8 +72,8 @@ def spans(
 ) -> pd.DataFrame:
     """The phases of each of *queries* as ``replication, query, category, phase, start_s, end_s``.
 
-    ``recompute`` spans (gaps between tokens of a request that lost its place) lie on top of thinking or answering.
-    *end_s*: when the run stopped; None: the latest time in *requests*.
+    ``recompute`` spans (gaps between tokens of a request that lost its place) lie on top of thinking or
+    answering. *end_s*: when the run stopped; None: the latest time in *requests*.
     """
     import pandas as pd
 
@@ -122,7 +123,8 @@ def spans(
 
 
 def table(queries: pd.DataFrame, requests: pd.DataFrame, stalls: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Mean seconds in each phase of a completed query of the window: ``category, n, phase, mean_s, share``."""
+    """Mean seconds in each phase of a completed query of the window: ``category, n, phase, mean_s,
+    share``."""
     import pandas as pd
 
     done = queries[queries["in_window"].astype(bool) & (queries["status"].astype(str) == "completed")]
@@ -156,7 +158,7 @@ def _without_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     key = ["replication", "request"]
     both = rest.reset_index().merge(gaps[[*key, "start_s", "end_s"]], on=key, suffixes=("", "_gap"))
     lost = np.minimum(both["end_s"], both["end_s_gap"]) - np.maximum(both["start_s"], both["start_s_gap"])
-    taken = lost.clip(lower=0).groupby(both["index"]).sum()
+    taken = pd.Series(lost).clip(lower=0).groupby(both["index"]).sum()
     rest = rest.assign(length_s=rest["length_s"].sub(taken, fill_value=0.0).clip(lower=0.0))
     return pd.concat([rest, gaps])
 
@@ -232,7 +234,7 @@ def figure(queries: pd.DataFrame, requests: pd.DataFrame, stalls: pd.DataFrame |
         f"{name} (n {counts[name]:,}): "
         + ", ".join(
             f"{row.phase} {numbers.duration(row.mean_s)}"
-            for row in data[(data["category"] == name) & (data["mean_s"] > 0)].itertuples()
+            for row in theme.rows(data[(data["category"] == name) & (data["mean_s"] > 0)])
         )
         for name in order[::-1]
     )

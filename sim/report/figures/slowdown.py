@@ -48,7 +48,8 @@ def by_length(queries: pd.DataFrame, groups: int = 10) -> pd.DataFrame:
 
 
 def by_client(queries: pd.DataFrame, most: int = CLIENTS) -> pd.DataFrame:
-    """The same by client: the *most* clients with the most answered queries, worst p90 first, then the rest."""
+    """The same by client: the *most* clients with the most answered queries, worst p90 first, then the
+    rest."""
     import pandas as pd
 
     frame = _answered(queries)
@@ -72,12 +73,14 @@ def finding_by_length(data: pd.DataFrame) -> str:
     name = "shortest" if worst is short else "longest"
     if worst["p90"] < 1.1 * other["p90"]:
         return (
-            f"Short and long answers are slowed alike: one in ten takes {numbers.number(worst['p90'])} times its "
+            f"Short and long answers are slowed alike: one in ten takes {numbers.number(worst['p90'])} "
+            f"times its "
             "time alone, or more"
         )
     against = "longest" if name == "shortest" else "shortest"
     return (
-        f"The {name} answers suffer most: one in ten takes {numbers.number(worst['p90'])} times its time alone or "
+        f"The {name} answers suffer most: one in ten takes {numbers.number(worst['p90'])} times its time "
+        f"alone or "
         f"more, of the {against} {numbers.number(other['p90'])} times"
     )
 
@@ -88,8 +91,8 @@ def finding_by_client(data: pd.DataFrame) -> str:
         return "No client had a query answered"
     if len(data) == 1:
         return "All queries come from one client"
-    worst = data.loc[data["p90"].idxmax()]
-    best = data.loc[data["p90"].idxmin()]
+    worst = data.iloc[int(data["p90"].argmax())]
+    best = data.iloc[int(data["p90"].argmin())]
     return (
         f"{worst['group']} is slowed most (p90 {numbers.number(worst['p90'])} times its time alone), "
         f"{best['group']} least ({numbers.number(best['p90'])} times)"
@@ -103,15 +106,17 @@ def figure_by_length(queries: pd.DataFrame) -> go.Figure:
     if data.empty:
         return theme.empty("No query of the measured window was answered.", title=title)
     labels = [
-        f"{numbers.tokens(row.tokens_low)} to {numbers.tokens(row.tokens_high)}" for row in data.itertuples()
+        f"{numbers.tokens(row.tokens_low)} to {numbers.tokens(row.tokens_high)}" for row in theme.rows(data)
     ]
     fig = _dots(data, labels, [f"tokens {text}" for text in labels])
     fig.update_yaxes(title_text="output tokens of the query")
     return theme.describe(
         fig,
         title=title,
-        caption="Answered queries in groups of equal size, shortest output on top. Slowdown is the time to answer "
-        "over that of the same query alone on an idle replica: 1 is no waiting at all.",
+        caption=(
+            "Answered queries in groups of equal size, shortest output on top. Slowdown is the time "
+            "to answer over that of the same query alone on an idle replica: 1 is no waiting at all."
+        ),
         alt=_alt("output tokens", labels, data),
     )
 
@@ -156,7 +161,8 @@ def _dots(data: pd.DataFrame, labels: list[str], hover: list[str]) -> go.Figure:
                 name=name,
                 marker={"color": style.color, "symbol": style.symbol, "size": 10},
                 customdata=[[text, f"{n:,}"] for text, n in zip(hover, data["n"], strict=True)],
-                hovertemplate="%{customdata[0]}: %{x:.4~g} times, n %{customdata[1]}<extra>%{fullData.name}</extra>",
+                hovertemplate="%{customdata[0]}: %{x:.4~g} times, n "
+                "%{customdata[1]}<extra>%{fullData.name}</extra>",
             )
         )
     low, high = min(1.0, float(data["p50"].min())) / 1.05, float(data["p99"].max()) * 1.12
@@ -166,11 +172,11 @@ def _dots(data: pd.DataFrame, labels: list[str], hover: list[str]) -> go.Figure:
         type="log",
         range=[float(np.log10(low)), float(np.log10(high))],
         tickvals=values,
-        ticktext=[f"{text}×" for text in texts],
+        ticktext=[f"{text}x" for text in texts],
         title_text="slowdown",
     )
     fig.update_yaxes(tickvals=rows, ticktext=labels, range=[len(data) - 0.4, -0.6], showgrid=False)
-    theme.narrow(fig, xaxis={"tickvals": few, "ticktext": [f"{text}×" for text in few_texts]})
+    theme.narrow(fig, xaxis={"tickvals": few, "ticktext": [f"{text}x" for text in few_texts]})
     return fig
 
 
@@ -178,6 +184,6 @@ def _alt(what: str, labels: list[str], data: pd.DataFrame) -> str:
     rows = "; ".join(
         f"{text} (n {row.n:,}): p50 {numbers.number(row.p50)}, p90 {numbers.number(row.p90)}, "
         f"p99 {numbers.number(row.p99)}"
-        for text, row in zip(labels, data.itertuples(), strict=True)
+        for text, row in zip(labels, theme.rows(data), strict=True)
     )
     return f"Slowdown by {what}. {rows}."

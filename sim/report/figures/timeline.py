@@ -61,7 +61,7 @@ def table(
     end_s: float | None = None,
     pieces: int = PIECES,
 ) -> pd.DataFrame:
-    """``pool, time_s`` (middle of the piece) and mean, ``_low`` and ``_high`` of ``running, waiting, kv_use``,
+    """``pool, time_s`` (middle of a piece) and mean, ``_low``, ``_high`` of ``running, waiting, kv_use``,
     with ``preempted`` (how many in the piece).
 
     *segments* of one replication. *kv_blocks*: blocks of all replicas of a pool together; None: the most that
@@ -130,8 +130,8 @@ def figure(
 ) -> go.Figure:
     """Three curves above one another from the *segments* of one replication.
 
-    *window_s*: start and end of the measured window; what lies before it is shaded as warm-up, what lies after
-    it as drain. *kv_blocks* and *end_s* as in ``table``.
+    *window_s*: start and end of the measured window; what lies before it is shaded as warm-up, what lies
+    after it as drain. *kv_blocks* and *end_s* as in ``table``.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -246,11 +246,16 @@ def figure(
     return theme.describe(
         fig,
         title=title,
-        caption="All replicas of a pool together, in the first replication. A line is the mean over a piece of "
-        "time, the band around it the lowest and highest value in the piece; shaded parts are not measured.",
+        caption=(
+            "All replicas of a pool together, in the first replication. A line is the mean over a "
+            "piece of time, the band around it the lowest and highest value in the piece; shaded "
+            "parts are not measured."
+        ),
         alt=_alt(data, window_s),
-        note=f"Drawn as {len(data) // len(pools)} equal pieces of {numbers.duration(float(last / len(data) * len(pools)))}"
-        " each: mean, lowest and highest value.",
+        note=(
+            f"Drawn as {len(data) // len(pools)} equal pieces of "
+            f"{numbers.duration(last / len(data) * len(pools))} each: mean, lowest and highest value."
+        ),
     )
 
 
@@ -288,12 +293,17 @@ def _alt(data: pd.DataFrame, window_s: tuple[float, float] | None) -> str:
     inside = data if window_s is None else data[data["time_s"].between(*window_s)]
     inside = data if inside.empty else inside
     parts = [
-        f"{pool}: running {numbers.number(part['running'].mean())} in the mean (most {numbers.number(part['running_high'].max())}), "
-        f"waiting {numbers.number(part['waiting'].mean())} (most {numbers.number(part['waiting_high'].max())}), "
+        f"{pool}: running {numbers.number(part['running'].mean())} in the mean (most "
+        f"{numbers.number(part['running_high'].max())}), "
+        f"waiting {numbers.number(part['waiting'].mean())} (most "
+        f"{numbers.number(part['waiting_high'].max())}), "
         f"KV use {numbers.percent(part['kv_use'].mean())} (most {numbers.percent(part['kv_use_high'].max())})"
         for pool, part in inside.groupby("pool")
     ]
-    return f"Over the measured window, {'; '.join(parts)}. {numbers.count(data['preempted'].sum())} preemptions in the whole run."
+    return (
+        f"Over the measured window, {'; '.join(parts)}. {numbers.count(data['preempted'].sum())} "
+        f"preemptions in the whole run."
+    )
 
 
 def _short(values: Any) -> list[float]:
