@@ -3,7 +3,7 @@
 One place decides, so that the same thing has the same colour on every page. Hues are those of Okabe and Ito
 ("Color universal design", 2008), moved in lightness only, and only where 3:1 against the page asks for it.
 Magnitudes are cividis (Nuñez, Anderton and Renslow, PLoS ONE 13(7), 2018). No series is told by colour alone:
-each style also has a dash, a marker and a hatching. Numbers and ticks: `sim.report.numbers`.
+each style also has a dash, a marker and a hatching. Numbers and ticks: `sim.report.formats`.
 
 A figure is built for the light page; `in_mode` gives the same figure for the dark one, and a page carries
 `dark_map()` to do that in the browser.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.report import numbers, theme
+from sim.report import formats, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,9 +55,9 @@ def finding(data: pd.DataFrame) -> str:
     worst = data.iloc[int(data["held_ratio"].argmax())]
     spread = float(data["tokens_ratio"].max() - data["tokens_ratio"].min())
     return (
-        f"The fullest replica holds {numbers.number(float(worst['held_ratio']))} times the mean number "
+        f"The fullest replica holds {formats.number(float(worst['held_ratio']))} times the mean number "
         f"of requests; "
-        f"tokens differ by {numbers.percent(spread, 2)} of the mean"
+        f"tokens differ by {formats.percent(spread, 2)} of the mean"
     )
 
 
@@ -129,5 +129,5 @@ def figure(segments: pd.DataFrame, *, window_s: tuple[float, float]) -> go.Figur
 
 def _exact(name: str, value: float) -> str:
     if name == "tokens":
-        return f"{numbers.count(value)} tokens"
-    return numbers.duration(value) if name == "busy_s" else f"{numbers.number(value)} requests"
+        return f"{formats.count(value)} tokens"
+    return formats.duration(value) if name == "busy_s" else f"{formats.number(value)} requests"

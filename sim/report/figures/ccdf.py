@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.report import numbers, theme
+from sim.report import formats, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,8 +160,8 @@ def finding(
         share, allowed = beyond(observed, target), 1 - percentile / 100
         verb = "more than" if share > allowed + 1e-12 else "within"
         return (
-            f"{numbers.percent(share)} take longer than {numbers.duration(target)} to "
-            f"{_verb(metric)}, {verb} the {numbers.percent(allowed)} allowed"
+            f"{formats.percent(share)} take longer than {formats.duration(target)} to "
+            f"{_verb(metric)}, {verb} the {formats.percent(allowed)} allowed"
         )
     times, left = survival(observed["value"].to_numpy(dtype=float), observed["event"].to_numpy(dtype=bool))
     half, tail = (_quantile(times, left, q) for q in (0.5, 0.99))
@@ -169,12 +169,12 @@ def finding(
         return f"Fewer than half of the {what.rows} have a {what.name}"
     if tail is None:
         return (
-            f"One in two takes {numbers.duration(half)} to {_verb(metric)}; the slowest were never "
+            f"One in two takes {formats.duration(half)} to {_verb(metric)}; the slowest were never "
             f"seen to end"
         )
     return (
-        f"One in two takes {numbers.duration(half)} to {_verb(metric)}, one in a hundred more than "
-        f"{numbers.duration(tail)}"
+        f"One in two takes {formats.duration(half)} to {_verb(metric)}, one in a hundred more than "
+        f"{formats.duration(tail)}"
     )
 
 
@@ -246,7 +246,7 @@ def figure(
                     "width": 1.5 if total else 2.2,
                     "shape": "hv",
                 },
-                customdata=[numbers.duration(v) for v in part["value_s"]],
+                customdata=[formats.duration(v) for v in part["value_s"]],
                 hovertemplate="%{y:.3~%} take longer than %{customdata}<extra>%{fullData.name}</extra>",
                 showlegend=not direct,
             )
@@ -254,12 +254,12 @@ def figure(
         last = part.iloc[-1]
         ends.append((float(last["value_s"]), float(last["beyond"]), theme.label(text)))
     fig.update_layout(showlegend=not direct and len(groups) > 1)
-    values, texts = numbers.log_ticks(low, high, "seconds", most=6 if small else 10)
-    few, few_texts = numbers.log_ticks(low, high, "seconds", most=5)
+    values, texts = formats.log_ticks(low, high, "seconds", most=6 if small else 10)
+    few, few_texts = formats.log_ticks(low, high, "seconds", most=5)
     x_range = [float(np.log10(low)), float(np.log10(high))]
     fig.update_xaxes(type="log", range=x_range, tickvals=values, ticktext=texts, title_text=what.axis)
     y_range = (floor, 1.25)
-    values, texts = numbers.log_ticks(floor, 1.0, "share", most=7)
+    values, texts = formats.log_ticks(floor, 1.0, "share", most=7)
     fig.update_yaxes(
         type="log",
         range=[float(np.log10(y_range[0])), float(np.log10(y_range[1]))],
@@ -303,7 +303,7 @@ def _target(
             line={"color": theme.LIGHT.accent, "dash": "dash", "width": 1.5},
             name="target",
             showlegend=False,
-            hovertemplate=f"target {numbers.duration(target)}<extra></extra>",
+            hovertemplate=f"target {formats.duration(target)}<extra></extra>",
         )
     )
     allowed = 1 - percentile / 100
@@ -316,14 +316,14 @@ def _target(
                 marker={"color": theme.LIGHT.accent, "symbol": "triangle-left", "size": 11},
                 name="allowed",
                 showlegend=False,
-                hovertemplate=f"{numbers.percent(allowed)} may take longer<extra></extra>",
+                hovertemplate=f"{formats.percent(allowed)} may take longer<extra></extra>",
             )
         )
     right = (np.log10(target) - np.log10(low)) / (np.log10(high) - np.log10(low)) > 0.55
     fig.add_annotation(
         x=float(np.log10(target)),
         y=float(np.log10(1.12)),
-        text=f"target {numbers.duration(target)}: <b>{numbers.percent(share)}</b> beyond",
+        text=f"target {formats.duration(target)}: <b>{formats.percent(share)}</b> beyond",
         xanchor="right" if right else "left",
         xshift=-6 if right else 6,
         showarrow=False,
@@ -338,11 +338,11 @@ def _alt(observed: pd.DataFrame, what: Metric, slo: tuple[float, float] | None) 
         part = observed[observed["group"] == name]
         times, share = survival(part["value"].to_numpy(dtype=float), part["event"].to_numpy(dtype=bool))
         said = ", ".join(
-            f"p{round(q * 100)} {numbers.duration(value)}"
+            f"p{round(q * 100)} {formats.duration(value)}"
             for q in (0.5, 0.9, 0.99)
             if (value := _quantile(times, share, q)) is not None
         )
-        far = f", {numbers.percent(beyond(part, slo[1]))} beyond the target" if slo else ""
+        far = f", {formats.percent(beyond(part, slo[1]))} beyond the target" if slo else ""
         parts.append(f"{name} (n {len(part):,}): {said or 'no quantile known'}{far}")
     return f"{what.name.capitalize()} by category. " + "; ".join(parts) + "."
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.report import numbers, theme
+from sim.report import formats, theme
 from sim.report.figures import phases
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def finding(data: pd.DataFrame) -> str:
     if data.empty:
         return "No query ran in the measured window"
     first = data.iloc[0]
-    text = f"The longest query took {numbers.duration(first['time_s'])}"
+    text = f"The longest query took {formats.duration(first['time_s'])}"
     if first["status"] != "completed":
-        text = f"The longest query was still without an answer after {numbers.duration(first['time_s'])}"
+        text = f"The longest query was still without an answer after {formats.duration(first['time_s'])}"
     starved = data[data["kind"] == "starved"]
     if len(starved):
         one = starved.iloc[0]
@@ -97,8 +97,8 @@ def finding(data: pd.DataFrame) -> str:
         lost = part[part["phase"].isin(["queue", "recompute"])]
         waited = float((lost["end_s"] - lost["start_s"]).sum())
         text += (
-            f"; the most starved waited {numbers.duration(waited)} of its {numbers.duration(one['time_s'])} "
-            f"for {numbers.count(one['tokens'])} tokens"
+            f"; the most starved waited {formats.duration(waited)} of its {formats.duration(one['time_s'])} "
+            f"for {formats.count(one['tokens'])} tokens"
         )
     return text
 
@@ -146,10 +146,10 @@ def figure(
                 marker={"color": style.color, "line": {"width": 0}, "pattern": theme.hatch(style)},
                 customdata=[
                     [
-                        numbers.duration(seconds),
+                        formats.duration(seconds),
                         f"query {row.query}, {theme.label(row.category)}, client {theme.label(row.client)}",
-                        f"{numbers.count(row.tokens)} tokens, {row.status}, slowdown "
-                        f"{numbers.number(row.slowdown)}",
+                        f"{formats.count(row.tokens)} tokens, {row.status}, slowdown "
+                        f"{formats.number(row.slowdown)}",
                     ]
                     for seconds, row in zip(length, theme.rows(part), strict=True)
                 ],
@@ -181,8 +181,8 @@ def figure(
             showarrow=False,
             font={"size": 11},
         )
-    values, texts = numbers.time_ticks(0, longest)
-    few, few_texts = numbers.time_ticks(0, longest, most=4)
+    values, texts = formats.time_ticks(0, longest)
+    few, few_texts = formats.time_ticks(0, longest, most=4)
     fig.update_xaxes(
         tickvals=values, ticktext=texts, range=[0, longest * 1.02], title_text="time since arrival"
     )
@@ -213,11 +213,11 @@ def _alt(data: pd.DataFrame) -> str:
         row = part.iloc[0]
         sums = (part["end_s"] - part["start_s"]).groupby(part["phase"]).sum()
         spent = ", ".join(
-            f"{phase} {numbers.duration(sums[phase])}" for phase in phases.PHASES if phase in sums
+            f"{phase} {formats.duration(sums[phase])}" for phase in phases.PHASES if phase in sums
         )
         said.append(
             f"{KINDS[str(kind)]}: query {query} of replication {replication}, {row['category']}, "
-            f"{numbers.count(row['tokens'])} tokens, {row['status']}, {numbers.duration(row['time_s'])}: "
+            f"{formats.count(row['tokens'])} tokens, {row['status']}, {formats.duration(row['time_s'])}: "
             f"{spent}"
         )
     return "; ".join(said) + "."

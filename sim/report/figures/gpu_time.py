@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.step_cost import StepCost
-from sim.report import numbers, theme
+from sim.report import formats, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,8 +101,8 @@ def finding(data: pd.DataFrame) -> str:
         "prefill": "prefill",
         "host": "the host",
     }
-    text = f"GPUs work {numbers.percent(1 - float(hours.get('idle', 0.0)), 2)} of the time"
-    return f"{text}; {names[top]} takes most, {numbers.percent(float(work[top]), 2)}"
+    text = f"GPUs work {formats.percent(1 - float(hours.get('idle', 0.0)), 2)} of the time"
+    return f"{text}; {names[top]} takes most, {formats.percent(float(work[top]), 2)}"
 
 
 def figure(data: pd.DataFrame) -> go.Figure:
@@ -130,13 +130,13 @@ def figure(data: pd.DataFrame) -> go.Figure:
                     "line": {"color": theme.LIGHT.paper, "width": 1},
                     "pattern": theme.hatch(style),
                 },
-                text=[numbers.percent(value, 2) if value > 0.05 else "" for value in rows["share"]],
+                text=[formats.percent(value, 2) if value > 0.05 else "" for value in rows["share"]],
                 textposition="inside",
                 insidetextanchor="middle",
                 textangle=0,
                 insidetextfont={"color": theme.on(style), "size": 12},
                 customdata=[
-                    [PARTS[part], numbers.percent(share), numbers.number(hours)]
+                    [PARTS[part], formats.percent(share), formats.number(hours)]
                     for share, hours in zip(rows["share"], rows["gpu_hours"], strict=True)
                 ],
                 hovertemplate="%{customdata[1]}, %{customdata[2]} GPU-hours<br>%{customdata[0]}"
@@ -150,7 +150,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
     said = "; ".join(
         f"{pool}: "
         + ", ".join(
-            f"{row.part} {numbers.percent(row.share)}" for row in theme.rows(data[data["pool"] == pool])
+            f"{row.part} {formats.percent(row.share)}" for row in theme.rows(data[data["pool"] == pool])
         )
         for pool in pools[::-1]
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.report import numbers, theme
+from sim.report import formats, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +44,9 @@ def finding(data: pd.DataFrame) -> str:
     if data.empty:
         return "No output token was generated"
     return (
-        f"The longest tenth of the requests generates {numbers.percent(_at(data, 0.1), 2)} of the output "
+        f"The longest tenth of the requests generates {formats.percent(_at(data, 0.1), 2)} of the output "
         f"tokens, "
-        f"the longest hundredth {numbers.percent(_at(data, 0.01), 2)}"
+        f"the longest hundredth {formats.percent(_at(data, 0.01), 2)}"
     )
 
 
@@ -80,7 +80,7 @@ def figure(requests: pd.DataFrame) -> go.Figure:
             name="this workload",
             line={"color": theme.BLUE.color, "width": 2.2},
             customdata=[
-                [numbers.percent(top), numbers.count(tokens)]
+                [formats.percent(top), formats.count(tokens)]
                 for top, tokens in zip(data["top"], data["tokens"], strict=True)
             ],
             hovertemplate="the longest %{customdata[0]} (≥ %{customdata[1]} tokens)"
@@ -98,7 +98,7 @@ def figure(requests: pd.DataFrame) -> go.Figure:
                 y=[100 * share],
                 mode="markers+text",
                 marker={"color": theme.BLUE.color, "size": 9},
-                text=[f"{numbers.percent(share, 2)} by the top {numbers.percent(mark)}  "],
+                text=[f"{formats.percent(share, 2)} by the top {formats.percent(mark)}  "],
                 textposition="top left",
                 cliponaxis=False,
                 hoverinfo="skip",
@@ -115,8 +115,8 @@ def figure(requests: pd.DataFrame) -> go.Figure:
         font={"color": theme.LIGHT.muted},
         showarrow=False,
     )
-    values, texts = numbers.log_ticks(low, 1.0, "share", most=8)
-    few, few_texts = numbers.log_ticks(low, 1.0, "share", most=5)
+    values, texts = formats.log_ticks(low, 1.0, "share", most=8)
+    few, few_texts = formats.log_ticks(low, 1.0, "share", most=5)
     fig.update_xaxes(
         type="log",
         range=[float(np.log10(low)), 0.02],
@@ -127,7 +127,7 @@ def figure(requests: pd.DataFrame) -> go.Figure:
     fig.update_yaxes(range=[0, 108], ticksuffix=" %", title_text="share of output tokens")
     theme.narrow(fig, xaxis={"tickvals": few, "ticktext": few_texts}, yaxis={"title": {"text": ""}})
     said = ", ".join(
-        f"top {numbers.percent(mark)}: {numbers.percent(_at(data, mark))}" for mark in MARKS if mark >= low
+        f"top {formats.percent(mark)}: {formats.percent(_at(data, mark))}" for mark in MARKS if mark >= low
     )
     return theme.describe(
         fig,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sim.report import numbers, theme
+from sim.report import formats, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,8 +97,8 @@ def finding(data: pd.DataFrame) -> str:
     weights, total = wide["weights"].to_dict()[pool], kv.to_dict()[pool]
     place = f" in pool {pool}" if len(wide) > 1 else ""
     return (
-        f"Of {numbers.number(total)} GB a GPU for KV{place}, {numbers.percent(float(use[pool]), 2)} is in "
-        f"use in the mean; weights hold {numbers.number(weights)} GB"
+        f"Of {formats.number(total)} GB a GPU for KV{place}, {formats.percent(float(use[pool]), 2)} is in "
+        f"use in the mean; weights hold {formats.number(weights)} GB"
     )
 
 
@@ -128,7 +128,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
                     "line": {"color": theme.LIGHT.paper, "width": 1},
                     "pattern": theme.hatch(style),
                 },
-                text=[f"{numbers.number(value)} GB" if value > 0.08 * total else "" for value in rows],
+                text=[f"{formats.number(value)} GB" if value > 0.08 * total else "" for value in rows],
                 textposition="inside",
                 insidetextanchor="middle",
                 textangle=0,
@@ -144,7 +144,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
     said = "; ".join(
         f"{pool}: "
         + ", ".join(
-            f"{row.part} {numbers.number(row.gigabytes)} GB" for row in theme.rows(data[data["pool"] == pool])
+            f"{row.part} {formats.number(row.gigabytes)} GB" for row in theme.rows(data[data["pool"] == pool])
         )
         for pool in pools[::-1]
     )

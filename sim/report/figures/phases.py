@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.report import numbers, theme
+from sim.report import formats, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,10 +173,10 @@ def finding(data: pd.DataFrame) -> str:
         return "Queries take no time"
     top = str(weighted.idxmax())
     names = {"recompute": "being preempted", "queue": "waiting in the queue", "prefill": "prefill"}
-    text = f"{numbers.percent(float(weighted[top]) / total, 2)} of a query's time is {names.get(top, top)}"
+    text = f"{formats.percent(float(weighted[top]) / total, 2)} of a query's time is {names.get(top, top)}"
     waiting = float(weighted.get("queue", 0.0) + weighted.get("recompute", 0.0)) / total
     if top not in ("queue", "recompute"):
-        text += f"; {numbers.percent(waiting, 2)} is waiting or being preempted"
+        text += f"; {formats.percent(waiting, 2)} is waiting or being preempted"
     return text
 
 
@@ -207,20 +207,20 @@ def figure(queries: pd.DataFrame, requests: pd.DataFrame, stalls: pd.DataFrame |
                     "line": {"color": theme.LIGHT.paper, "width": 1},
                     "pattern": theme.hatch(style),
                 },
-                text=[numbers.duration(value) if value > 0.09 * longest else "" for value in part["mean_s"]],
+                text=[formats.duration(value) if value > 0.09 * longest else "" for value in part["mean_s"]],
                 textposition="inside",
                 insidetextanchor="middle",
                 textangle=0,
                 insidetextfont={"color": theme.on(style), "size": 12},
                 customdata=[
-                    [numbers.duration(mean), numbers.percent(share)]
+                    [formats.duration(mean), formats.percent(share)]
                     for mean, share in zip(part["mean_s"], part["share"], strict=True)
                 ],
                 hovertemplate="%{customdata[0]}, %{customdata[1]}<extra>%{fullData.name}</extra>",
             )
         )
-    values, texts = numbers.time_ticks(0, longest, most=8)
-    few, few_texts = numbers.time_ticks(0, longest, most=4)
+    values, texts = formats.time_ticks(0, longest, most=8)
+    few, few_texts = formats.time_ticks(0, longest, most=4)
     fig.update_xaxes(
         range=[0, longest * 1.03],
         tickvals=values,
@@ -233,7 +233,7 @@ def figure(queries: pd.DataFrame, requests: pd.DataFrame, stalls: pd.DataFrame |
     said = "; ".join(
         f"{name} (n {counts[name]:,}): "
         + ", ".join(
-            f"{row.phase} {numbers.duration(row.mean_s)}"
+            f"{row.phase} {formats.duration(row.mean_s)}"
             for row in theme.rows(data[(data["category"] == name) & (data["mean_s"] > 0)])
         )
         for name in order[::-1]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.report import numbers, theme
+from sim.report import formats, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,15 +73,15 @@ def finding_by_length(data: pd.DataFrame) -> str:
     name = "shortest" if worst is short else "longest"
     if worst["p90"] < 1.1 * other["p90"]:
         return (
-            f"Short and long answers are slowed alike: one in ten takes {numbers.number(worst['p90'])} "
+            f"Short and long answers are slowed alike: one in ten takes {formats.number(worst['p90'])} "
             f"times its "
             "time alone, or more"
         )
     against = "longest" if name == "shortest" else "shortest"
     return (
-        f"The {name} answers suffer most: one in ten takes {numbers.number(worst['p90'])} times its time "
+        f"The {name} answers suffer most: one in ten takes {formats.number(worst['p90'])} times its time "
         f"alone or "
-        f"more, of the {against} {numbers.number(other['p90'])} times"
+        f"more, of the {against} {formats.number(other['p90'])} times"
     )
 
 
@@ -94,8 +94,8 @@ def finding_by_client(data: pd.DataFrame) -> str:
     worst = data.iloc[int(data["p90"].argmax())]
     best = data.iloc[int(data["p90"].argmin())]
     return (
-        f"{worst['group']} is slowed most (p90 {numbers.number(worst['p90'])} times its time alone), "
-        f"{best['group']} least ({numbers.number(best['p90'])} times)"
+        f"{worst['group']} is slowed most (p90 {formats.number(worst['p90'])} times its time alone), "
+        f"{best['group']} least ({formats.number(best['p90'])} times)"
     )
 
 
@@ -106,7 +106,7 @@ def figure_by_length(queries: pd.DataFrame) -> go.Figure:
     if data.empty:
         return theme.empty("No query of the measured window was answered.", title=title)
     labels = [
-        f"{numbers.tokens(row.tokens_low)} to {numbers.tokens(row.tokens_high)}" for row in theme.rows(data)
+        f"{formats.tokens(row.tokens_low)} to {formats.tokens(row.tokens_high)}" for row in theme.rows(data)
     ]
     fig = _dots(data, labels, [f"tokens {text}" for text in labels])
     fig.update_yaxes(title_text="output tokens of the query")
@@ -166,8 +166,8 @@ def _dots(data: pd.DataFrame, labels: list[str], hover: list[str]) -> go.Figure:
             )
         )
     low, high = min(1.0, float(data["p50"].min())) / 1.05, float(data["p99"].max()) * 1.12
-    values, texts = numbers.log_ticks(low, high)
-    few, few_texts = numbers.log_ticks(low, high, most=5)
+    values, texts = formats.log_ticks(low, high)
+    few, few_texts = formats.log_ticks(low, high, most=5)
     fig.update_xaxes(
         type="log",
         range=[float(np.log10(low)), float(np.log10(high))],
@@ -182,8 +182,8 @@ def _dots(data: pd.DataFrame, labels: list[str], hover: list[str]) -> go.Figure:
 
 def _alt(what: str, labels: list[str], data: pd.DataFrame) -> str:
     rows = "; ".join(
-        f"{text} (n {row.n:,}): p50 {numbers.number(row.p50)}, p90 {numbers.number(row.p90)}, "
-        f"p99 {numbers.number(row.p99)}"
+        f"{text} (n {row.n:,}): p50 {formats.number(row.p50)}, p90 {formats.number(row.p90)}, "
+        f"p99 {formats.number(row.p99)}"
         for text, row in zip(labels, theme.rows(data), strict=True)
     )
     return f"Slowdown by {what}. {rows}."

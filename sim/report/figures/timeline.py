@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.report import numbers, theme
+from sim.report import formats, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,13 +112,13 @@ def finding(data: pd.DataFrame, window_s: tuple[float, float] | None = None) -> 
     pool = str(kv.idxmax())
     part = inside[inside["pool"] == pool]
     text = (
-        f"KV memory is {numbers.percent(float(kv[pool]), 2)} full in the mean, "
-        f"{numbers.percent(float(part['kv_use_high'].max()), 3)} at its peak"
+        f"KV memory is {formats.percent(float(kv[pool]), 2)} full in the mean, "
+        f"{formats.percent(float(part['kv_use_high'].max()), 3)} at its peak"
     )
     waiting = float(inside.groupby("time_s")["waiting"].sum().mean())
     preempted = float(data["preempted"].sum())
-    text += f"; {numbers.number(waiting, 2)} requests wait" if waiting >= 0.05 else "; almost nothing waits"
-    return text + (f", {numbers.count(preempted)} preemptions" if preempted else ", no preemption")
+    text += f"; {formats.number(waiting, 2)} requests wait" if waiting >= 0.05 else "; almost nothing waits"
+    return text + (f", {formats.count(preempted)} preemptions" if preempted else ", no preemption")
 
 
 def figure(
@@ -173,7 +173,7 @@ def figure(
                     legendgroup=theme.label(pool),
                     showlegend=row == 1 and not single,
                     line={"color": style.color, "dash": "solid" if single else style.dash, "width": 1.6},
-                    customdata=[numbers.duration(t) for t in part["time_s"]],
+                    customdata=[formats.duration(t) for t in part["time_s"]],
                     hovertemplate=f"{name} {pattern} at %{{customdata}}<extra>%{{fullData.name}}</extra>",
                 ),
                 row=row,
@@ -233,8 +233,8 @@ def figure(
     if window_s is not None:
         _shade(fig, 0.0, window_s[0], last, "warm-up")
         _shade(fig, window_s[1], last, last, "after the window")
-    values, texts = numbers.time_ticks(0, last)
-    few, few_texts = numbers.time_ticks(0, last, most=4)
+    values, texts = formats.time_ticks(0, last)
+    few, few_texts = formats.time_ticks(0, last, most=4)
     fig.update_xaxes(tickvals=values, ticktext=texts, range=[0, last])
     fig.update_xaxes(title_text="simulated time", row=3, col=1)
     fig.update_layout(margin_t=40)
@@ -254,7 +254,7 @@ def figure(
         alt=_alt(data, window_s),
         note=(
             f"Drawn as {len(data) // len(pools)} equal pieces of "
-            f"{numbers.duration(last / len(data) * len(pools))} each: mean, lowest and highest value."
+            f"{formats.duration(last / len(data) * len(pools))} each: mean, lowest and highest value."
         ),
     )
 
@@ -293,15 +293,15 @@ def _alt(data: pd.DataFrame, window_s: tuple[float, float] | None) -> str:
     inside = data if window_s is None else data[data["time_s"].between(*window_s)]
     inside = data if inside.empty else inside
     parts = [
-        f"{pool}: running {numbers.number(part['running'].mean())} in the mean (most "
-        f"{numbers.number(part['running_high'].max())}), "
-        f"waiting {numbers.number(part['waiting'].mean())} (most "
-        f"{numbers.number(part['waiting_high'].max())}), "
-        f"KV use {numbers.percent(part['kv_use'].mean())} (most {numbers.percent(part['kv_use_high'].max())})"
+        f"{pool}: running {formats.number(part['running'].mean())} in the mean (most "
+        f"{formats.number(part['running_high'].max())}), "
+        f"waiting {formats.number(part['waiting'].mean())} (most "
+        f"{formats.number(part['waiting_high'].max())}), "
+        f"KV use {formats.percent(part['kv_use'].mean())} (most {formats.percent(part['kv_use_high'].max())})"
         for pool, part in inside.groupby("pool")
     ]
     return (
-        f"Over the measured window, {'; '.join(parts)}. {numbers.count(data['preempted'].sum())} "
+        f"Over the measured window, {'; '.join(parts)}. {formats.count(data['preempted'].sum())} "
         f"preemptions in the whole run."
     )
 

@@ -5,57 +5,24 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from sim.units import format_bytes, format_count, format_duration, format_number
+
 MISSING = "—"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """*value* with *digits* significant digits and thousands separated; a dash where there is none.
-
-    >>> number(0.01234), number(1234.5), number(98765.0), number(0), number(float("nan"))
-    ('0.0123', '1,230', '98,800', '0', '—')
-    """
-    if value is None or not math.isfinite(value):
-        return MISSING
-    if value == 0:
-        return "0"
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, places)
-    if rounded and math.floor(math.log10(abs(rounded))) > math.floor(math.log10(abs(value))):
-        places -= 1
-    if 0 < abs(rounded) < 1e-6:
-        return f"{rounded:.{digits - 1}e}"
-    return f"{rounded:,.{max(places, 0)}f}"
+    """*value* with *digits* significant digits (`sim.units.format_number`); a dash where there is none."""
+    return MISSING if value is None or not math.isfinite(value) else format_number(value, digits)
 
 
 def count(value: float | None) -> str:
     """A whole number, exact and thousands separated."""
-    return MISSING if value is None or not math.isfinite(value) else f"{round(value):,}"
+    return MISSING if value is None or not math.isfinite(value) else format_count(value)
 
 
 def duration(seconds: float | None) -> str:
-    """A time as people say it: 850 ms, 12.3 s, 4.1 min, 2.5 h.
-
-    Seconds reach to two minutes, minutes to two hours, hours to two days.
-
-    >>> duration(0.85), duration(12.34), duration(246), duration(9000), duration(0.0421)
-    ('850 ms', '12.3 s', '4.1 min', '2.5 h', '42.1 ms')
-    """
-    if seconds is None or not math.isfinite(seconds):
-        return MISSING
-    size = abs(seconds)
-    if size == 0:
-        return "0 s"
-    if size < 0.9995e-3:
-        return f"{number(seconds * 1e6)} µs"
-    if size < 0.9995:
-        return f"{number(seconds * 1e3)} ms"
-    if size <= 120:
-        return f"{number(seconds)} s"
-    for unit, length, until in (("min", 60.0, 7200.0), ("h", 3600.0, 172800.0), ("days", 86400.0, math.inf)):
-        if size < until:
-            scaled = seconds / length
-            return f"{scaled:,.1f} {unit}" if abs(scaled) < 100 else f"{scaled:,.0f} {unit}"
-    raise AssertionError("unreachable")
+    """A time as people say it (`sim.units.format_duration`); a dash where there is none."""
+    return MISSING if seconds is None or not math.isfinite(seconds) else format_duration(seconds)
 
 
 def percent(share: float | None, digits: int = 3) -> str:
@@ -87,9 +54,9 @@ def money(usd: float | None) -> str:
     return f"${usd:,.2f}" if usd >= 1 else f"${number(usd)}"
 
 
-def gigabytes(size_bytes: float | None) -> str:
-    """Bytes as gigabytes (10⁹)."""
-    return MISSING if size_bytes is None else f"{number(size_bytes / 1e9)} GB"
+def size(bytes_: float | None) -> str:
+    """Bytes in decimal units: 45 GB."""
+    return MISSING if bytes_ is None or not math.isfinite(bytes_) else format_bytes(bytes_)
 
 
 def tokens(value: float | None) -> str:
