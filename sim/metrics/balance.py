@@ -52,13 +52,14 @@ def totals(results: Results) -> dict[str, Any]:
 def check(results: Results) -> None:
     """Raise a BalanceError for the first of these that does not hold:
 
-    - queries = completed + rejected + timed_out + cancelled + failed + unfinished, each with its number once;
+    - queries = completed + rejected + timed_out + cancelled + failed + unfinished, each there once;
     - requests of each query as many as it says;
     - reasoning, answer and verification tokens of the queries = those of their requests;
-    - of a completed request that generated g tokens after a prompt of p (the last token needs no computation):
-      scheduled = p + g - 1 - cached at its first admission + recomputed + dropped; where it was admitted again and found
-      more in the prefix cache than it had computed itself, at most that, and at least p + g - 1 less all that was cached;
-    - tokens computed by the replicas' steps = tokens scheduled for the requests, when nothing is left unfinished;
+    - of a completed request that generated g tokens after a prompt of p (the last token needs no
+      computation): scheduled = p + g - 1 - cached at its first admission + recomputed + dropped; where it was
+      admitted again and found more in the prefix cache than it had computed itself, at most that, and at
+      least with all that was cached in place of what was cached at first;
+    - tokens computed by the replicas' steps = tokens scheduled for the requests, when nothing is unfinished;
     - no time of a request or query lies before its arrival, in a wrong order, or after the end of the run.
     """
     queries, requests, segments = (results.tables[name] for name in ("queries", "requests", "segments"))
@@ -157,10 +158,10 @@ def _check_scheduled(requests: Table, generated: NDArray[np.int64]) -> None:
     if len(wrong):
         row = wrong[0]
         raise BalanceError(
-            f"request {requests['request'][row]} (replication {requests['replication'][row]}): scheduled "
-            f"{requests['scheduled_tokens'][row]} - recomputed {requests['recomputed_tokens'][row]} - dropped "
-            f"{requests['dropped_tokens'][row]} = {useful[row]} tokens, expected "
-            f"{least[row]}{f' to {most[row]}' if most[row] != least[row] else ''}; {len(wrong)} requests in all"
+            f"request {requests['request'][row]} (replication {requests['replication'][row]}): "
+            f"scheduled {requests['scheduled_tokens'][row]} - recomputed "
+            f"{requests['recomputed_tokens'][row]} - dropped {requests['dropped_tokens'][row]} = {useful[row]} tokens, expected {least[row]} to "
+            f"{most[row]}; {len(wrong)} requests in all"
         )
 
 

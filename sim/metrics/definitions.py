@@ -61,7 +61,7 @@ FIGURES: tuple[Metric, ...] = (
         "USD",
         "run",
         "lower",
-        "GPU-hours of the window (all GPUs on, idle time included) times price, over queries completed within it.",
+        "GPU-hours of the window (all GPUs on, idle ones too) times price, over queries completed in it.",
     ),
     Metric(
         "usd_per_million_output_tokens",
@@ -76,7 +76,7 @@ FIGURES: tuple[Metric, ...] = (
         "",
         "run",
         "higher",
-        "KV bytes that hold live tokens over KV bytes reserved, averaged over time; shared blocks count once.",
+        "KV bytes that hold live tokens over KV bytes reserved, over time; shared blocks count once.",
     ),
     Metric(
         "kv_use", "", "run", "neither", "KV blocks reserved over KV blocks there are, averaged over time."
@@ -88,7 +88,7 @@ FIGURES: tuple[Metric, ...] = (
         "",
         "run",
         "lower",
-        "Share of the window in which a request waits without being let in.",
+        "Share of the window in which a request waits and is not let in.",
     ),
     Metric("seats_full_share", "", "run", "lower", "Share of the window in which max_num_seqs requests run."),
     Metric(
@@ -96,7 +96,7 @@ FIGURES: tuple[Metric, ...] = (
         "s",
         "run",
         "lower",
-        "Longest time that any request went without a step: waiting at first, or between two tokens.",
+        "Longest time that any request went without a token or a start: in the queue, or between tokens.",
     ),
     Metric(
         "jain_clients",

@@ -171,6 +171,12 @@ REQUESTS: tuple[Column, ...] = (
     _c("max_tokens", "int64", "tokens", "The client's visible limit; -1: what max_model_len leaves."),
     _c("reasoning_tokens", "int64", "tokens", "Reasoning tokens generated."),
     _c("answer_tokens", "int64", "tokens", "Answer tokens generated."),
+    _c(
+        "natural_tokens",
+        "int64",
+        "tokens",
+        "Output tokens to its natural end: the hidden truth that no policy sees. A limit may come first.",
+    ),
     _c("ttft_s", "float64", "s", "arrived_s to first_token_s, with the front end's share."),
     _c("ttfo_s", "float64", "s", "arrived_s to first_answer_s, with the front end's share."),
     _c(

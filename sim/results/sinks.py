@@ -60,6 +60,7 @@ REQUEST_ROW = (
     "max_tokens",
     "reasoning_tokens",
     "generated",
+    "output_tokens",
     "preemptions",
     "cached_tokens_first",
     "cached_tokens",

@@ -226,6 +226,7 @@ def _request_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array
             "finished_s": _seconds(finished, finished >= 0),
             "reasoning_tokens": reasoning,
             "answer_tokens": answers,
+            "natural_tokens": rows["output_tokens"],
             "ttft_s": _seconds(first - arrived + front_end, first >= 0),
             "ttfo_s": _seconds(answer - arrived + front_end, answer >= 0),
             "tpot_s": _per_token(finished - first, generated - 1, completed & (first >= 0)),

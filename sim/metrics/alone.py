@@ -1,0 +1,113 @@
+"""How long a query takes alone on an idle replica: the denominator of slowdown, in closed form.
+
+Its prompt is computed in chunks of ``max_num_batched_tokens`` (the prefix cache is empty), the last of
+which yields the first token; then it decodes alone, g - 1 steps that each read one more token of context:
+k·a + b·k(k - 1)/2. Asynchronous scheduling adds nothing here: the next batch of an idle replica is always
+ready when the one under way ends.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.step_cost import StepCost
+from sim.results.columns import Role, Status
+from sim.results.info import PoolInfo
+from sim.results.results import Results
+from sim.results.tables import PS_PER_S
+
+IntArray = NDArray[np.int64]
+
+
+def alone_ps(
+    cost: StepCost, prompt_tokens: IntArray, output_tokens: IntArray, max_num_batched_tokens: int
+) -> IntArray:
+    """Picoseconds from arrival to the last of *output_tokens* ≥ 1, for each request; engine time, no front
+    end."""
+    prompt, output = (np.asarray(array, dtype=np.int64) for array in (prompt_tokens, output_tokens))
+    return _prefill_ps(cost, prompt, max_num_batched_tokens) + _decode_ps(cost, prompt, output - 1)
+
+
+def fill(results: Results) -> None:
+    """Fill ``alone_s`` and ``slowdown`` of the queries in, where every request stands on a pool that knows
+    its cost.
+
+    A query that needed several samples or verification has no closed form and keeps NaN; one sent again
+    after a failure is taken as sent once. What is unfinished is taken to its natural end, or to its limit.
+    """
+    queries, requests = results.tables["queries"], results.tables["requests"]
+    size = int(queries["query"].max(initial=0)) + 2
+    place = np.searchsorted(
+        queries["replication"] * size + queries["query"], requests["replication"] * size + requests["query"]
+    )
+    simple = np.ones(len(queries), dtype=bool)
+    simple[place[(requests["role"] != Role.GENERATE) | (requests["sample"] > 0)]] = False
+    alone = np.full(len(queries), np.nan)
+    for run in results.runs:
+        for number, pool in enumerate(run.pools):
+            cost = getattr(pool.deployment, "step_cost", None)
+            if cost is None:
+                continue
+            name = requests.names["pool"].index(pool.name) if pool.name in requests.names["pool"] else number
+            mine = np.flatnonzero(
+                (requests["replication"] == run.replication)
+                & (requests["pool"] == name)
+                & (requests["status"] != Status.REJECTED)
+                & simple[place]
+            )
+            tokens = _output_tokens(results, pool, mine)
+            time = alone_ps(cost, requests["prompt_tokens"][mine], tokens, pool.max_num_batched_tokens)
+            alone[place[mine]] = (time + pool.front_end_ps) / PS_PER_S
+    results.set_column("queries", "alone_s", alone)
+    results.set_column("queries", "slowdown", queries["tta_s"] / alone)
+
+
+def _output_tokens(results: Results, pool: PoolInfo, rows: IntArray) -> IntArray:
+    """Generated tokens of the completed; of all others, those up to the natural end or a limit."""
+    requests = results.tables["requests"]
+    generated = (requests["reasoning_tokens"] + requests["answer_tokens"])[rows]
+    natural, limit = requests["natural_tokens"][rows], requests["max_tokens"][rows]
+    wanted = np.where(limit >= 0, np.minimum(natural, limit), natural)
+    longest = getattr(pool.deployment, "max_model_len", None)
+    if longest is not None:
+        wanted = np.minimum(wanted, longest - requests["prompt_tokens"][rows])
+    completed = requests["status"][rows] == Status.COMPLETED
+    tokens: IntArray = np.maximum(np.where(completed, generated, np.maximum(wanted, generated)), 1)
+    return tokens
+
+
+def _prefill_ps(cost: StepCost, prompt: IntArray, chunk: int) -> IntArray:
+    whole = (prompt - 1) // chunk  # chunks before the last
+    first = whole * chunk
+    last = prompt - first
+    pairs_before = whole * chunk**2 + 2 * chunk * chunk * (whole * (whole - 1) // 2)
+    cached_before = chunk * (whole * (whole - 1) // 2)
+    fixed = cost.host_ps + cost.seq_ps
+    if chunk == 1:  # a sequence with one token is a decode
+        before = whole * (fixed + cost.linear(1)) + cost.kv_ps * cached_before
+    else:
+        before = (
+            whole * (fixed + cost.linear(chunk))
+            + cost.half_pair_ps * pairs_before
+            + cost.cached_ps * cached_before
+        )
+    as_chunk = cost.half_pair_ps * (last * last + 2 * last * first) + cost.cached_ps * first
+    rest = np.where(last == 1, cost.kv_ps * first, as_chunk)
+    total: IntArray = before + fixed + linear_ps(cost, last) + rest
+    return total
+
+
+def _decode_ps(cost: StepCost, prompt: IntArray, steps: IntArray) -> IntArray:
+    each = cost.host_ps + cost.seq_ps + cost.linear(1)
+    total: IntArray = steps * (each + cost.kv_ps * prompt) + cost.kv_ps * (steps * (steps - 1) // 2)
+    return total
+
+
+def linear_ps(cost: StepCost, tokens: IntArray) -> IntArray:
+    """``cost.linear`` of an array."""
+    table = np.array(cost.linear_ps, dtype=np.int64)
+    last = len(table) - 1
+    beyond = np.maximum(tokens - last, 0)
+    result: IntArray = table[np.minimum(tokens, last)] + cost.linear_slope_ps * beyond
+    return result

@@ -1,0 +1,209 @@
+"""What a reader should know before she believes the figures: each finding named, with what to do about it.
+
+A finding is ``{"name", "severity", "what", "do"}``; severity ``warning`` means that figures mislead or
+users suffer, ``note`` that something is worth knowing. Limits stand here, in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sim.metrics.definitions import QUANTILES
+from sim.results.results import Results
+
+RECOMPUTED_LIMIT = 0.10
+"""Recomputed over generated tokens beyond which a run thrashes."""
+BLOCKED_LIMIT = 0.20
+STALL_LIMIT_S = 10.0
+"""A pause between two tokens that any user notices."""
+DECILE_LIMIT = 3.0
+"""Shortest queries slowed down so many times more than the longest."""
+IMBALANCE_LIMIT = 0.25
+IDLE_LIMIT = 0.10
+TRUNCATED_LIMIT = 0.01
+Add = Callable[[str, str, str, str], None]
+
+TAIL_COUNT = 10
+"""Observations that a quantile needs beyond it to be worth quoting."""
+
+
+def anomalies(results: Results, summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Findings of a run whose *summary* holds all other sections already, the gravest first."""
+    found: list[dict[str, str]] = []
+
+    def add(name: str, severity: str, what: str, do: str) -> None:
+        found.append({"name": name, "severity": severity, "what": what, "do": do})
+
+    _load(summary, add)
+    _memory(summary, add)
+    _service(summary, add)
+    _measurement(results, summary, add)
+    _calibration(summary, add)
+    return sorted(found, key=lambda finding: finding["severity"] != "warning")
+
+
+def _load(summary: Mapping[str, Any], add: Add) -> None:
+    if summary["verdict"] == "overloaded":
+        add(
+            "overloaded",
+            "warning",
+            f"{summary['verdict_reason']}; times depend on the length of the run, not on the system alone",
+            "add replicas, lower the rate, or set admission limits; read goodput, not percentiles",
+        )
+    elif summary["verdict"] == "saturated":
+        add(
+            "saturated",
+            "warning",
+            summary["verdict_reason"],
+            "no room is left for a burst: more replicas or KV memory, or more max_num_seqs if seats are full",
+        )
+    for name, pool in summary["gpu"]["pools"].items():
+        use = pool["utilisation"]
+        if use is not None and use < IDLE_LIMIT:
+            add(
+                "idle",
+                "note",
+                f"the GPUs of pool {name} are in use {use:.1%} of the time",
+                "fewer or smaller replicas would serve this load",
+            )
+    for name, pool in summary["load_imbalance"]["pools"].items():
+        if pool["busy"] > IMBALANCE_LIMIT:
+            add(
+                "load_imbalance",
+                "warning",
+                f"the busiest replica of pool {name} works {pool['busy']:.0%} more than the mean",
+                "try router least_outstanding_tokens, or refresh the router's state more often",
+            )
+
+
+def _memory(summary: Mapping[str, Any], add: Add) -> None:
+    pressure = summary["pressure"]
+    ratio = pressure["recomputed_per_generated"]
+    if ratio is not None and ratio > RECOMPUTED_LIMIT:
+        add(
+            "thrashing",
+            "warning",
+            f"{ratio:.0%} as many tokens were recomputed after preemptions as were generated, "
+            f"{_of(pressure['preemptions_per_request'])} preemptions a request",
+            "give KV more memory (more GPUs a replica, fp8 KV), lower max_num_seqs, or raise the watermark",
+        )
+    for name, shares in summary["verdict_detail"]["pools"].items():
+        if shares["head_blocked_share"] > BLOCKED_LIMIT:
+            reasons = {
+                "KV memory": shares["blocked_by_kv_share"],
+                "max_num_seqs": shares["blocked_by_seats_share"],
+                "max_num_batched_tokens": shares["blocked_by_token_budget_share"],
+            }
+            cause = max(reasons, key=lambda reason: reasons[reason])
+            add(
+                "head_of_line_blocking",
+                "warning",
+                f"in pool {name} the first of the queue was kept out {shares['head_blocked_share']:.0%} of "
+                f"the window, mostly by {cause}, and all behind it waited too",
+                "more replicas, or a scheduler that lets short work pass (srpt, mlfq)",
+            )
+    if pressure["longest_stall_s"] > STALL_LIMIT_S:
+        add(
+            "stalled_stream",
+            "warning",
+            f"an answer stood still for {pressure['longest_stall_s']:.1f} s between two tokens",
+            "preemptions cause this: see thrashing, or use swap preemption",
+        )
+
+
+def _service(summary: Mapping[str, Any], add: Add) -> None:
+    totals = summary["totals"]
+    for status, do in (
+        (
+            "rejected",
+            "raise max_model_len or KV memory if they can never fit, else the admission limits",
+        ),
+        ("timed_out", "more capacity, or longer client deadlines"),
+        ("failed", "more retries, or more replicas than the load needs"),
+    ):
+        if totals[status]:
+            add(
+                status,
+                "warning",
+                f"{totals[status]:,} of {totals['queries']:,} queries were {_words(status)}",
+                do,
+            )
+    if totals["truncated"] > TRUNCATED_LIMIT * totals["queries"]:
+        add(
+            "truncated",
+            "warning",
+            f"{totals['truncated'] / totals['queries']:.1%} of the queries were cut by a limit",
+            "raise max_tokens, max_model_len or the thinking budget, or accept the loss of accuracy",
+        )
+    deciles = summary["fairness"]["by_length_decile"]
+    if len(deciles) == 10:
+        short, long = deciles[0]["slowdown_mean"], deciles[-1]["slowdown_mean"]
+        if short is not None and long is not None and short > DECILE_LIMIT * long:
+            add(
+                "unfair_to_short",
+                "warning",
+                f"the shortest tenth of the queries takes {short:.1f} times as long as alone, the longest {long:.1f}",
+                "short queries wait behind long ones: try srpt, mlfq, or a pool of their own",
+            )
+
+
+def _measurement(results: Results, summary: Mapping[str, Any], add: Add) -> None:
+    if not all(run.drained for run in results.runs):
+        add(
+            "censored",
+            "warning",
+            f"{summary['totals']['unfinished']:,} queries were still open when max_drain ended the run; "
+            "they count as at least so long, and high percentiles may be unknown",
+            "raise measure.max_drain, or read the verdict: an overloaded run never drains",
+        )
+    if summary["warm_up"]["adequate"] is False:
+        add(
+            "warm_up_short",
+            "warning",
+            f"the system was still filling up when measuring began ({summary['warm_up']['seconds']:.0f} s; "
+            f"about {summary['warm_up']['suggested_s']:.0f} s are needed)",
+            "raise measure.warmup",
+        )
+    n = summary["metrics"]["tta"]["n"]
+    weak = [name for name, q in QUANTILES.items() if n * (1 - q) < TAIL_COUNT]
+    if n and weak:
+        add(
+            "few_queries",
+            "note",
+            f"{n:,} measured queries leave fewer than {TAIL_COUNT} beyond {' and '.join(weak)} of tta",
+            "measure longer, or with more replications",
+        )
+    if not n:
+        add(
+            "nothing_measured",
+            "warning",
+            "no query arrived in the measured window",
+            "check rate, warm-up and duration",
+        )
+
+
+def _calibration(summary: Mapping[str, Any], add: Add) -> None:
+    for name, fidelity in summary["fidelity"].items():
+        for what in fidelity["out_of_range"]:
+            add(
+                "extrapolated",
+                "warning",
+                f"pool {name}: {what}",
+                "profile the missing range, or read times as rough",
+            )
+        if fidelity.get("kind") == "prior":
+            add(
+                "prior",
+                "warning",
+                f"pool {name}: step times are a roofline estimate, this model on this GPU was not measured",
+                "profile the model, or choose a measured one (`thinkcap list profiles`)",
+            )
+
+
+def _of(value: float | None) -> str:
+    return "no" if value is None else f"{value:.2g}"
+
+
+def _words(status: str) -> str:
+    return status.replace("_", " ")
