@@ -23,9 +23,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, model_validator
 from scipy import special
 
-FloatArray = npt.NDArray[np.float64]
+from workloads.quantities import Amount, PositiveAmount, Share
 
-Share = Annotated[float, Field(ge=0, le=1)]
+FloatArray = npt.NDArray[np.float64]
 
 
 class Strict(BaseModel):
@@ -37,8 +37,8 @@ class Strict(BaseModel):
 class LawBase(Strict):
     """A distribution of positive numbers; ``min`` and ``max`` clip what is drawn."""
 
-    min: float | None = Field(default=None, ge=0, description="draws below are set to this")
-    max: float | None = Field(default=None, gt=0, description="draws above are set to this (a cap)")
+    min: Amount | None = Field(default=None, description="draws below are set to this")
+    max: PositiveAmount | None = Field(default=None, description="draws above are set to this (a cap)")
 
     @model_validator(mode="after")
     def _ordered(self) -> LawBase:
@@ -79,7 +79,7 @@ class Constant(LawBase):
     """Always *value*."""
 
     law: Literal["constant"] = "constant"
-    value: float = Field(ge=0)
+    value: Amount
 
     def raw(self, z: FloatArray) -> FloatArray:
         return np.full(z.shape, self.value)
@@ -89,9 +89,9 @@ class Lognormal(LawBase):
     """exp(N(log median, sigma)); or by *mean* and *cv* (standard deviation over mean)."""
 
     law: Literal["lognormal"] = "lognormal"
-    median: PositiveFloat | None = None
+    median: PositiveAmount | None = None
     sigma: float | None = Field(default=None, ge=0, le=10)
-    mean: PositiveFloat | None = None
+    mean: PositiveAmount | None = None
     cv: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
@@ -118,7 +118,7 @@ class Weibull(LawBase):
     """Survival exp(-(x / scale) ** shape)."""
 
     law: Literal["weibull"] = "weibull"
-    scale: PositiveFloat
+    scale: PositiveAmount
     shape: PositiveFloat
 
     def raw(self, z: FloatArray) -> FloatArray:
@@ -129,7 +129,7 @@ class Gamma(LawBase):
     """Gamma distribution of the given *mean* and *cv* (standard deviation over mean)."""
 
     law: Literal["gamma"] = "gamma"
-    mean: PositiveFloat
+    mean: PositiveAmount
     cv: PositiveFloat
 
     def raw(self, z: FloatArray) -> FloatArray:
@@ -143,7 +143,7 @@ class Pareto(LawBase):
     """Survival (scale / x) ** alpha from *scale* on; the mean is infinite for alpha <= 1, unless capped."""
 
     law: Literal["pareto"] = "pareto"
-    scale: PositiveFloat
+    scale: PositiveAmount
     alpha: PositiveFloat
 
     def raw(self, z: FloatArray) -> FloatArray:
@@ -154,8 +154,8 @@ class Uniform(LawBase):
     """Evenly between *low* and *high*."""
 
     law: Literal["uniform"] = "uniform"
-    low: float = Field(ge=0)
-    high: float = Field(ge=0)
+    low: Amount
+    high: Amount
 
     @model_validator(mode="after")
     def _low_first(self) -> Uniform:
@@ -171,7 +171,7 @@ class LognormalPart(Strict):
     """One component of a mixture of lognormals."""
 
     weight: PositiveFloat
-    median: PositiveFloat
+    median: PositiveAmount
     sigma: Annotated[float, Field(gt=0, le=10)]
 
 
@@ -179,7 +179,7 @@ class Atom(Strict):
     """A single value that carries probability: a client's own cap, a fixed prompt."""
 
     weight: PositiveFloat
-    value: float = Field(ge=0)
+    value: Amount
 
 
 class Mixture(LawBase):
@@ -252,7 +252,7 @@ class Spliced(LawBase):
 
     law: Literal["spliced"] = "spliced"
     body: Annotated[Lognormal | Weibull | Mixture | Gamma, Field(discriminator="law")]
-    tail_from: PositiveFloat
+    tail_from: PositiveAmount
     alpha: PositiveFloat
     tail_share: Annotated[float, Field(gt=0, lt=1)] | None = None
 

@@ -16,10 +16,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from workloads.laws import Law, Share, Strict
-from workloads.quantities import PerSecond, PositiveSeconds, Seconds, seconds_law
+from workloads.laws import Constant, Law, Strict
+from workloads.quantities import (
+    PerSecond,
+    PositiveSeconds,
+    Seconds,
+    Share,
+    TokenCount,
+    seconds_law,
+    write_seconds_law,
+)
 
-MaxTokens = Annotated[int, Field(ge=1, description="the client's visible limit on output tokens")]
+MaxTokens = Annotated[TokenCount, Field(description="the client's visible limit on output tokens")]
+SecondsLaw = Annotated[Law, BeforeValidator(seconds_law), write_seconds_law]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -149,15 +158,7 @@ class Closed(Strict):
 
     process: Literal["closed"] = "closed"
     in_flight: PositiveInt
-    think_time: Annotated[Law, BeforeValidator(seconds_law)] = Field(
-        default_factory=lambda: _constant_zero(), validate_default=False
-    )
-
-
-def _constant_zero() -> Any:
-    from workloads.laws import Constant
-
-    return Constant(value=0.0)
+    think_time: SecondsLaw = Constant(value=0.0)
 
 
 def _short_process(value: Any) -> Any:
@@ -272,14 +273,14 @@ class Clients(Strict):
 class Sessions(Strict):
     """Conversations: arrivals are first turns; each further turn comes *think_time* after the one before it.
 
-    *turns* is the number of turns of a session. A turn's prompt is the conversation so far and its own new
-    tokens, so it shares that prefix with its parent.
+    *turns* is the number of turns of a session, ``rate`` counts turns. A turn's prompt is its parent's
+    prompt and answer and its own new tokens; reasoning is not sent back.
     """
 
     turns: Law
-    think_time: Annotated[Law, BeforeValidator(seconds_law)]
-    max_prompt: PositiveInt | None = None
-    """Sessions whose conversation grows past this many tokens end."""
+    think_time: SecondsLaw
+    max_prompt: TokenCount | None = None
+    """Longer conversations lose their oldest part, and with it the prefix they share."""
 
 
 class SharedPrefix(Strict):
@@ -301,7 +302,7 @@ class Runaway(Strict):
     earlier)."""
 
     share: Share
-    tokens: PositiveInt = 32_768
+    tokens: TokenCount = 32_768
 
 
 def _short_runaway(value: Any) -> Any:

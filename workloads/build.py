@@ -1,0 +1,101 @@
+"""From what the spec says to a source that can be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sim.errors import InputError, Problem
+from sim.rng import Streams
+from workloads.arrivals import Process, make_process
+from workloads.clients import ClientArrivals
+from workloads.generate import Extras, GeneratedSource
+from workloads.lengths import Kind
+from workloads.sessions import SessionProcess
+from workloads.source import QuerySource
+from workloads.spec import Category, WorkloadSpec
+
+
+def build_source(spec: WorkloadSpec, *, seed: int, replication: int, base: Path | None) -> QuerySource:
+    """See `workloads.source.build`."""
+    if spec.trace is not None:
+        from workloads.replay import TraceSource
+
+        return TraceSource.open(spec, seed=seed, replication=replication, base=base)
+    name = "generated workload"
+    facts: dict[str, object] = {}
+    if spec.preset is not None:
+        from workloads.presets import resolve
+
+        name = f"preset {spec.preset}"
+        spec, facts = resolve(spec, base=base)
+    return generated(spec, name=name, facts=facts, streams=Streams(seed, replication))
+
+
+def generated(
+    spec: WorkloadSpec, *, name: str, facts: dict[str, object], streams: Streams
+) -> GeneratedSource:
+    """The source of a spelled-out *spec*."""
+    extras = Extras(spec.shared_prefix, spec.runaway)
+    categories: tuple[str, ...]
+    if spec.clients is not None:
+        clients = tuple(spec.clients.members)
+        categories = tuple(sorted({member.category or "all" for member in spec.clients.members.values()}))
+        steady = spec.profile == "steady" or (spec.profile is None and spec.rate is not None)
+        process: Process = ClientArrivals(spec.clients, rate=spec.rate, steady=steady, streams=streams)
+        kinds = [
+            Kind(
+                categories.index(member.category or "all"),
+                code,
+                member.lengths,
+                *_limits(spec, member.max_tokens, member.priority),
+            )
+            for code, member in enumerate(spec.clients.members.values())
+        ]
+        weights = [1.0] * len(kinds)
+    else:
+        assert spec.arrivals is not None
+        sections = spec.categories
+        if sections is None:
+            assert spec.lengths is not None
+            sections = {"all": Category(lengths=spec.lengths)}
+        clients, categories = ("all",), tuple(sections)
+        rate = spec.rate
+        if rate is not None and spec.sessions is not None:
+            rate /= _turns(spec)
+        process = make_process(spec.arrivals, rate, streams)
+        kinds = [
+            Kind(code, 0, section.lengths, *_limits(spec, section.max_tokens, section.priority))
+            for code, section in enumerate(sections.values())
+        ]
+        weights = [section.weight for section in sections.values()]
+    wrapped: Process | SessionProcess = process
+    if spec.sessions is not None:
+        if process.closed_loop is not None or spec.clients is not None:
+            raise InputError(Problem("sessions go with open arrivals only", key="workload.sessions"))
+        wrapped = SessionProcess(process, spec.sessions, streams)
+    return GeneratedSource(
+        name=name,
+        process=wrapped,
+        kinds=kinds,
+        weights=weights,
+        categories=categories,
+        clients=clients,
+        streams=streams,
+        queries=spec.queries,
+        extras=extras,
+        facts=facts,
+    )
+
+
+def _limits(spec: WorkloadSpec, max_tokens: int | None, priority: int | None) -> tuple[int, int]:
+    limit = max_tokens if max_tokens is not None else spec.max_tokens
+    return -1 if limit is None else limit, spec.priority if priority is None else priority
+
+
+def _turns(spec: WorkloadSpec) -> float:
+    """Mean number of turns of a session, as rounded and kept at one or more when drawn."""
+    import numpy as np
+
+    assert spec.sessions is not None
+    middles = (np.arange(100_000) + 0.5) / 100_000
+    return float(np.maximum(np.rint(spec.sessions.turns.quantile(middles)), 1.0).mean())

@@ -1,0 +1,241 @@
+"""Queries that are drawn: arrivals, kinds and lengths put together into blocks, in any order of asking."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.rng import Streams
+from workloads import lengths as ln
+from workloads.arrivals import Chunk, Process
+from workloads.sessions import Said, SessionProcess, Turns
+from workloads.source import BLOCK, QueryBlock
+from workloads.spec import Runaway, SharedPrefix
+
+Int64Array = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+_KEPT_BLOCKS = 24
+_KEPT_SAMPLES = 96
+_CHECKPOINTS = 64
+"""States kept besides that of query 0: the latest ones; an earlier block is made again from the nearest."""
+
+
+class _Lately:
+    """The most recent results of *make*, by key."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[Any, Any] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], T]) -> T:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        else:
+            self._kept[key] = make()
+            if len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        result: T = self._kept[key]
+        return result
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What may be laid over any generated workload."""
+
+    shared_prefix: SharedPrefix | None = None
+    runaway: Runaway | None = None
+
+
+class GeneratedSource:
+    """A ``QuerySource`` of drawn queries.
+
+    *kinds* are categories (chosen by *weights*) or, where the process says whose query it is, clients.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        process: Process | SessionProcess,
+        kinds: list[ln.Kind],
+        weights: list[float],
+        categories: tuple[str, ...],
+        clients: tuple[str, ...],
+        streams: Streams,
+        queries: int | None,
+        extras: Extras,
+        facts: dict[str, object],
+    ) -> None:
+        self.name = name
+        self.categories = categories
+        self.clients = clients
+        totals = [total for total in (process.total, queries) if total is not None]
+        self.total: int | None = min(totals) if totals else None
+        self.closed_loop = process.closed_loop
+        self._process = process
+        self._kinds = kinds
+        self._weights = weights
+        self._streams = streams
+        self._extras = extras
+        self._facts = facts
+        start = (process.start(), {}) if isinstance(process, SessionProcess) else process.start()
+        self._states: OrderedDict[int, Any] = OrderedDict({0: start})
+        split = [kind.lengths.output is None or kind.lengths.reasoning_share is not None for kind in kinds]
+        self._split_known = all(split)
+        self._blocks = _Lately(_KEPT_BLOCKS)
+        self._samples = _Lately(_KEPT_SAMPLES)
+        self._prefixes: tuple[npt.NDArray[np.float64], Int64Array] | None = None
+
+    # -- the contract -----------------------------------------------------------------------------------
+
+    def block(self, index: int) -> QueryBlock | None:
+        if index < 0:
+            raise IndexError(f"block {index}")
+        if self.total is not None and index * BLOCK >= self.total:
+            return None
+        return self._blocks.get(index, lambda: self._make(index))
+
+    def sample_lengths(self, query: int, sample: int) -> tuple[int, int]:
+        index, place = divmod(query, BLOCK)
+        block = self.block(index)
+        if block is None or place >= len(block):
+            raise IndexError(f"query {query} of {self.total}")
+        if sample == 0:
+            return int(block.num_reasoning_tokens[place]), int(block.num_answer_tokens[place])
+        reasoning, answer = self._samples.get((index, sample), lambda: self._sample(block, sample))
+        return int(reasoning[place]), int(answer[place])
+
+    def describe(self) -> dict[str, object]:
+        return {"name": self.name, **self._facts}
+
+    # -- making a block ---------------------------------------------------------------------------------
+
+    def _make(self, index: int) -> QueryBlock:
+        """Block *index*; makes those before it where their state is no longer at hand."""
+        here = index if index in self._states else max(at for at in self._states if at <= index)
+        while True:
+            block, after = self._step(here, self._states[here])
+            if len(block) == BLOCK and here + 1 not in self._states:
+                self._states[here + 1] = after
+                if len(self._states) > _CHECKPOINTS:
+                    del self._states[next(at for at in self._states if at != 0)]
+            if here == index:
+                return block
+            here += 1
+
+    def _step(self, index: int, state: Any) -> tuple[QueryBlock, Any]:
+        """Block *index* from the *state* before it, and the state after it."""
+        first = index * BLOCK
+        count = BLOCK if self.total is None else min(BLOCK, self.total - first)
+        query = np.arange(first, first + count)
+        if not isinstance(self._process, SessionProcess):
+            chunk, after = self._process.step(state, first, count)
+            return self._block(chunk, query), after
+        arrivals, contexts = state
+        (chunk, turns), after = self._process.step(arrivals, first, count)
+        block = self._block(chunk, query, turns)
+        said = Said(block.num_prefill_tokens, block.num_reasoning_tokens, block.num_answer_tokens)
+        prompt, parent, prefix_len, contexts = self._process.tell(contexts, turns, query, said)
+        block = replace(
+            block,
+            num_prefill_tokens=prompt,
+            session=turns.session,
+            parent=parent,
+            prefix_len=np.where(parent >= 0, prefix_len, block.prefix_len),
+            prefix_group=np.where(parent >= 0, -1, block.prefix_group),
+        )
+        return block, (after, contexts)
+
+    def _block(self, chunk: Chunk, query: Int64Array, turns: Turns | None = None) -> QueryBlock:
+        """The block of *query*; in a conversation without what was said before."""
+        topic = query if turns is None else turns.session
+        code = self._kind_of(topic, chunk)
+        latents = ln.Latents.draw(self._streams, query, query, 0)
+        reasoning, answer = self._run_away(query, 0, *ln.outputs(self._kinds, code, latents))
+        prompt = ln.prompts(self._kinds, code, latents)
+        none = np.full(len(query), -1, np.int64)
+        group, prefix_len = none, np.zeros(len(query), np.int64)
+        if self._extras.shared_prefix is not None:
+            group, prefix_len = self._prefix(self._extras.shared_prefix, topic)
+            if turns is not None:
+                group, prefix_len = (
+                    np.where(turns.turn == 0, group, -1),
+                    np.where(turns.turn == 0, prefix_len, 0),
+                )
+            prompt = prompt + prefix_len
+        return QueryBlock(
+            first=int(query[0]),
+            arrived_ps=chunk.arrived_ps,
+            num_prefill_tokens=prompt,
+            max_tokens=self._column("max_tokens", code),
+            priority=self._column("priority", code),
+            category=self._column("category", code).astype(np.int16),
+            client=self._column("client", code).astype(np.int32),
+            session=none,
+            prompt=none,
+            prefix_group=group,
+            prefix_len=prefix_len,
+            parent=none,
+            num_reasoning_tokens=reasoning,
+            num_answer_tokens=answer,
+            reasoning_known=self._split_known,
+        )
+
+    def _column(self, name: str, code: Int64Array) -> Int64Array:
+        return np.array([getattr(kind, name) for kind in self._kinds], dtype=np.int64)[code]
+
+    def _kind_of(self, key: Int64Array, chunk: Chunk) -> Int64Array:
+        """Kind of each query: its client's, or drawn by weight with *key* as coordinate.
+
+        Categories race: each has its own stream of exponentials, divided by its weight, and the first one
+        wins. A new category can take queries from the others, but moves none between them.
+        """
+        if chunk.client is not None:
+            return chunk.client.astype(np.int64)
+        if len(self._kinds) == 1:
+            return np.zeros(len(key), np.int64)
+        best = np.full(len(key), np.inf)
+        code = np.zeros(len(key), np.int64)
+        for index, (kind, weight) in enumerate(zip(self._kinds, self._weights, strict=True)):
+            name = self.categories[kind.category]
+            race = -np.log(self._streams.uniforms(f"category.{name}", key)) / weight
+            code[race < best] = index
+            best = np.minimum(best, race)
+        return code
+
+    def _sample(self, block: QueryBlock, sample: int) -> tuple[Int64Array, Int64Array]:
+        query = np.arange(block.first, block.first + len(block))
+        code = self._code_of(block)
+        latents = ln.Latents.draw(self._streams, query, query, sample)
+        return self._run_away(query, sample, *ln.outputs(self._kinds, code, latents))
+
+    def _code_of(self, block: QueryBlock) -> Int64Array:
+        place = {(kind.category, kind.client): index for index, kind in enumerate(self._kinds)}
+        pairs = zip(block.category.tolist(), block.client.tolist(), strict=True)
+        return np.array([place[pair] for pair in pairs], dtype=np.int64)
+
+    def _run_away(
+        self, query: Int64Array, sample: int, reasoning: Int64Array, answer: Int64Array
+    ) -> tuple[Int64Array, Int64Array]:
+        runaway = self._extras.runaway
+        if runaway is None or runaway.share == 0.0:
+            return reasoning, answer
+        lost = self._streams.uniforms("runaway", query, sample) < runaway.share
+        return np.where(lost, np.maximum(reasoning, runaway.tokens), reasoning), answer
+
+    def _prefix(self, prefix: SharedPrefix, query: Int64Array) -> tuple[Int64Array, Int64Array]:
+        if self._prefixes is None:
+            groups = np.arange(prefix.groups)
+            popular = np.cumsum((groups + 1.0) ** -prefix.skew)
+            size = ln.tokens(prefix.tokens, self._streams.normals("prefix.tokens", groups), 1)
+            self._prefixes = popular / popular[-1], size
+        popular, size = self._prefixes
+        group = np.searchsorted(popular, self._streams.uniforms("prefix.group", query))
+        has = self._streams.uniforms("prefix", query) < prefix.share
+        return np.where(has, group, -1), np.where(has, size[group], 0)

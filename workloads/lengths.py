@@ -1,0 +1,132 @@
+"""How long queries are: latent normals of prompts and samples, mapped through the laws of their kind.
+
+Latents belong to (stream, query, sample); a kind (category or client) only says how they are mapped. So the
+samples of one prompt share its effect, and another kind, law, rate or model leaves the luck of every query
+as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.rng import Streams
+from workloads.laws import Law
+from workloads.spec import Lengths
+
+FloatArray = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What queries of one category or client have in common."""
+
+    category: int
+    client: int
+    lengths: Lengths
+    max_tokens: int
+    priority: int
+
+    @cached_property
+    def prompt_share(self) -> float:
+        """Share of the variance of the reasoning latent that belongs to the prompt.
+
+        Such that samples of one prompt spread by ``within_prompt_sigma`` in the log, whatever the law's own
+        spread.
+        """
+        law = self.lengths.reasoning or self.lengths.output
+        spread = law.log_sigma() if law is not None else 0.0
+        if spread == 0.0:
+            return 1.0
+        return max(0.0, 1.0 - (self.lengths.within_prompt_sigma / spread) ** 2)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Standard normals of some queries in one sample: of the query's prompt, and of the sample itself."""
+
+    prompt_tokens: FloatArray
+    effect: FloatArray
+    own: FloatArray
+    answer_effect: FloatArray
+    answer_own: FloatArray
+
+    @staticmethod
+    def draw(streams: Streams, query: Int64Array, prompt: Int64Array, sample: int) -> Latents:
+        """Those of *sample* of each *query*; queries with the same *prompt* share the prompt's part."""
+        return Latents(
+            prompt_tokens=streams.normals("prompt_tokens", prompt),
+            effect=streams.normals("reasoning.prompt", prompt),
+            own=streams.normals("reasoning.sample", query, sample),
+            answer_effect=streams.normals("answer.prompt", prompt),
+            answer_own=streams.normals("answer.sample", query, sample),
+        )
+
+    def at(self, index: Int64Array) -> Latents:
+        return Latents(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+def mix(share: float, first: FloatArray, second: FloatArray) -> FloatArray:
+    """A standard normal, *share* of whose variance is from *first* and the rest from *second*."""
+    return np.asarray(np.sqrt(share) * first + np.sqrt(1.0 - share) * second)
+
+
+def tokens(law: Law, z: FloatArray, at_least: int) -> Int64Array:
+    """Draws of *law* at the latent normals *z*, in whole tokens."""
+    return np.maximum(np.rint(np.minimum(law.from_normal(z), 2.0**53)).astype(np.int64), at_least)
+
+
+def output_of_kind(kind: Kind, latents: Latents) -> tuple[Int64Array, Int64Array]:
+    """Natural (reasoning, answer) tokens of queries of one kind; together at least one."""
+    lengths = kind.lengths
+    z = mix(kind.prompt_share, latents.effect, latents.own)
+    beside = mix(lengths.answer_prompt_share, latents.answer_effect, latents.answer_own)
+    if lengths.output is not None:
+        output = tokens(lengths.output, z, 1)
+        if lengths.reasoning_share is None:
+            return np.zeros_like(output), output
+        z_share = _correlated(lengths.share_correlation, z, beside)
+        share = np.clip(lengths.reasoning_share.from_normal(z_share), 0.0, 1.0)
+        reasoning = np.minimum(np.rint(output * share).astype(np.int64), output)
+        return reasoning, output - reasoning
+    assert lengths.answer is not None
+    if lengths.reasoning is None:
+        answer = tokens(lengths.answer, z, 1)
+        return np.zeros_like(answer), answer
+    reasoning = tokens(lengths.reasoning, z, 0)
+    answer = tokens(lengths.answer, _correlated(lengths.answer_correlation, z, beside), 0)
+    return reasoning, np.maximum(answer, np.where(reasoning == 0, 1, 0))
+
+
+def _correlated(correlation: float, z: FloatArray, other: FloatArray) -> FloatArray:
+    return np.asarray(correlation * z + np.sqrt(1.0 - correlation**2) * other)
+
+
+def by_kind(code: npt.NDArray[np.integer]) -> list[tuple[int, Int64Array]]:
+    """(code, positions) for each code that occurs, in the order of the codes."""
+    order = np.argsort(code, kind="stable")
+    found, first = np.unique(code[order], return_index=True)
+    return [(int(c), part) for c, part in zip(found, np.split(order, first[1:]), strict=True)]
+
+
+def outputs(
+    kinds: list[Kind], code: npt.NDArray[np.integer], latents: Latents
+) -> tuple[Int64Array, Int64Array]:
+    """Natural (reasoning, answer) tokens of queries whose kind is *kinds[code]*."""
+    reasoning = np.zeros(len(code), np.int64)
+    answer = np.zeros(len(code), np.int64)
+    for index, where in by_kind(code):
+        reasoning[where], answer[where] = output_of_kind(kinds[index], latents.at(where))
+    return reasoning, answer
+
+
+def prompts(kinds: list[Kind], code: npt.NDArray[np.integer], latents: Latents) -> Int64Array:
+    """Prompt tokens of queries whose kind is *kinds[code]*; at least one."""
+    result = np.zeros(len(code), np.int64)
+    for index, where in by_kind(code):
+        result[where] = tokens(kinds[index].lengths.prompt, latents.prompt_tokens[where], 1)
+    return result
