@@ -227,7 +227,7 @@ class Stepwise(Replica):
             caching=settings.enable_prefix_caching,
             committed=lambda request: request.computed - request.in_flight,
         )
-        self._outputs: deque[tuple[int, int, list[Request]]] = deque()
+        self._outputs: deque[tuple[int, list[tuple[Request, bool]]]] = deque()
 
     def _new_step(self) -> Step:
         return Step(self)
@@ -250,24 +250,25 @@ class Stepwise(Replica):
             return False
         start = max(now_ps, self.gpu_free_ps)
         admitted = {request for request, _ in step.admitted}
-        decodes = fresh = context = chunks = chunk_tokens = pairs = cached = 0
-        outputs: list[Request] = []
+        decodes = fresh = context = chunks = chunk_tokens = pairs = cached = dropped = 0
+        outputs: list[tuple[Request, bool]] = []
         for request, new in step.work.items():
             before = request.computed - new
+            follows = False
             if new == 1:
                 decodes += 1
                 context += before
-                if request in admitted or request.last_batch != self.batches - 1:
-                    fresh += 1
-                    request.last_batch = -2
+                follows = request.last_batch == self.batches - 1 and request not in admitted
+                fresh += not follows
             else:
                 chunks += 1
                 chunk_tokens += new
                 pairs += new * (new + 2 * before)
                 cached += before
-                request.last_batch = -2
             if request.computed == request.known + request.in_flight:
-                outputs.append(request)
+                outputs.append((request, follows))
+                request.last_batch = self.batches
+                dropped += request.computed >= request.end
         cost = self.cost.step_ps(
             decodes=decodes, context=context, chunks=chunks, chunk_tokens=chunk_tokens, pairs=pairs, cached=cached
         )
@@ -278,9 +279,9 @@ class Stepwise(Replica):
             request.busy_until_ps = end
             if request.first_scheduled_ps < 0:
                 request.first_scheduled_ps = start
-        for request in outputs:
+        for request, _ in outputs:
             request.in_flight += 1
-        self._outputs.append((end, self.batches, outputs))
+        self._outputs.append((end, outputs))
         self._ends.append(end)
         self.gpu_free_ps = end
         self.batches += 1
@@ -289,7 +290,7 @@ class Stepwise(Replica):
         tokens = sum(request.computed for request in self.running)
         live = tokens - (tables - held) * self.settings.block_size
         self.sink.add(
-            (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, context, chunks,
+            (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context, chunks,
              chunk_tokens, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted))
         )  # fmt: skip
         if self.log is not None:
@@ -305,22 +306,21 @@ class Stepwise(Replica):
         return True
 
     def _process(self, now_ps: int) -> list[Request]:
-        end, batch, outputs = self._outputs.popleft()
+        end, outputs = self._outputs.popleft()
         assert end == now_ps
         ended: list[Request] = []
-        for request in outputs:
+        for request, follows in outputs:
             request.in_flight -= 1
             if request.status != Status.UNFINISHED:
                 continue
             request.known += 1
             if request.last_token_ps < 0:
                 request.first_token_ps = now_ps
-            elif request.last_batch != batch - 1:
+            elif not follows:
                 self.sink.stall(request.id, now_ps, now_ps - request.last_token_ps)
             if request.known - request.prompt_tokens == request.reasoning_tokens + 1:
                 request.first_answer_ps = now_ps
             request.last_token_ps = now_ps
-            request.last_batch = batch
             if request.running:
                 self.kv.register(request, (request.computed - request.in_flight) // self.settings.block_size)
             if request.known >= request.end:

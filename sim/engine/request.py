@@ -64,6 +64,7 @@ class Request:
         "counted",
         "counted_from",
         "deadline_ps",
+        "decoding",
         "draining",
         "dropped_tokens",
         "end",
@@ -166,7 +167,7 @@ class Request:
         self.in_flight = 0
         self.busy_until_ps = -1
         self.peak = 0
-        self.counted = self.running = self.draining = self.paused = False
+        self.counted = self.decoding = self.running = self.draining = self.paused = False
         self.order = 0
         self.reserved = 0
         self.end = self.foreseen_end = 0

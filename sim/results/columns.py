@@ -239,7 +239,13 @@ SEGMENTS: tuple[Column, ...] = (
         "fresh",
         "int32",
         "",
-        "Decodes of the first step whose gap is not the step: a first token, or a gap listed in stalls.",
+        "Decodes of the first step whose gap is not the step: a first token, no token, or a gap in stalls.",
+    ),
+    _c(
+        "dropped",
+        "int32",
+        "",
+        "Decodes of the last step whose token was dropped: asynchronous scheduling had not foreseen the end.",
     ),
     _c(
         "context",

@@ -24,6 +24,7 @@ SEGMENT_ROW = (
     "step_growth_ps",
     "decodes",
     "fresh",
+    "dropped",
     "context",
     "chunks",
     "chunk_tokens",
@@ -123,7 +124,7 @@ class SegmentSink:
     """Segments and stalls of one replica (*pool* and *replica* by number), in order of time.
 
     >>> sink = SegmentSink(pool=0, replica=0)
-    >>> sink.add((0, 3, 10, 1, 4, 0, 400, 0, 0, 0, 0, 28, 28, 404, 4, 0, 0))
+    >>> sink.add((0, 3, 10, 1, 4, 0, 0, 400, 0, 0, 0, 0, 28, 28, 404, 4, 0, 0))
     >>> sink.stall(7, 33, 20)
     """
 

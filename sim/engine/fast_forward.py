@@ -1,0 +1,724 @@
+"""The fast mode: many decode steps at once, exactly.
+
+Between two changes of a batch all decode steps are alike: the same requests, one token each. So decoding requests are not
+walked but counted: one counter of decode steps for all, a request's computed tokens being ``base + counter``. A histogram of
+``base`` modulo the block size says how many blocks a step takes; a heap on the counter says who stops next; ``k`` steps take
+``k·a + b·k(k-1)/2`` integer picoseconds. Three kinds of steps:
+
+    run      k pure decode steps in closed form
+    mixed    decodes counted, only prefills, admissions and victims walked
+    walked   request by request, as the oracle does it (priority preemption, decodes beyond the token budget)
+
+What a run does is applied when it is over, since an arrival may cut it short: it then ends with the step under way.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from math import isqrt
+from typing import TYPE_CHECKING
+
+from sim.engine.paged_kv import PagedKv
+from sim.engine.replica import Replica, Sink, Snapshot
+from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
+from sim.engine.step import Scheduler, Step
+from sim.engine.step_log import StepLog, StepRow
+from sim.errors import PolicyError
+from sim.results.columns import Status
+
+if TYPE_CHECKING:
+    from calibration.step_cost import StepCost
+
+
+class CountedStep(Step):
+    """A step whose decodes are counted where that is exact, and walked where it is not."""
+
+    replica: FastForward
+    served: bool
+
+    def begin(self, now_ps: int) -> None:
+        """Start a new pass at *now_ps*."""
+        super().begin(now_ps)
+        self.served = False
+
+    def serve_running(self, *, chunk_limit: int = 0) -> None:
+        """See :meth:`Step.serve_running`; the same decisions, counted."""
+        if self.replica.walking or not self._serve_counted(chunk_limit):
+            self.replica.walk(self.now_ps)
+            super().serve_running(chunk_limit=chunk_limit)
+
+    def _serve_counted(self, chunk_limit: int) -> bool:
+        """Serve by counts; False, with nothing changed, where only a walk is exact."""
+        replica = self.replica
+        kv = replica.kv
+        size = kv.block_size
+        budget = self.budget - replica.decoders
+        if budget < 0:
+            return False
+        crossing = replica.crossing[-replica.counter % size]
+        chunking = replica.chunking
+        chunks: list[tuple[Request, int, int]] = []
+        victim: Request | None = None
+        if crossing > kv.free or chunking:
+            alone = not chunking or (len(chunking) == 1 and chunking[0] is next(reversed(replica.running)))
+            short = crossing > kv.free
+            if short and (self.settings.policy == "priority" or not alone):
+                return False
+            if short:
+                self._serve_short(crossing)
+                crossing = 0
+            elif chunking:
+                free, left = kv.free - crossing, budget
+                for request in chunking:
+                    new = request.known - request.computed
+                    if 0 < chunk_limit < new:
+                        new = chunk_limit
+                    if new > left:
+                        if not alone:
+                            return False
+                        new = left
+                    if not alone and request._kin:
+                        return False
+                    if new:
+                        need = replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
+                        free -= need
+                        if free < 0:
+                            if self.settings.policy == "priority" or not alone:
+                                return False
+                            victim = request  # the last in order is the one that needs: it preempts itself
+                            break
+                        chunks.append((request, new, need))
+                    left -= new
+                budget = left
+        if crossing:
+            kv.take(crossing)
+            replica.table_blocks += crossing
+        if victim is not None:
+            self.preempt(victim)
+        replica.advance(1)
+        self.served = True
+        for request, new, need in chunks:
+            kv.extend(request, need)
+            replica.table_blocks += need
+            request.computed += new
+            replica.computed_tokens += new
+            kv.register(request, request.computed // size)
+            self.work[request] = new
+        self.budget = budget
+        return True
+
+    def _serve_short(self, crossing: int) -> None:
+        """Blocks are short: the first of the requests that need one are served, then the last admitted go."""
+        replica = self.replica
+        kv = replica.kv
+        while True:
+            taken = min(crossing, kv.free)
+            kv.take(taken)
+            replica.table_blocks += taken
+            crossing -= taken
+            if not crossing:
+                return
+            victim = next(reversed(replica.running))
+            if victim.counted and not victim.reserved and (victim.base + replica.counter) % kv.block_size == 0:
+                crossing -= 1  # the last of those not yet served
+            self.preempt(victim)
+
+
+class FastForward(Replica):
+    """A replica that advances many steps at once; see the module."""
+
+    kv: PagedKv
+    _step: CountedStep
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        cost: StepCost,
+        scheduler: Scheduler,
+        *,
+        segments: Sink | None = None,
+        log: StepLog | None = None,
+    ) -> None:
+        super().__init__(settings, cost, scheduler, segments=segments, log=log)
+        self.kv = PagedKv(
+            settings.usable_blocks,
+            settings.block_size,
+            caching=settings.enable_prefix_caching,
+            committed=self._committed,
+        )
+        self.counter = 0
+        self.decoders = 0
+        self.growing = 0
+        self.context = 0
+        self.crossing = [0] * settings.block_size
+        self.chunking: list[Request] = []
+        self.walking = False
+        self._stops: list[tuple[int, int, Request]] = []
+        self._marks: list[tuple[int, int, Request]] = []
+        self._pending: list[tuple[int, int, Request]] = []
+        self._run_steps = 0
+        self._run_start_ps = self._run_step_ps = self._run_growth_ps = 0
+        self._run_planned_ps = self._run_free = self._run_context = self._run_live = 0
+        self._run_preempted = self._waited = 0
+        self._joined: list[tuple[int, int]] = []
+        self._wake = True
+
+    def _new_step(self) -> Step:
+        return CountedStep(self)
+
+    # ------------------------------------------------------------------ the counted batch
+
+    def _committed(self, request: Request) -> int:
+        """Tokens of a running request that are computed and known."""
+        if request.counted:
+            return request.base + self.counter - self.lag
+        return request.computed - request.in_flight
+
+    def advance(self, steps: int) -> None:
+        """All counted requests get *steps* tokens."""
+        tokens = self.decoders * steps
+        self.counter += steps
+        self.context += tokens
+        self.computed_tokens += tokens
+
+    def _count(self, request: Request, end_ps: int) -> None:
+        """*request* got a token at *end_ps* in the batch just planned: from the next on it is counted, or it leaves."""
+        computed = request.computed
+        counter = self.counter
+        left = request.end - 1 - computed
+        if self.lag and request.end < request.foreseen_end:
+            left += 1  # an end that the engine does not foresee: one token more is computed, and dropped
+        if left <= 0:
+            self._leave(request, end_ps)
+            return
+        request.counted = True
+        request.base = computed - counter
+        request.counted_from = counter
+        self.decoders += 1
+        self.context += computed
+        if request.reserved * self.kv.block_size < request.foreseen_end:
+            self.crossing[request.base % self.kv.block_size] += 1
+            self.growing += 1
+        heappush(self._stops, (counter + left, request.order, request))
+        if request.first_answer_ps < 0 and request.prompt_tokens + request.reasoning_tokens < request.end:
+            heappush(
+                self._marks,
+                (counter + request.prompt_tokens + request.reasoning_tokens - computed, request.order, request),
+            )
+
+    def _uncount(self, request: Request) -> None:
+        """*request* leaves the counted batch; its own fields hold from here."""
+        steps = self.counter - request.counted_from
+        request.counted = request.decoding = False
+        request.computed = request.base + self.counter
+        request.scheduled_tokens += steps
+        request.steps += steps
+        self.decoders -= 1
+        self.context -= request.computed
+        if request.reserved * self.kv.block_size < request.foreseen_end:
+            self.crossing[request.base % self.kv.block_size] -= 1
+            self.growing -= 1
+
+    def _leave(self, request: Request, end_ps: int) -> None:
+        """Its last token comes at *end_ps*: nothing more is scheduled for *request*, which drains until then."""
+        request.draining = True
+        request.in_flight = self.lag
+        request.busy_until_ps = end_ps
+        heappush(self._pending, (end_ps, request.order, request))
+
+    def evict(self, request: Request) -> None:
+        """Take a running request's blocks and computed tokens; a token in flight is kept when it arrives."""
+        counted = request.counted
+        if counted:
+            self._uncount(request)
+            request.known = request.computed + 1
+            request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
+            request.in_flight = self.lag
+            if self.lag and request.known >= request.end:
+                self._leave(request, self.gpu_free_ps)
+        elif request in self.chunking:
+            self.chunking.remove(request)
+        self.table_blocks -= self.blocks_of(request)
+        self.computed_tokens -= request.computed
+        self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
+        request.peak = max(request.peak, request.computed)
+        if not counted:
+            request.known += request.in_flight  # it will have come before the request can be looked at again
+        request.computed = 0
+        request.in_flight = 0
+        request.decoding = request.running = False
+        del self.running[request]
+
+    def note_admission(self, request: Request, cached: int, blocks: int) -> None:
+        """Keep the counts."""
+        super().note_admission(request, cached, blocks)
+        self.table_blocks += blocks
+        self.computed_tokens += request.computed
+
+    def walk(self, now_ps: int) -> None:
+        """From here on this step is walked: every request's own fields are brought up to date."""
+        for request in self.running:
+            if request.counted:
+                self._uncount(request)
+                request.busy_until_ps = request.last_token_ps = self.gpu_free_ps
+                request.last_batch = self.batches - 1
+                if self.lag and request.computed + 1 >= request.end:
+                    self._leave(request, self.gpu_free_ps)
+                    request.draining = False  # its end is not foreseen: one token more is computed
+                request.decoding = True
+            if request.decoding:
+                request.in_flight = int(request.busy_until_ps > now_ps)
+                request.known = request.computed + 1 - request.in_flight
+        self._stops.clear()
+        self._marks.clear()
+        self.chunking.clear()
+        self.walking = True
+
+    # ------------------------------------------------------------------ planning
+
+    def plan(self, now_ps: int) -> int | None:
+        """See :meth:`Replica.plan`; a run under way ends with the step under way if what came may change the plan."""
+        if self._run_steps:
+            waiting = len(self.waiting)
+            if self._cancels or (self._wake and waiting > self._waited):
+                self._cut(now_ps)
+            elif waiting > self._waited:
+                self._joined.append((self._planned_before(now_ps), waiting))
+        return super().plan(now_ps)
+
+    def _cut(self, now_ps: int) -> None:
+        """End the run under way with the last batch that is already planned at *now_ps*."""
+        steps = self._planned_before(now_ps)
+        if steps < self._run_steps:
+            self._run_steps = steps
+            self._set_run_ends()
+
+    def _planned_before(self, now_ps: int) -> int:
+        """How many steps of the run are planned before *now_ps*."""
+        return max(1, self._steps_until(now_ps - self._run_start_ps) + self.lag)
+
+    def _steps_until(self, distance_ps: int) -> int:
+        """The least number of steps of the run that take at least *distance_ps*."""
+        if distance_ps <= 0:
+            return 0
+        first, growth = self._run_step_ps, self._run_growth_ps
+        if not growth:
+            return -(-distance_ps // first)
+        g = 2 * first - growth
+        steps = (isqrt(g * g + 8 * growth * distance_ps) - g) // (2 * growth)
+        while steps * first + growth * (steps * (steps - 1) // 2) < distance_ps:
+            steps += 1
+        return steps
+
+    def _run_time(self, steps: int) -> int:
+        """What *steps* steps of the run take."""
+        return steps * self._run_step_ps + self._run_growth_ps * (steps * (steps - 1) // 2)
+
+    def _set_run_ends(self) -> None:
+        """When the run's last batches end: the next plan is made when all but ``lag`` of them have ended."""
+        steps, start, ends = self._run_steps, self._run_start_ps, self._ends
+        ends.clear()
+        if self.lag:
+            ends.append(start + self._run_time(steps - 1))
+        self.gpu_free_ps = start + self._run_time(steps)
+        ends.append(self.gpu_free_ps)
+        self.next_end_ps = ends[0]
+
+    def _schedule(self, now_ps: int) -> bool:
+        step = self._step
+        step.begin(now_ps)
+        if self.walking:
+            self.walk(now_ps)
+        self.scheduler.schedule(step)
+        if step.budget < 0:
+            raise PolicyError(f"{self.scheduler_name} planned more than max_num_batched_tokens")
+        if self.walking:
+            return self._schedule_walked(step)
+        if not step.work and not (step.served and self.decoders):
+            return False
+        return self._schedule_counted(step)
+
+    def _schedule_counted(self, step: CountedStep) -> bool:
+        now_ps = step.now_ps
+        decodes = self.decoders if step.served else 0
+        context = self.context - decodes if step.served else 0
+        start = self.gpu_free_ps if self.gpu_free_ps > now_ps else now_ps
+        if not step.work:
+            cost = self.cost.decode_ps(decodes, context)
+            self._run_step_ps = cost
+            self._run_growth_ps = self.cost.decode_growth_ps(decodes)
+            self._run_start_ps = start
+            self._run_planned_ps = now_ps
+            self._run_free = self.kv.free
+            self._run_context = context
+            self._run_live = self.computed_tokens - (self.table_blocks - self.kv.total + self.kv.free) * (
+                self.kv.block_size
+            )
+            self._run_preempted = len(step.preempted)
+            self._waited = len(self.waiting)
+            self._joined.clear()
+            self._wake = step.wake_on_arrival
+            self._run_steps = steps = self._run_length(step)
+            if steps > 1:
+                self._set_run_ends()
+            else:
+                self._ends.append(start + cost)
+                self.gpu_free_ps = start + cost
+                self._close_run()
+            return True
+        fresh = chunks = chunk_tokens = pairs = cached = 0
+        counted = decodes
+        for request, new in step.work.items():
+            before = request.computed - new
+            if new == 1:
+                decodes += 1
+                fresh += 1
+                context += before
+            else:
+                chunks += 1
+                chunk_tokens += new
+                pairs += new * (new + 2 * before)
+                cached += before
+        cost = self.cost.step_ps(
+            decodes=decodes, context=context, chunks=chunks, chunk_tokens=chunk_tokens, pairs=pairs, cached=cached
+        )
+        end = start + cost
+        self._ends.append(end)
+        self.gpu_free_ps = end
+        kv = self.kv
+        held = kv.total - kv.free
+        if self.log is not None:
+            self._log_step(step, start, end, context + cached + decodes + chunk_tokens, counted)
+        self.batches += 1
+        dropped = self._settle(start, cost, 0, 1) if counted else 0
+        self.sink.add(
+            (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context,
+             chunks, chunk_tokens, pairs, cached, held, held,
+             self.computed_tokens - (self.table_blocks - held) * kv.block_size,
+             len(self.running), len(self.waiting), len(step.preempted))
+        )  # fmt: skip
+        chunking = []
+        for request, new in step.work.items():
+            request.scheduled_tokens += new
+            request.steps += 1
+            if request.first_scheduled_ps < 0:
+                request.first_scheduled_ps = start
+            if request.computed == request.known:
+                self._first_token(request, end)
+                self._count(request, end)
+            else:
+                chunking.append(request)
+        if self.chunking:
+            done = step.work
+            kept = [request for request in self.chunking if request not in done]
+            if kept:
+                chunking = sorted(kept + chunking, key=lambda request: request.order)
+        self.chunking = chunking
+        return True
+
+    def _first_token(self, request: Request, end_ps: int) -> None:
+        """A prefill is complete: it yields a token at *end_ps*."""
+        request.busy_until_ps = end_ps
+        if request.first_token_ps < 0:
+            request.first_token_ps = end_ps
+        else:
+            self.sink.stall(request.id, end_ps, end_ps - request.last_token_ps)
+        if request.known - request.prompt_tokens == request.reasoning_tokens:
+            request.first_answer_ps = end_ps
+
+    def _run_length(self, step: CountedStep) -> int:
+        """For how many steps the decode batch just planned stays as it is, this one included."""
+        if step.hold <= 1 or self._pending or step.preempted or (self.lag and not self._ends):
+            return 1
+        stops = self._stops
+        while True:
+            stop, order, request = stops[0]
+            if request.counted and request.order == order:
+                break
+            heappop(stops)
+        extra = min(stop - self.counter, step.hold - 1)
+        growing, size, free = self.growing, self.kv.block_size, self.kv.free
+        if growing * (extra // size + 1) > free:
+            crossing, at = self.crossing, -self.counter
+            rounds = free // growing
+            rest = free - rounds * growing
+            steps = rounds * size
+            while True:
+                rest -= crossing[(at - steps) % size]
+                if rest < 0:
+                    break
+                steps += 1
+            extra = min(extra, steps)
+        return extra + 1
+
+    def _blocks_of_steps(self, steps: int) -> int:
+        """Blocks that the counted batch takes in its next *steps* steps."""
+        size = self.kv.block_size
+        rounds, rest = divmod(steps, size)
+        crossing, at = self.crossing, -self.counter
+        blocks = rounds * self.growing
+        for offset in range(rest):
+            blocks += crossing[(at - offset) % size]
+        return blocks
+
+    def _close_run(self) -> None:
+        """Apply the run, now that its length is known: its first step was applied when it was planned."""
+        steps = self._run_steps
+        self._run_steps = 0
+        extra = steps - 1
+        kv = self.kv
+        held = kv.total - self._run_free
+        if self.log is not None:
+            self._log_run(steps)
+        crossing: list[int] = []
+        if self._joined:
+            size, at = kv.block_size, -self.counter
+            crossing = [self.crossing[(at - i) % size] for i in range(extra)]
+        blocks = 0
+        if extra:
+            blocks = self._blocks_of_steps(extra)
+            if blocks:
+                kv.take(blocks)
+                self.table_blocks += blocks
+            self.advance(extra)
+        decodes, running = self.decoders, len(self.running)
+        self.batches += steps
+        dropped = self._settle(self._run_start_ps, self._run_step_ps, self._run_growth_ps, steps)
+        if self._joined and self._joined[0][0] < steps:
+            self._add_split(steps, decodes, held, dropped, crossing)
+        else:
+            self.sink.add(
+                (self._run_start_ps, steps, self._run_step_ps, self._run_growth_ps, decodes, 0, dropped,
+                 self._run_context, 0, 0, 0, 0, held, held + blocks, self._run_live, running, self._waited,
+                 self._run_preempted)
+            )  # fmt: skip
+
+    def _add_split(self, steps: int, decodes: int, held: int, dropped: int, crossing: list[int]) -> None:
+        """Rows of a run that others joined the queue behind: one for each length of the queue.
+
+        *crossing* holds the blocks that each step after the first takes.
+        """
+        done, waiting = 0, self._waited
+        for upto, longer in [*(entry for entry in self._joined if entry[0] < steps), (steps, 0)]:
+            if upto > done:
+                last = held + sum(crossing[done : upto - 1])
+                self.sink.add(
+                    (self._run_start_ps + self._run_time(done), upto - done,
+                     self._run_step_ps + done * self._run_growth_ps, self._run_growth_ps, decodes, 0,
+                     dropped if upto == steps else 0, self._run_context + done * decodes, 0, 0, 0, 0, held, last,
+                     self._run_live + done * decodes, len(self.running), waiting, 0 if done else self._run_preempted)
+                )  # fmt: skip
+                held = last + (crossing[upto - 1] if upto < steps else 0)
+                done = upto
+            waiting = longer
+
+    def _settle(self, start_ps: int, first_ps: int, growth_ps: int, steps: int) -> int:
+        """After *steps* steps: who began to answer in them, and whose last token came; return the tokens dropped."""
+        dropped = 0
+        counter = self.counter
+        origin = counter - steps
+        marks = self._marks
+        while marks and marks[0][0] <= counter:
+            at, order, request = heappop(marks)
+            if request.counted and request.order == order:
+                k = at - origin
+                request.first_answer_ps = start_ps + k * first_ps + growth_ps * (k * (k - 1) // 2)
+        stops = self._stops
+        while stops and stops[0][0] <= counter:
+            at, order, request = heappop(stops)
+            if request.counted and request.order == order:
+                self._uncount(request)
+                k = at - origin
+                if self.lag and request.end < request.foreseen_end:
+                    k -= 1
+                    dropped += 1
+                self._leave(request, start_ps + k * first_ps + growth_ps * (k * (k - 1) // 2))
+        return dropped
+
+    def _schedule_walked(self, step: CountedStep) -> bool:
+        """The end of a walked step: as the oracle does it, then back to counting if every decode was served."""
+        if not step.work:
+            self._recount(step, None)
+            return False
+        start = max(step.now_ps, self.gpu_free_ps)
+        admitted = {request for request, _ in step.admitted}
+        decodes = fresh = context = chunks = chunk_tokens = pairs = cached = dropped = 0
+        tokens: list[tuple[Request, bool]] = []
+        for request, new in step.work.items():
+            before = request.computed - new
+            follows = False
+            if new == 1:
+                decodes += 1
+                context += before
+                follows = request.last_batch == self.batches - 1 and request not in admitted
+                fresh += not follows
+            else:
+                chunks += 1
+                chunk_tokens += new
+                pairs += new * (new + 2 * before)
+                cached += before
+            request.decoding = request.computed == request.known + request.in_flight
+            if request.decoding:
+                request.last_batch = self.batches
+                if request.computed >= request.end:
+                    dropped += 1
+                else:
+                    tokens.append((request, follows))
+        cost = self.cost.step_ps(
+            decodes=decodes, context=context, chunks=chunks, chunk_tokens=chunk_tokens, pairs=pairs, cached=cached
+        )
+        end = start + cost
+        self._ends.append(end)
+        self.gpu_free_ps = end
+        self.table_blocks = sum(self.blocks_of(request) for request in self.running)
+        self.computed_tokens = sum(request.computed for request in self.running)
+        held = self.kv.total - self.kv.free
+        live = self.computed_tokens - (self.table_blocks - held) * self.kv.block_size
+        self.sink.add(
+            (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context, chunks,
+             chunk_tokens, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted))
+        )  # fmt: skip
+        if self.log is not None:
+            self._log_step(step, start, end, context + cached + decodes + chunk_tokens, 0)
+        for request, new in step.work.items():
+            request.scheduled_tokens += new
+            request.steps += 1
+            request.busy_until_ps = end
+            if request.first_scheduled_ps < 0:
+                request.first_scheduled_ps = start
+        for request, follows in tokens:
+            request.in_flight += 1
+            if request.first_token_ps < 0:
+                request.first_token_ps = end
+            elif not follows:
+                self.sink.stall(request.id, end, end - request.last_token_ps)
+            if request.known + request.in_flight - request.prompt_tokens == request.reasoning_tokens + 1:
+                request.first_answer_ps = end
+            request.last_token_ps = end
+        self.batches += 1
+        self._recount(step, end)
+        return True
+
+    def _recount(self, step: CountedStep, end_ps: int | None) -> None:
+        """Count the decodes again, unless one of them was not served: then the next step is walked too."""
+        ending = {request for _, _, request in self._pending}
+        served = step.work
+        decoding = []
+        chunking = []
+        starved = False
+        for request in self.running:
+            if request in ending:
+                continue
+            if request.decoding:
+                decoding.append(request)
+                starved = starved or request not in served
+            else:
+                chunking.append(request)
+        if starved:
+            self._walk_on(decoding, chunking, end_ps, served)
+            return
+        self.walking = False
+        self.chunking = chunking
+        for request in decoding:
+            assert end_ps is not None
+            self._count(request, end_ps)
+
+    def _walk_on(
+        self, decoding: list[Request], chunking: list[Request], end_ps: int | None, served: dict[Request, int]
+    ) -> None:
+        """Keep walking; whose last token was just planned is noted all the same."""
+        self.chunking = chunking
+        for request in decoding:
+            if request in served and request.known + request.in_flight >= request.end:
+                assert end_ps is not None
+                self._leave(request, end_ps)
+                request.draining = request.end >= request.foreseen_end
+
+    # ------------------------------------------------------------------ outputs
+
+    def _process(self, now_ps: int) -> list[Request]:
+        if self._run_steps:
+            self._close_run()
+        pending = self._pending
+        ended: list[Request] = []
+        while pending and pending[0][0] <= now_ps:
+            request = heappop(pending)[2]
+            self._finish(request, now_ps)
+            ended.append(request)
+        if self.log is not None:
+            self.log.update(now_ps, self.kv.free, [request.id for request in ended])
+        return ended
+
+    def _finish(self, request: Request, now_ps: int) -> None:
+        request.draining = False
+        if request.running:
+            in_flight = int(request.computed >= request.end)
+            request.dropped_tokens += in_flight
+            self.table_blocks -= self.blocks_of(request)
+            self.computed_tokens -= request.computed
+            self.kv.release(request, request.computed, request.computed - in_flight, request.reserved)
+            request.running = False
+            del self.running[request]
+        else:
+            self.waiting.remove(request)
+        request.known = request.end
+        self._close(request, Status.COMPLETED, now_ps)
+
+    # ------------------------------------------------------------------ to be seen
+
+    def snapshot(self, now_ps: int) -> Snapshot:
+        """See :class:`Snapshot`; a run under way is looked into without ending it."""
+        free, computed = self.kv.free, self.computed_tokens
+        if self._run_steps:
+            extra = min(self._planned_before(now_ps), self._run_steps) - 1
+            free -= self._blocks_of_steps(extra)
+            computed += extra * self.decoders
+        return Snapshot(
+            running=len(self.running),
+            waiting=len(self.waiting),
+            free_blocks=free,
+            total_blocks=self.settings.usable_blocks,
+            computed_tokens=computed,
+            queued_tokens=sum(r.known - r.computed for r in self.chunking) + sum(r.known for r in self.waiting),
+        )
+
+    def _log_step(self, step: CountedStep, start: int, end: int, context: int, counted: int) -> None:
+        assert self.log is not None
+        if counted:
+            order = [(r.id, 1 if r.counted else step.work[r]) for r in self.running if r.counted or r in step.work]
+        else:
+            order = [(request.id, new) for request, new in step.work.items()]
+        self.log.rows.append(
+            StepRow(
+                step.now_ps, start, end, sum(new for _, new in order), context, len(self.running), len(self.waiting),
+                self.kv.free, self.kv.free, [(request.id, hit) for request, hit in step.admitted],
+                sorted(request.id for request in step.preempted), [], order,
+            )
+        )  # fmt: skip
+
+    def _log_run(self, steps: int) -> None:
+        """One row a step of the run that is about to be applied."""
+        assert self.log is not None
+        rows = self.log.rows
+        order = [(request.id, 1) for request in self.running if request.counted]
+        free, decoders = self._run_free, self.decoders
+        planned, start = self._run_planned_ps, self._run_start_ps
+        preempted = sorted(request.id for request in self._step.preempted) if self._run_preempted else []
+        joined, waiting = list(self._joined), self._waited
+        for i in range(steps):
+            if i:
+                free -= self.crossing[(-self.counter - i + 1) % self.kv.block_size]
+            end = self._run_start_ps + self._run_time(i + 1)
+            while joined and joined[0][0] <= i:
+                waiting = joined.pop(0)[1]
+            if self.lag and i:
+                rows[-2 if len(rows) > 1 else -1].free_after_update = rows[-1].free_after_schedule
+            rows.append(
+                StepRow(
+                    planned, start, end, decoders, self._run_context + decoders * (i + 1), len(self.running),
+                    waiting, free, free, [], preempted if not i else [], [], order,
+                )
+            )  # fmt: skip
+            planned = start if self.lag else end
+            start = end
