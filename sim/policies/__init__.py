@@ -2,32 +2,37 @@
 
 A plug-in is a frozen dataclass whose fields are its YAML options, marked by its kind's decorator::
 
-    from sim.policies import router
+    from sim.policies.routers import router
 
     @router("round_robin")
     @dataclass(frozen=True)
-    class RoundRobin: ...
+    class RoundRobin(Router): ...
 
 Contracts: routers in `sim.policies.routing`, strategies in `sim.policies.reasoning`, admission in
-`sim.policies.overload`, schedulers, KV policies and predictors with the engine.
+`sim.policies.overload`, autoscalers in `sim.policies.scaling`, schedulers in `sim.engine.step`.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from sim.registry import Registry
 
-scheduler: Registry[Any] = Registry("scheduler", "sim.policies.schedulers")
-kv: Registry[Any] = Registry("kv", "sim.policies.kv")
-predictor: Registry[Any] = Registry("predictor", "sim.policies.predictors")
-router: Registry[Any] = Registry("router", "sim.policies.routers")
-strategy: Registry[Any] = Registry("strategy", "sim.policies.strategies")
-admission: Registry[Any] = Registry("admission", "sim.policies.admission")
-autoscaler: Registry[Any] = Registry("autoscaler", "sim.policies.autoscalers")
-
-REGISTRIES: dict[str, Registry[Any]] = {
-    registry.kind: registry
-    for registry in (scheduler, kv, predictor, router, strategy, admission, autoscaler)
+KINDS = {
+    "scheduler": "schedulers",
+    "kv": "kv",
+    "predictor": "predictors",
+    "router": "routers",
+    "strategy": "strategies",
+    "admission": "admission",
+    "autoscaler": "autoscalers",
 }
-"""Every kind of policy by its name."""
+"""Every kind of policy, and the folder where it lives."""
+
+
+def registry(kind: str) -> Registry[Any]:
+    """The registry of *kind*; raise a KeyError for a kind that does not exist."""
+    module = importlib.import_module(f"sim.policies.{KINDS[kind]}")
+    found: Registry[Any] = getattr(module, kind)
+    return found

@@ -79,7 +79,7 @@ class ReplicaState(Protocol):
 
 @dataclass(frozen=True)
 class ReplicaInfo:
-    """What never changes about a replica. *index* counts over the whole cluster, *replica* within its *pool*."""
+    """What never changes about a replica; *index* counts over the cluster, *replica* within its *pool*."""
 
     index: int
     pool: str
@@ -135,7 +135,7 @@ Choose = Callable[[View, RoutedRequest], int]
 
 
 class Router:
-    """Base of the routers; a subclass fills in `choose`, and `begin` when it remembers anything between requests."""
+    """Base of the routers: a subclass fills in `choose`, and `begin` when it remembers anything."""
 
     sees: ClassVar[Sees] = "nothing"
     per_request: ClassVar[bool] = False
@@ -146,5 +146,7 @@ class Router:
         raise NotImplementedError
 
     def begin(self, rng: np.random.Generator) -> Choose:
-        """How to choose during one run; what the run remembers lives in what is returned. *rng* is the router's own."""
+        """How to choose during one run, with the router's own *rng*; what is returned holds what is
+        remembered.
+        """
         return self.choose

@@ -1,0 +1,93 @@
+"""One replication: a source of queries, replicas in pools, a gateway before them, and a clock around them
+all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sim.cluster.clock import Clock
+from sim.cluster.gateway import Gateway, GatewaySettings, Predictor, Tally
+from sim.cluster.plain import PlainQueries
+from sim.cluster.shell import Engine, Shell
+from sim.cluster.window import Measure, Window
+from sim.policies.reasoning import Strategy
+from sim.policies.routing import ReplicaInfo, Router
+from sim.results.sinks import RequestSink, RowSink
+from sim.rng import Streams
+from workloads.source import QuerySource
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one replication leaves behind, times in picoseconds from its start."""
+
+    window_start_ps: int
+    window_end_ps: int
+    end_ps: int
+    drained: bool
+    """Every measured query has ended."""
+    requests: RequestSink
+    queries: RowSink
+    tally: Tally
+
+
+class Cluster:
+    """Everything of one replication; `run` it once.
+
+    *replicas* come in the order of their ``info.index``, pool after pool. *progress* is called now and then
+    with the present time in picoseconds and the number of queries done.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: QuerySource,
+        replicas: Sequence[tuple[ReplicaInfo, Engine]],
+        strategy: Strategy,
+        router: Router,
+        streams: Streams,
+        measure: Measure | None = None,
+        settings: GatewaySettings | None = None,
+        predictor: Predictor | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._progress = progress
+        self.clock = Clock(self._pulse if progress is not None else None)
+        self.gateway = Gateway(
+            self.clock,
+            source,
+            strategy=strategy,
+            router=router,
+            window=Window(measure or Measure()),
+            streams=streams,
+            settings=settings,
+            predictor=predictor,
+        )
+        self.shells = [Shell(self.clock, engine, info, self.gateway.ended) for info, engine in replicas]
+        assert [shell.info.index for shell in self.shells] == list(range(len(self.shells)))
+
+    def run(self) -> Outcome:
+        """Run to the end of the window and its drain, or until nothing comes any more."""
+        gateway = self.gateway
+        gateway.start(self.shells)
+        self.clock.run()
+        gateway.finish()
+        window = gateway.window
+        queries = gateway.queries
+        if queries is None:
+            queries = PlainQueries(gateway.requests, gateway.given_up_ps)
+        return Outcome(
+            window_start_ps=window.start_ps,
+            window_end_ps=window.end_ps,
+            end_ps=self.clock.now_ps,
+            drained=window.open == 0,
+            requests=gateway.requests,
+            queries=queries,
+            tally=gateway.tally,
+        )
+
+    def _pulse(self) -> None:
+        assert self._progress is not None
+        self._progress(self.clock.now_ps, self.gateway.tally.queries_done)

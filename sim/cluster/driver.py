@@ -1,0 +1,324 @@
+"""One query under a strategy: drives its generator in simulated time and adds up what it cost."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sim.cluster.clock import CANCEL, REACTION
+from sim.engine.request import Request
+from sim.errors import PolicyError
+from sim.policies.reasoning import Answer, Generate, Outcome, Parallel, QueryView, Run, Verify, Wait
+from sim.results.columns import Role, Status
+
+if TYPE_CHECKING:
+    from sim.cluster.gateway import Gateway
+
+PS_PER_S = 1_000_000_000_000
+CODES = {status.name.lower(): status for status in Status}
+
+
+class QueryRun:
+    """A query from its arrival to its answer. Over time it is *open*, then *answered* (or given up), and
+    leaves its row when the last of its requests that were taken back is settled."""
+
+    __slots__ = (
+        "_calls",
+        "_closed",
+        "_cut",
+        "_enough",
+        "_first_answer_ps",
+        "_gateway",
+        "_generator",
+        "_homes",
+        "_left_ps",
+        "_lingering",
+        "_open",
+        "_outcomes",
+        "_parallel",
+        "_pool",
+        "_prompt",
+        "_request",
+        "_requests",
+        "_retries",
+        "_row",
+        "_status",
+        "_sums",
+        "_truncated",
+        "arrived_ps",
+    )
+
+    def __init__(self, gateway: Gateway, row: tuple[int, ...], now_ps: int) -> None:
+        self._gateway = gateway
+        self._row = row
+        self.arrived_ps = now_ps
+        self._generator: Run = gateway.strategy.run(
+            QueryView(
+                id=row[0],
+                category=gateway.source.categories[row[5]],
+                client=gateway.source.clients[row[6]],
+                prompt_tokens=row[2],
+                max_tokens=row[3],
+                priority=row[4],
+            )
+        )
+        self._open: dict[int, tuple[int, Request]] = {}  # by request: place among the calls, the request
+        self._calls: tuple[Generate | Verify, ...] = ()
+        self._outcomes: list[Outcome | None] = []
+        self._enough: Any = None
+        self._parallel = False
+        self._homes: dict[str | None, int] = {}
+        self._prompt: Request | None = None  # whose KV holds the prompt
+        self._request = -1
+        self._requests = self._retries = 0
+        self._pool = -1
+        self._first_answer_ps = -1
+        self._sums = [0, 0, 0]  # reasoning, answer, verification tokens
+        self._truncated = False
+        self._cut: set[int] = set()  # requests whose reasoning a budget ends
+        self._status = Status.UNFINISHED
+        self._closed = False
+        self._lingering = 0
+        self._left_ps = -1
+
+    # ------------------------------------------------------------------ the generator
+
+    def advance(self, value: Any) -> None:
+        """Give *value* to the strategy and do what it says next."""
+        try:
+            call = self._generator.send(value)
+        except StopIteration as stop:
+            self._answered(stop.value)
+            return
+        self._do(call)
+
+    def _do(self, call: Any) -> None:
+        if isinstance(call, (Generate, Verify)):
+            self._parallel, self._enough = False, None
+            self._launch((call,))
+        elif isinstance(call, Parallel):
+            self._parallel, self._enough = True, call.enough
+            calls = tuple(call.calls)
+            if not calls:
+                raise PolicyError(f"strategy {self._name()}: Parallel without calls")
+            self._launch(calls)
+        elif isinstance(call, Wait):
+            clock = self._gateway.clock
+            at_ps = clock.now_ps + round(call.seconds * PS_PER_S)
+            clock.at(at_ps, REACTION, -1 - self._row[0], partial(self._waited))
+        else:
+            raise PolicyError(f"strategy {self._name()} yielded {call!r}, which is not a call")
+
+    def _name(self) -> str:
+        return type(self._gateway.strategy).__name__
+
+    def _waited(self) -> None:
+        if not self._closed:
+            self.advance(None)
+
+    def _launch(self, calls: tuple[Generate | Verify, ...]) -> None:
+        self._calls = calls
+        self._outcomes = [None] * len(calls)
+        made = [(place, self._make(call)) for place, call in enumerate(calls)]
+        for place, request in made:
+            self._open[request.id] = (place, request)
+        for place, request in made:
+            self._send(request, calls[place].pool)
+
+    def _make(self, call: Generate | Verify) -> Request:
+        gateway, row = self._gateway, self._row
+        if isinstance(call, Generate):
+            reasoning, answer = row[12], row[13]
+            if call.sample:
+                reasoning, answer = gateway.source.sample_lengths(row[0], call.sample)
+            budget = call.thinking_token_budget
+            cut = budget is not None and reasoning > budget
+            if cut and budget is not None:
+                reasoning = budget
+            limit = row[3] if call.max_tokens is None else call.max_tokens
+            request = gateway.make(row, call.sample, reasoning, answer, limit)
+            if len(self._calls) > 1 or self._requests:
+                self._share(request)
+            if cut:
+                self._cut.add(request.id)
+        else:
+            outcome = call.outcome
+            read = outcome.answer_tokens + (outcome.reasoning_tokens if call.with_reasoning else 0)
+            request = gateway.make(
+                (*row[:2], row[2] + read, *row[3:]),
+                outcome.sample,
+                0,
+                call.output_tokens,
+                call.output_tokens,
+                Role.VERIFY,
+            )
+            request.prefix_group, request.prefix_len = ("verified", row[0]), row[2]
+            request.parent = None
+        self._requests += 1
+        gateway._run_of[request.id] = self
+        return request
+
+    def _share(self, request: Request) -> None:
+        """Samples of one query share the prompt's KV, beyond what its group shares already."""
+        if request.prefix_group is None and request.parent is None:
+            request.prefix_group, request.prefix_len = ("query", self._row[0]), request.prompt_tokens
+
+    def _send(self, request: Request, pool: str | None) -> None:
+        gateway = self._gateway
+        home = -1 if gateway.router.per_request else self._homes.get(pool, -1)
+        index = gateway.send(request, pool, home)
+        if request.id in self._cut and request.status == Status.UNFINISHED:
+            request.truncated = True  # after the engine has judged the other limits
+        if index >= 0:
+            self._homes.setdefault(pool, index)
+            if self._pool < 0:
+                self._pool = request.pool
+
+    # ------------------------------------------------------------------ what comes back
+
+    def received(self, request: Request) -> None:
+        """*request* has ended by itself; called in the reactions of its instant."""
+        place, _ = self._open.pop(request.id, (-1, None))
+        if place < 0:
+            return  # it was taken into account by a sibling that ended at the same instant
+        self._count(request)
+        if self._closed:
+            return
+        self._outcomes[place] = self._outcome(request)
+        self._continue()
+
+    def _continue(self) -> None:
+        if not self._parallel:
+            self.advance(self._outcomes[0])
+            return
+        if self._open and self._enough is not None and self._enough(tuple(self._outcomes)):
+            self._take_back_the_rest()
+        if not self._open:
+            self.advance(list(self._outcomes))
+
+    def _take_back_the_rest(self) -> None:
+        """Enough is known: siblings that ended at this very instant count, the others are cancelled."""
+        for place, request in list(self._open.values()):
+            if request.status == Status.UNFINISHED:
+                self._cancel(request, Status.CANCELLED)
+                self._outcomes[place] = Outcome(
+                    request.id,
+                    request.sample,
+                    "cancelled",
+                    0,
+                    0,
+                    False,
+                    self._gateway.clock.now_ps / PS_PER_S,
+                )
+            else:
+                self._count(request)
+                self._outcomes[place] = self._outcome(request)
+        self._open.clear()
+
+    def _cancel(self, request: Request, status: Status) -> None:
+        gateway = self._gateway
+        self._lingering += 1
+        gateway.clock.soon(CANCEL, request.id, partial(gateway.cancel, request, status))
+
+    def _outcome(self, request: Request) -> Outcome:
+        generated = request.generated
+        reasoning = min(generated, request.reasoning_tokens)
+        return Outcome(
+            request=request.id,
+            sample=request.sample,
+            status=Status(request.status).name.lower(),
+            reasoning_tokens=reasoning,
+            answer_tokens=generated - reasoning,
+            truncated=request.truncated,
+            finished_s=request.finished_ps / PS_PER_S,
+        )
+
+    def _count(self, request: Request) -> None:
+        generated = request.generated
+        sums = self._sums
+        if request.role == Role.GENERATE:
+            reasoning = min(generated, request.reasoning_tokens)
+            sums[0] += reasoning
+            sums[1] += generated - reasoning
+            self._first_answer_ps = request.first_answer_ps
+        else:
+            sums[2] += generated + (request.prompt_tokens if request.first_token_ps >= 0 else 0)
+        self._truncated = self._truncated or request.truncated
+
+    # ------------------------------------------------------------------ the end
+
+    def _answered(self, answer: Answer | None) -> None:
+        outcome = answer.outcome if answer is not None else None
+        if self._open:
+            for _, request in list(self._open.values()):
+                self._cancel(request, Status.CANCELLED)
+            self._open.clear()
+        if outcome is not None:
+            status = Status.COMPLETED
+        else:
+            last = [known for known in self._outcomes if known is not None]
+            status = CODES[last[-1].status] if last else Status.FAILED
+            if status == Status.COMPLETED:
+                status = Status.FAILED
+        gateway = self._gateway
+        del gateway._open[self._row[0]]
+        self.leave(status, gateway.clock.now_ps)
+        gateway.query_done(self.arrived_ps, -1 - self._row[0])
+
+    def time_out(self) -> None:
+        """The client gave up; the gateway has forgotten the query already."""
+        self._generator.close()
+        for _, request in list(self._open.values()):
+            self._lingering += 1
+            self._gateway.cancel(request, Status.TIMED_OUT)
+        self._open.clear()
+        self.leave(Status.TIMED_OUT, self._gateway.clock.now_ps)
+        self._gateway.query_done(self.arrived_ps, -1 - self._row[0])
+
+    def live(self) -> list[Request]:
+        """Requests that have not ended."""
+        return [request for _, request in self._open.values()]
+
+    def leave(self, status: Status, now_ps: int) -> None:
+        """The query ends with *status*; its row follows when nothing of it is pending any more."""
+        self._status = status
+        self._closed = True
+        self._left_ps = now_ps
+        if status == Status.UNFINISHED:
+            for _, request in self._open.values():
+                self._count(request)
+        if not self._lingering or status == Status.UNFINISHED:
+            self._write()
+
+    def settled(self, request: Request) -> None:
+        """A request that was taken back is out of its engine."""
+        self._count(request)
+        self._lingering -= 1
+        if not self._lingering and self._closed:
+            self._write()
+
+    def _write(self) -> None:
+        row, sums = self._row, self._sums
+        one = self._requests == 1
+        first_answer_ps = self._first_answer_ps if one else self._left_ps
+        queries = self._gateway.queries
+        assert queries is not None
+        queries.add(
+            (
+                row[0],
+                row[5],
+                row[6],
+                self.arrived_ps,
+                self._left_ps,
+                first_answer_ps if self._status == Status.COMPLETED or one else -1,
+                self._status,
+                self._requests,
+                self._retries,
+                self._pool,
+                row[2],
+                sums[0],
+                sums[1],
+                sums[2],
+                self._truncated,
+            )
+        )

@@ -1,0 +1,92 @@
+"""One replica in the cluster: its engine, the alarm that says when its step ends, and whether it takes
+requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from sim.cluster.clock import COMPLETION, Clock
+from sim.engine.request import Request
+from sim.policies.routing import ReplicaInfo
+from sim.results.columns import Status
+
+
+class Engine(Protocol):
+    """What the cluster asks of a replica's engine (`sim.engine`)."""
+
+    def never_fits(self, request: Request) -> str | None: ...
+    def submit(self, request: Request, now_ps: int) -> None: ...
+    def cancel(self, request: Request, now_ps: int, status: Status) -> None: ...
+    def complete(self, now_ps: int) -> list[Request]: ...
+    def plan(self, now_ps: int) -> int | None: ...
+    def snapshot(self, now_ps: int) -> Any: ...
+
+
+class Shell:
+    """Stands between the clock and one engine.
+
+    Within an instant: `complete` when its step ends, then `submit` and `cancel` as they come, and one `plan`
+    at the end if anything of this happened. ``accepting`` says whether the router may choose it.
+    """
+
+    __slots__ = ("_alarm", "_clock", "_ended", "_touched", "accepting", "engine", "info", "order")
+
+    def __init__(
+        self, clock: Clock, engine: Engine, info: ReplicaInfo, ended: Callable[[Request], None]
+    ) -> None:
+        self._clock = clock
+        self.engine = engine
+        self.info = info
+        self.order = info.index
+        self.accepting = True
+        self._ended = ended
+        self._touched = False
+        self._alarm = clock.alarm(COMPLETION, info.index, self._complete)
+
+    def touch(self) -> None:
+        """Plan when the instant is quiet."""
+        if not self._touched:
+            self._touched = True
+            self._clock.touch(self)
+
+    def submit(self, request: Request) -> None:
+        """Give *request* to the engine."""
+        info = self.info
+        request.pool = info.pool_index
+        request.replica = info.replica
+        self.engine.submit(request, self._clock.now_ps)
+        if not self._touched:
+            self._touched = True
+            self._clock.touch(self)
+
+    def cancel(self, request: Request, status: Status) -> None:
+        """Take *request* back; the step under way is paid for."""
+        self.engine.cancel(request, self._clock.now_ps, status)
+        self.touch()
+
+    def stop(self) -> None:
+        """The run is over: the engine books what it has done until now."""
+        stop = getattr(self.engine, "stop", None)
+        if stop is not None:
+            stop(self._clock.now_ps)
+
+    def plan(self) -> None:
+        """What the engine does next, and when that ends."""
+        self._touched = False
+        clock = self._clock
+        next_end_ps = self.engine.plan(clock.now_ps)
+        if next_end_ps is None:
+            clock.unset(self._alarm)
+        else:
+            clock.set(self._alarm, next_end_ps)
+
+    def _complete(self) -> None:
+        clock = self._clock
+        ended = self.engine.complete(clock.now_ps)
+        if not self._touched:
+            self._touched = True
+            clock.touch(self)
+        for request in ended:
+            self._ended(request)

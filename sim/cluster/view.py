@@ -1,0 +1,89 @@
+"""What routers and autoscalers see of the cluster: the present, or a picture refreshed now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sim.policies.routing import ReplicaInfo, View
+
+if TYPE_CHECKING:
+    from sim.cluster.shell import Shell
+
+
+class LiveView:
+    """The cluster as it is at ``now_ps``; the gateway moves ``now_ps`` and ``candidates``."""
+
+    __slots__ = ("_shells", "candidates", "categories", "now_ps", "outstanding", "replicas")
+
+    def __init__(self, shells: Sequence[Shell], outstanding: list[int], categories: Sequence[str]) -> None:
+        self._shells = shells
+        self.replicas: Sequence[ReplicaInfo] = tuple(shell.info for shell in shells)
+        self.outstanding: Sequence[int] = outstanding
+        self.categories = categories
+        self.candidates: Sequence[int] = ()
+        self.now_ps = 0
+
+    def state(self, index: int) -> Any:
+        """The inside of replica *index* after its last step."""
+        return self._shells[index].engine.snapshot(self.now_ps)
+
+    def among(self, candidates: Sequence[int]) -> View:
+        """The same view with fewer candidates."""
+        return _Among(self, candidates)
+
+
+class StaleView(LiveView):
+    """The cluster as it was at the last `refresh`."""
+
+    __slots__ = ("_live", "_states", "_with_states")
+
+    def __init__(
+        self, shells: Sequence[Shell], outstanding: list[int], categories: Sequence[str], with_states: bool
+    ) -> None:
+        super().__init__(shells, list(outstanding), categories)
+        self._live = outstanding
+        self._with_states = with_states
+        self._states: list[Any] = []
+        self.refresh(0)
+
+    def refresh(self, now_ps: int) -> None:
+        """Take a new picture."""
+        self.outstanding = tuple(self._live)
+        if self._with_states:
+            self._states = [shell.engine.snapshot(now_ps) for shell in self._shells]
+
+    def state(self, index: int) -> Any:
+        return self._states[index]
+
+
+class _Among:
+    """A view with other candidates; everything else is asked of *view*."""
+
+    __slots__ = ("_view", "candidates")
+
+    def __init__(self, view: LiveView, candidates: Sequence[int]) -> None:
+        self._view = view
+        self.candidates = candidates
+
+    @property
+    def now_ps(self) -> int:
+        return self._view.now_ps
+
+    @property
+    def replicas(self) -> Sequence[ReplicaInfo]:
+        return self._view.replicas
+
+    @property
+    def outstanding(self) -> Sequence[int]:
+        return self._view.outstanding
+
+    @property
+    def categories(self) -> Sequence[str]:
+        return self._view.categories
+
+    def state(self, index: int) -> Any:
+        return self._view.state(index)
+
+    def among(self, candidates: Sequence[int]) -> View:
+        return _Among(self._view, candidates)

@@ -1,0 +1,137 @@
+"""How a query becomes generation: the words in which a strategy speaks.
+
+A strategy is a generator without I/O. It yields what it wants done and receives what came of it, so that it
+can be driven by hand in a test, and by the gateway in simulated time, unchanged::
+
+    def run(self, query):
+        first = yield Generate()                                   # one outcome
+        votes = yield Parallel((Generate(sample=1), Generate(sample=2)), enough=decided)   # a list of
+        outcomes score = yield Verify(votes[0], pool="verifier")            # one outcome yield Wait(0.5)
+        # None return Answer(votes[0])
+
+What it receives tells tokens, status and what a client would see. True lengths and correctness stay hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class QueryView:
+    """What a strategy may know of its query."""
+
+    id: int
+    category: str
+    client: str
+    prompt_tokens: int
+    max_tokens: int
+    """The client's visible limit, -1 when it gave none."""
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one call, as the client sees it."""
+
+    request: int
+    """Number of the request; a further call can go on from it."""
+    sample: int
+    status: str
+    """completed, rejected, timed_out, cancelled or failed."""
+    reasoning_tokens: int
+    answer_tokens: int
+    truncated: bool
+    finished_s: float
+    answer: int | None = None
+    """Which answer it gave (equal numbers are equal answers); None where there is no quality model."""
+    score: float | None = None
+    """A verifier's score; None for a generation."""
+
+    @property
+    def ok(self) -> bool:
+        """It came to its end."""
+        return self.status == "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """One generation. Samples of one number face the same draws in every configuration."""
+
+    sample: int = 0
+    pool: str | None = None
+    """Pool to go to; None: any pool for generation, as the router decides."""
+    thinking_token_budget: int | None = None
+    """Reasoning is ended after so many tokens and the answer follows; None: no budget."""
+    max_tokens: int | None = None
+    """Limit on the output; None: the client's."""
+    replica: int | None = None
+    """Reserved for calls that must stay where their prefix is; None: where the query is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """A verifier reads the prompt and the answer of *outcome* and says a score: a prefill and
+    *output_tokens*.
+    """
+
+    outcome: Outcome
+    pool: str | None = None
+    output_tokens: int = 1
+    with_reasoning: bool = False
+    """The verifier reads the chain of thought too (process reward)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """All *calls* at once. When *enough* says so of the outcomes so far (None: still open), the rest is
+    cancelled.
+    """
+
+    calls: Sequence[Generate | Verify]
+    enough: Callable[[Sequence[Outcome | None]], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing for *seconds*."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of a query: which outcome is its answer; None: it has none."""
+
+    outcome: Outcome | None
+
+
+Call = Generate | Verify | Parallel | Wait
+Run = Generator[Call, Any, Answer]
+
+
+class Strategy:
+    """Base of the strategies: a subclass fills in `run`.
+
+    ``plain`` strategies make exactly one generation a query, with the budget that `budget` says; the gateway
+    then needs no generator, with the same result.
+    """
+
+    plain: ClassVar[bool] = False
+
+    def run(self, query: QueryView) -> Run:
+        """The life of one query."""
+        raise NotImplementedError
+
+    def budget(self, category: str) -> int | None:
+        """Thinking-token budget of a plain strategy for queries of *category*."""
+        return None
+
+
+def budget_of(budget: int | Mapping[str, int] | None, category: str) -> int | None:
+    """A budget given as one number, or by category with an optional ``default``."""
+    if budget is None or isinstance(budget, int):
+        return budget
+    return budget.get(category, budget.get("default"))

@@ -1,0 +1,28 @@
+"""One generation a query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sim.policies.reasoning import Answer, Generate, QueryView, Run, Strategy, budget_of
+from sim.policies.strategies import strategy
+
+
+@strategy("single")
+@dataclass(frozen=True)
+class Single(Strategy):
+    """One generation a query, its reasoning cut at the budget where there is one."""
+
+    thinking_token_budget: int | Mapping[str, int] | None = None
+    """Reasoning tokens after which the answer is forced: one number, or by category (with ``default``)."""
+
+    plain: ClassVar[bool] = True
+
+    def budget(self, category: str) -> int | None:
+        return budget_of(self.thinking_token_budget, category)
+
+    def run(self, query: QueryView) -> Run:
+        outcome = yield Generate(thinking_token_budget=self.budget(query.category))
+        return Answer(outcome if outcome.ok else None)
