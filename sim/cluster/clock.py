@@ -88,6 +88,7 @@ class Clock:
         self._waiting = 0
         self._touched: list[Planner] = []
         self._handling = False
+        self._joined = False  # something joined the instant under way
         self._pulse = pulse
         self._stopped = False
         self.now_ps = 0
@@ -112,6 +113,7 @@ class Clock:
         elif self._handling:
             alarm.due_ps = NEVER
             self._gathered[alarm.phase].append(alarm)
+            self._joined = True
         else:
             alarm.due_ps = time_ps
             self._env.schedule(alarm, NORMAL, 0)
@@ -130,6 +132,7 @@ class Clock:
         """Do *action* within the instant under way, in its turn."""
         assert self._handling, "soon() is for the instant under way; use at()"
         self._gathered[phase].append(_Item(order, action))
+        self._joined = True
 
     def touch(self, planner: Planner) -> None:
         """Have *planner* plan when the instant is quiet; ask once an instant."""
@@ -153,21 +156,39 @@ class Clock:
     def _ring(self, alarm: Alarm) -> None:
         alarm.callbacks = self._callbacks  # SimPy takes them off; put back, the event can be scheduled again
         env = self._env
-        now = env.now
-        if alarm.due_ps == now:
+        now: int = env.now  # type: ignore[assignment]  # integers in, integers out
+        due = alarm.due_ps == now
+        if not due and not self._waiting:
+            return  # superseded, and nothing else has rung in its instant
+        quiet = env.peek() > now
+        if due:
             alarm.due_ps = NEVER
+            if quiet and not self._waiting:
+                self._handle_one(alarm, now)
+                return
             self._gathered[alarm.phase].append(alarm)
             self._waiting += 1
-        elif not self._waiting:
-            return  # superseded, and alone in its instant
-        if self._waiting and env.peek() > now:
+        if quiet:
             self._waiting = 0
-            self.now_ps = now  # type: ignore[assignment]  # integers in, integers out
+            self.now_ps = now
+            self._handling = True
             self._handle()
 
-    def _handle(self) -> None:
+    def _handle_one(self, alarm: Alarm, now_ps: int) -> None:
+        """An instant that begins with *alarm* alone, as most do: the same as `_handle`, without looking for more."""
+        self.now_ps = now_ps
         self._handling = True
-        self.instants += 1
+        self._joined = False
+        alarm.action()
+        touched = self._touched
+        if not self._joined and len(touched) == 1:
+            touched.pop().plan()
+        if self._joined or touched:
+            self._handle()
+        else:
+            self._done()
+
+    def _handle(self) -> None:
         gathered = self._gathered
         again = True
         while again:
@@ -190,6 +211,10 @@ class Clock:
                     touched.sort(key=_order)
                 for planner in touched:
                     planner.plan()
+        self._done()
+
+    def _done(self) -> None:
         self._handling = False
+        self.instants += 1
         if self._pulse is not None and not self.instants & 1023:
             self._pulse()
