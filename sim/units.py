@@ -1,7 +1,7 @@
 """How quantities are written and read: ``30 s``, ``45 GB``, ``4/s``, ``2.50 USD/h``, ``16K tokens``.
 
 A number without its unit is refused wherever a dimension is needed, and the error shows what to write
-instead. Reading is exact decimal arithmetic, rounded once, so ``7 ms`` is the float 0.007 and 7,000,000,000 ps.
+instead. Reading is exact decimal arithmetic, rounded once, so ``7 ms`` is the float 0.007, 7·10⁹ ps.
 
 >>> parse_seconds("200 ms"), parse_ps("1 h 30 min"), parse_bytes("20 GiB"), parse_per_second("120/min")
 (0.2, 5400000000000000, 21474836480, 2.0)
@@ -26,7 +26,7 @@ PS_PER_S = 10**12
 
 
 class UnitError(ValueError):
-    """A quantity that cannot be read: *message* says why, *expected* what to write, *nearest* what was meant."""
+    """A quantity that cannot be read: *message* says why, *expected* what to write, *nearest* a guess."""
 
     def __init__(self, message: str, *, expected: str | None = None, nearest: str | None = None) -> None:
         self.message = message
@@ -217,7 +217,7 @@ def parse_tokens(value: Any) -> int:
     if unit in ("k", "K", "M", "G"):
         decimal = round(number * _PREFIXES[unit])
         binary = round(number * _PREFIXES[unit.upper() + "i"])
-        raise UnitError(f"{value!r} can be read in two ways", expected=f"{decimal:_} or {binary:_}")
+        raise UnitError(f"{value!r} can be read in two ways", expected=f"{decimal} or {binary}")
     count = number if not unit else _read(value, _TOKENS, "a number of tokens", "16000 or 16K tokens", "")
     if count != int(count):
         raise UnitError(f"{value!r} is not a whole number of tokens", expected=example)
@@ -270,6 +270,19 @@ def write_seconds(seconds: float) -> str:
         if seconds and whole and len(text) < len(f"{exact(seconds)} s") and parse_seconds(text) == seconds:
             return text
     return f"{exact(seconds)} s"
+
+
+def write_ps(time_ps: int) -> str:
+    """A duration in picoseconds that `parse_ps` reads back exactly."""
+    for unit in ("h", "min", "s", "ms", "us", "ns"):
+        length = int(_DURATIONS[unit] * PS_PER_S)
+        if (
+            time_ps
+            and time_ps % length == 0
+            and (unit in ("s", "ms", "us", "ns") or time_ps // length < 1000)
+        ):
+            return f"{time_ps // length} {unit}"
+    return f"{time_ps} ps" if time_ps else "0 s"
 
 
 def write_per_second(rate: float) -> str:

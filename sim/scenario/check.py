@@ -1,0 +1,267 @@
+"""What shows only when several things are seen together: names that must exist, files, what fits on what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.errors import DoesNotFit, InputError, Problem
+from sim.scenario.engine import NOT_MODELLED, Engine, server_defaults
+from sim.scenario.model import Scenario
+from sim.scenario.pools import Pool
+from sim.scenario.yaml_file import Document, KeyPath
+
+if TYPE_CHECKING:
+    from calibration.deployment import Deployment
+
+
+# -- before the model: things that pydantic cannot say ---------------------------------------------
+
+
+def check_document(document: Document) -> list[Problem]:
+    """Problems with names and files in *document*; paths in it become absolute."""
+    problems: list[Problem] = []
+    data = document.data
+    workload = data.get("workload")
+    if isinstance(workload, dict):
+        for key in ("trace", "windows"):
+            if isinstance(workload.get(key), str):
+                problems += _file(document, ("workload", key))
+    pools = data.get("pools")
+    if isinstance(pools, dict):
+        for name, pool in pools.items():
+            if isinstance(pool, dict):
+                problems += _check_pool(document, ("pools", name), pool)
+    problems += _booleans(document, data, ())
+    return problems
+
+
+def _check_pool(document: Document, path: KeyPath, pool: dict[str, Any]) -> list[Problem]:
+    from calibration.architecture import architecture
+    from calibration.hardware import hardware
+
+    problems: list[Problem] = []
+    for key, find, suffixes in (
+        ("model", architecture, (".json",)),
+        ("hardware", hardware, (".yaml", ".yml")),
+    ):
+        if isinstance(pool.get(key), str):
+            if pool[key].endswith(suffixes) and (wrong := _file(document, (*path, key))):
+                problems += wrong
+            else:
+                problems += _known(document, (*path, key), find, pool[key])
+    profile = pool.get("profile")
+    if isinstance(profile, str) and profile.endswith((".yaml", ".yml", ".json")):
+        problems += _file(document, (*path, "profile"))
+    engine = pool.get("engine")
+    if isinstance(engine, dict):
+        for key in [key for key in engine if key.replace("-", "_").removeprefix("__") in NOT_MODELLED]:
+            problems.append(
+                document.problem((*path, "engine", key), "is a setting of vLLM that is not modelled")
+            )
+    return problems
+
+
+def _known(document: Document, path: KeyPath, find: Callable[[str], Any], name: str) -> list[Problem]:
+    try:
+        find(name)
+    except InputError as error:
+        return [
+            document.problem(path, problem.message, expected=problem.expected, nearest=problem.nearest)
+            if problem.source is None
+            else problem
+            for problem in error.problems
+        ]
+    return []
+
+
+def _file(document: Document, path: KeyPath) -> list[Problem]:
+    """Make the file name that stands at *path* absolute.
+
+    It is relative to the file that says it, or to the working directory.
+    """
+    inner: Any = document.data
+    for part in path[:-1]:
+        inner = inner[part]
+    said = inner[path[-1]]
+    mark = document.mark(path)
+    folders = [folder for folder in (mark.folder if mark else None, Path()) if folder is not None]
+    for folder in folders:
+        try:
+            if (folder / said).exists():
+                inner[path[-1]] = str((folder / said).resolve())
+                return []
+        except (OSError, ValueError):
+            break
+    where = " or ".join(dict.fromkeys(str(folder.resolve()) for folder in folders))
+    return [document.problem(path, f"no such file {said!r}", expected=f"a file, looked for in {where}")]
+
+
+def _booleans(document: Document, value: Any, path: KeyPath) -> list[Problem]:
+    """A ``true`` where the workload wants a number would count as 1; none of its keys is a switch."""
+    if isinstance(value, Mapping):
+        inner = [(key, item) for key, item in value.items() if path or key == "workload"]
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    else:
+        if isinstance(value, bool):
+            return [document.problem(path, str(value).lower(), expected="a number or a text")]
+        return []
+    return [problem for key, item in inner for problem in _booleans(document, item, (*path, key))]
+
+
+# -- after the model -------------------------------------------------------------------------------
+
+
+def check_scenario(scenario: Scenario, document: Document) -> Scenario:
+    """*scenario* with defaults that depend on the hardware filled in; raise an InputError or DoesNotFit."""
+    problems = _check_window(scenario, document) + _check_slo(scenario, document)
+    pools = {}
+    misfits: list[str] = []
+    for name, pool in scenario.pools.items():
+        try:
+            pools[name] = _fill(pool)
+        except InputError as error:
+            problems += [_in_pool(document, name, problem) for problem in error.problems]
+        except DoesNotFit as error:
+            place = document.problem(("pools", name), str(error))
+            misfits.append(str(place))
+    if problems:
+        raise InputError(problems + [Problem(text) for text in misfits])
+    if misfits:
+        raise DoesNotFit("\n".join(misfits))
+    return scenario.model_copy(update={"pools": type(scenario.pools)(pools)})
+
+
+def _in_pool(document: Document, name: str, problem: Problem) -> Problem:
+    if problem.source is not None:
+        return problem
+    pool = document.data["pools"][name]
+    path: KeyPath = ("pools", name)
+    if problem.key:
+        inside = problem.key in Pool.model_fields or problem.key in pool
+        path = (*path, problem.key) if inside else (*path, "engine", problem.key)
+    return document.problem(path, problem.message, expected=problem.expected, nearest=problem.nearest)
+
+
+def _fill(pool: Pool) -> Pool:
+    from calibration.architecture import architecture
+    from calibration.hardware import hardware
+
+    gpu = hardware(pool.hardware)
+    seqs, tokens = server_defaults(gpu.memory_bytes, gpu.name)
+    engine = pool.engine
+    update: dict[str, Any] = {}
+    if engine.max_num_batched_tokens is None:
+        if not engine.enable_chunked_prefill:  # then a whole prompt must fit in a step, as vLLM has it
+            tokens = max(tokens, engine.max_model_len or architecture(pool.model).max_context)
+        update["max_num_batched_tokens"] = tokens
+    if engine.max_num_seqs is None:
+        update["max_num_seqs"] = min(seqs, engine.max_num_batched_tokens or seqs)
+    placed = deployment(pool.model_copy(update={"engine": engine.model_copy(update=update)}))
+    wanted, longest = engine.max_model_len, placed.architecture.max_context
+    held = placed.memory.kv_tokens // pool.data_parallel_size
+    if wanted is not None and wanted > min(longest, held):
+        why = (
+            f"{wanted:,} tokens are more than the {longest:,} that the model is made for"
+            if wanted > longest
+            else f"{wanted:,} tokens do not fit in the KV pool, which holds {held:,} (vLLM would not start)"
+        )
+        raise InputError(
+            Problem(why, key="max_model_len", expected=f"at most {min(longest, held)}, or none at all")
+        )
+    update["max_model_len"] = placed.max_model_len
+    engine = engine.model_copy(update=update)
+    _check_step(engine)
+    return pool.model_copy(update={"engine": engine})
+
+
+def _check_step(engine: Engine) -> None:
+    tokens, seqs, longest = engine.max_num_batched_tokens, engine.max_num_seqs, engine.max_model_len
+    assert tokens is not None and seqs is not None and longest is not None
+    if tokens < seqs:
+        raise InputError(
+            Problem(
+                f"{tokens:,} tokens a step are fewer than max_num_seqs {seqs:,} (vLLM refuses this)",
+                key="max_num_batched_tokens",
+                expected=f"at least {seqs}",
+            )
+        )
+    if not engine.enable_chunked_prefill and tokens < longest:
+        raise InputError(
+            Problem(
+                f"{tokens:,} tokens a step are fewer than max_model_len {longest:,}, and without chunked "
+                "prefill a prompt must fit in one (vLLM refuses this)",
+                key="max_num_batched_tokens",
+                expected=f"at least {longest}, or a smaller max_model_len",
+            )
+        )
+
+
+def deployment(pool: Pool) -> Deployment:
+    """One replica of *pool*: its model, GPUs, step cost and memory."""
+    from calibration.deployment import deploy
+
+    engine = pool.engine
+    settings = {
+        key: getattr(engine, key)
+        for key in (
+            "kv_cache_dtype",
+            "gpu_memory_utilization",
+            "block_size",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "max_model_len",
+            "num_gpu_blocks_override",
+            "kv_cache_memory_bytes",
+        )
+    }
+    return deploy(
+        model=pool.model,
+        hardware=pool.hardware,
+        tensor_parallel_size=pool.tensor_parallel_size,
+        pipeline_parallel_size=pool.pipeline_parallel_size,
+        data_parallel_size=pool.data_parallel_size,
+        enable_expert_parallel=pool.enable_expert_parallel,
+        dtype=pool.dtype,
+        profile=pool.profile,
+        **settings,
+    )
+
+
+def _check_window(scenario: Scenario, document: Document) -> list[Problem]:
+    workload, measure = scenario.workload, scenario.measure
+    if measure.duration_ps is not None or measure.queries is not None:
+        return []
+    once = (
+        getattr(workload.arrivals, "process", "") == "burst"
+        and getattr(workload.arrivals, "every", 1) is None
+    )
+    if workload.trace is not None or workload.queries is not None or once:
+        return []
+    return [
+        document.problem(
+            ("measure",),
+            "the workload has no end",
+            expected="measure.duration, measure.queries or workload.queries",
+        )
+    ]
+
+
+def _check_slo(scenario: Scenario, document: Document) -> list[Problem]:
+    from sim.errors import nearest
+
+    categories = scenario.workload.categories
+    if not categories:
+        return []
+    return [
+        document.problem(
+            ("slo", "categories", name),
+            "is no category of the workload",
+            expected="one of " + ", ".join(categories),
+            nearest=nearest(name, categories),
+        )
+        for name in scenario.slo.categories
+        if name not in categories
+    ]

@@ -1,0 +1,47 @@
+"""The ``measure`` section: which queries count, and how often everything is repeated."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from sim.scenario.base import Count, Picoseconds, PositivePicoseconds, Section
+from sim.units import PS_PER_S
+
+HOUR_PS = 3600 * PS_PER_S
+
+
+class Measure(Section):
+    """Queries that arrive after the warm-up and within the window are measured.
+
+    Arrivals go on after the window until every measured query has ended or ``max_drain`` has passed.
+    """
+
+    warmup_ps: Picoseconds = Field(default=0, alias="warmup", description="time before the window")
+    warmup_queries: Annotated[Count, Field(ge=0)] | None = Field(
+        default=None, description="queries before the window, instead of a time"
+    )
+    duration_ps: PositivePicoseconds | None = Field(
+        default=None, alias="duration", description="length of the window; default: to the last query"
+    )
+    queries: Annotated[Count, Field(ge=1)] | None = Field(
+        default=None, description="queries in the window, instead of a length"
+    )
+    max_drain_ps: Picoseconds = Field(
+        default=HOUR_PS, alias="max_drain", description="longest wait for measured queries after the window"
+    )
+    replications: Annotated[Count, Field(ge=1, le=10_000)] = Field(
+        default=1, description="runs with other random numbers; intervals need several"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Measure:
+        problems = []
+        if self.duration_ps is not None and self.queries is not None:
+            problems.append("give duration or queries, not both")
+        if self.warmup_queries is not None and self.warmup_ps:
+            problems.append("give warmup or warmup_queries, not both")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
