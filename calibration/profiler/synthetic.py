@@ -3,10 +3,12 @@ checked exactly."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from calibration.profiler.loop import Work
 from calibration.profiler.points import Limits, Point
 from calibration.profiler.run import Measured, summarise
 from calibration.step_cost import StepCost
@@ -87,3 +89,31 @@ class SyntheticBench:
     def agree(self, value: int) -> int:
         """See Bench."""
         return value
+
+
+class SyntheticExecutor:
+    """Steps of a serving loop on a synthetic device."""
+
+    def __init__(self, bench: SyntheticBench) -> None:
+        self.bench = bench
+
+    def begin(self, job: int, tokens: int) -> None:
+        """See Executor."""
+
+    def end(self, job: int) -> None:
+        """See Executor."""
+
+    def execute(self, work: Sequence[Work]) -> float:
+        """See Executor."""
+        decodes = [item for item in work if item.new == 1]
+        chunks = [item for item in work if item.new > 1]
+        return self.bench.noisy_s(
+            self.bench.cost.step_ps(
+                decodes=len(decodes),
+                context=sum(item.cached for item in decodes),
+                chunks=len(chunks),
+                chunk_tokens=sum(item.new for item in chunks),
+                pairs=sum(item.new * (item.new + 2 * item.cached) for item in chunks),
+                cached=sum(item.cached for item in chunks),
+            )
+        )
