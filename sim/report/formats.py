@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from sim.units import format_bytes, format_count, format_duration, format_number
 
 MISSING = "—"
+DASH = "\u2013"
+"""Between the ends of a range."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -43,6 +46,23 @@ def percent(share: float | None, digits: int = 3) -> str:
 
 def _trim(text: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def span(bounds: Sequence[float] | None, say: Callable[[float], str]) -> str:
+    """An interval in brackets, each end in the words of *say*; a shared unit is said once; empty for None.
+
+    >>> span([0.99, 0.995], percent) == f"[99{DASH}99.5 %]"
+    True
+    >>> span([20.0, 180.0], duration) == f"[20 s{DASH}3.0 min]"
+    True
+    """
+    if bounds is None or any(bound is None or not math.isfinite(bound) for bound in bounds):
+        return ""
+    low, high = (say(bound) for bound in bounds)
+    unit = high.rpartition(" ")[2]
+    if low.endswith(f" {unit}") and unit != high:
+        low = low.removesuffix(f" {unit}")
+    return f"[{low}{DASH}{high}]"
 
 
 def money(usd: float | None) -> str:

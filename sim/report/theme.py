@@ -92,6 +92,7 @@ PART_STYLES: dict[str, Style] = {
     "weights": BLUE,
     "KV read": GREEN,
     "host": PURPLE,
+    "busy": BLUE,
     "idle": GREY,
     "activations": PURPLE,
     "KV live": GREEN,
@@ -341,10 +342,11 @@ def describe(figure: go.Figure, *, title: str, caption: str, alt: str, note: str
     All are plain text, with users' strings as they are: a page escapes them.
     """
     meta = dict(figure.layout.meta or {})
-    meta.update(title=title, caption=caption, alt=alt, note=note)
-    lines = _wrap(html.escape(title), 78)
+    lines = [html.escape(line) for line in _wrap(title, 78)]
+    room = 22 * len(lines) + 6
+    meta.update(title=title, caption=caption, alt=alt, note=note, title_px=room)
     margin = figure.layout.margin.to_plotly_json()
-    margin["t"] = (margin.get("t") or 32) + 22 * len(lines) + 6
+    margin["t"] = (margin.get("t") or 32) + room
     figure.update_layout(
         meta=meta,
         margin=margin,
@@ -359,7 +361,7 @@ def describe(figure: go.Figure, *, title: str, caption: str, alt: str, note: str
             "pad": {"t": 14},
             "font": {"size": 16},
         },
-        height=(figure.layout.height or 420) + 22 * len(lines) + 6,
+        height=(figure.layout.height or 420) + room,
     )
     return figure
 

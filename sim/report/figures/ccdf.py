@@ -148,16 +148,21 @@ def finding(
     metric: str = "tta",
     *,
     slo: tuple[float, float] | None = None,
+    missed: float | None = None,
     end_s: Mapping[int, float] | float | None = None,
 ) -> str:
-    """What the curves say; *slo* is (percentile, target in seconds)."""
+    """What the curves say; *slo* is (percentile, target in seconds), *missed* the share beyond it.
+
+    Without *missed* that share is read off the curve of all, which leaves out what was rejected.
+    """
     observed = observations(frame, metric, end_s)
     what = METRICS[metric]
     if not len(observed) or not np.isfinite(observed["value"][observed["event"]]).any():
         return f"No {what.name} was measured"
     if slo is not None:
         percentile, target = slo
-        share, allowed = beyond(observed, target), 1 - percentile / 100
+        share = beyond(observed, target) if missed is None else missed
+        allowed = 1 - percentile / 100
         verb = "more than" if share > allowed + 1e-12 else "within"
         return (
             f"{formats.percent(share)} take longer than {formats.duration(target)} to "
@@ -197,6 +202,7 @@ def figure(
     metric: str = "tta",
     *,
     slo: tuple[float, float] | None = None,
+    missed: float | None = None,
     end_s: Mapping[int, float] | float | None = None,
     height: int = 440,
     small: bool = False,
@@ -204,13 +210,13 @@ def figure(
     """CCDF of *metric* by category, log-log, with the SLO as a line and the share beyond it.
 
     *frame* is the queries table for ``tta`` and ``ttfo``, the requests table for ``ttft`` and ``tpot``; *slo*
-    is (percentile, seconds). *small* draws it for a third of a page's width. Raise a KeyError for another
-    metric.
+    is (percentile, seconds), *missed* as in ``finding``. *small* draws it for a third of a page's width.
+    Raise a KeyError for another metric.
     """
     import plotly.graph_objects as go
 
     what = METRICS[metric]
-    title = finding(frame, metric, slo=slo, end_s=end_s)
+    title = finding(frame, metric, slo=slo, missed=missed, end_s=end_s)
     data = table(frame, metric, end_s=end_s)
     data = data[(data["value_s"] > 0) & (data["beyond"] > 0)]
     if data.empty:
@@ -273,7 +279,7 @@ def figure(
             fig, ends, x_range=(low, high), y_range=y_range, x_log=True, y_log=True, size=(980, height - 80)
         )
     if slo is not None:
-        _target(fig, observed, slo, floor, low, high)
+        _target(fig, beyond(observed, slo[1]) if missed is None else missed, slo, floor, low, high)
     theme.narrow(fig, **phone)
     note = f"Curves of more than {POINTS} points are drawn with {POINTS} of them, the 60 slowest all there."
     return theme.describe(
@@ -289,12 +295,11 @@ def figure(
 
 
 def _target(
-    fig: go.Figure, observed: pd.DataFrame, slo: tuple[float, float], floor: float, low: float, high: float
+    fig: go.Figure, share: float, slo: tuple[float, float], floor: float, low: float, high: float
 ) -> None:
     import plotly.graph_objects as go
 
     percentile, target = slo
-    share = beyond(observed, target)
     fig.add_trace(
         go.Scatter(
             x=[target, target],

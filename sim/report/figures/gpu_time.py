@@ -1,17 +1,14 @@
 """Where did GPU time go? Prefill, reading weights, reading KV, the host, and nothing at all, by pool.
 
-The shares follow from the segments and the step cost, term by term: a step that computes T tokens, B of
-them decodes, costs ``host + linear(T) + seq·B + kv·K + …`` (see ``calibration.step_cost``). ``linear(B)``
-counts as weights, what a prefill chunk adds to it as prefill, together with attention over its pairs.
+Drawn from the ``gpu`` section of a run's summary; ``sim.metrics.usage`` splits the time of the steps by the
+terms of the step cost.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from calibration.step_cost import StepCost
 from sim.report import formats, theme
 
 if TYPE_CHECKING:
@@ -22,68 +19,31 @@ PARTS: dict[str, str] = {
     "prefill": "computing prompts, recomputed ones too",
     "weights": "decode: reading weights and multiplying by them",
     "KV read": "decode: reading the KV cache",
-    "host": "the engine's own time a step and a row",
+    "host": "scheduling, sampling and launches, a step and a row",
+    "busy": "within a step",
     "idle": "no step under way",
 }
 
 
-def busy(segments: pd.DataFrame, cost: StepCost, window_s: tuple[float, float]) -> dict[str, float]:
-    """Seconds of the replicas in *segments* (of one pool and one replication) within *window_s*, by part.
-
-    A run of steps that reaches over the window's edge counts by the share of its time inside.
-    """
-    column = {name: segments[name].to_numpy(dtype=float) for name in segments.columns if name not in _NAMES}
-    inside = np.minimum(column["end_s"], window_s[1]) - np.maximum(column["start_s"], window_s[0])
-    length = column["end_s"] - column["start_s"]
-    share = np.clip(np.divide(inside, length, out=np.zeros_like(length), where=length > 0), 0.0, 1.0)
-    steps, decodes, chunks = column["steps"] * share, column["decodes"], column["chunks"]
-    tokens = decodes + column["chunk_tokens"]
-    linear = _linear(cost, tokens)
-    alone = np.where(decodes > 0, _linear(cost, decodes), 0.0)
-    alone = np.where(chunks > 0, alone, linear)
-    growth = decodes * (column["steps"] - 1) / 2
-    prefill = linear - alone + cost.half_pair_ps * column["pairs"] + cost.cached_ps * column["cached"]
-    prefill = prefill + np.where(chunks > 0, cost.mixed_ps * decodes, 0.0)
-    sums = {
-        "prefill": prefill * steps,
-        "weights": alone * steps,
-        "KV read": cost.kv_ps * (column["context"] + growth) * steps,
-        "host": (cost.host_ps + cost.seq_ps * (decodes + chunks)) * steps,
-    }
-    return {name: float(values.sum()) * 1e-12 for name, values in sums.items()}
+_KEYS = {"KV read": "kv_read"}
 
 
-_NAMES = frozenset({"pool", "kind", "replication", "replica"})
+def table(gpu: Mapping[str, Any]) -> pd.DataFrame:
+    """``pool, part, gpu_hours, share`` from the summary's ``gpu`` section.
 
-
-def _linear(cost: StepCost, tokens: np.ndarray) -> np.ndarray:
-    table = np.asarray(cost.linear_ps, dtype=float)
-    last = len(table) - 1
-    index = np.minimum(tokens, last).astype(int)
-    return np.asarray(table[index] + cost.linear_slope_ps * np.maximum(tokens - last, 0.0))
-
-
-def table(
-    segments: pd.DataFrame,
-    *,
-    cost: dict[str, StepCost],
-    gpus: dict[str, int],
-    gpu_hours: dict[str, float],
-    window_s: tuple[float, float],
-) -> pd.DataFrame:
-    """``pool, part, gpu_hours, share`` of one replication.
-
-    *gpu_hours* were on in the window, by pool; *gpus* are those of one replica.
+    Where the step cost was not at hand there are two parts only, ``busy`` and ``idle``.
     """
     import pandas as pd
 
     rows = []
-    for pool, step_cost in cost.items():
-        parts = busy(segments[segments["pool"].astype(str) == pool], step_cost, window_s)
-        hours = {part: seconds * gpus[pool] / 3600 for part, seconds in parts.items()}
-        on = max(gpu_hours[pool], sum(hours.values()))
-        hours["idle"] = on - sum(hours.values())
-        rows += [(pool, part, hours[part], hours[part] / on if on > 0 else 0.0) for part in PARTS]
+    for pool, entry in gpu["pools"].items():
+        hours, use = float(entry["gpu_hours"] or 0.0), float(entry["utilisation"] or 0.0)
+        parts = entry.get("parts")
+        if parts is None:
+            shares = {"busy": use, "idle": max(0.0, 1 - use)}
+        else:
+            shares = {part: float(parts[_KEYS.get(part, part)]) for part in PARTS if part != "busy"}
+        rows += [(pool, part, share * hours, share) for part, share in shares.items()]
     return pd.DataFrame(rows, columns=["pool", "part", "gpu_hours", "share"])
 
 
@@ -102,6 +62,8 @@ def finding(data: pd.DataFrame) -> str:
         "host": "the host",
     }
     text = f"GPUs work {formats.percent(1 - float(hours.get('idle', 0.0)), 2)} of the time"
+    if top == "busy":
+        return text
     return f"{text}; {names[top]} takes most, {formats.percent(float(work[top]), 2)}"
 
 
@@ -154,7 +116,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
         )
         for pool in pools[::-1]
     )
-    words = "; ".join(f"{part} = {meaning}" for part, meaning in PARTS.items())
+    words = "; ".join(f"{part} = {PARTS[part]}" for part in dict.fromkeys(data["part"]))
     return theme.describe(
         fig,
         title=title,

@@ -3,10 +3,8 @@ pool."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sim.report import formats, theme
 
@@ -24,66 +22,34 @@ PARTS: dict[str, str] = {
 }
 
 
-class Pool(Protocol):
-    """What must be known of a pool; ``sim.results.info.PoolInfo`` has it."""
+def table(kv: Mapping[str, Any], gpus: Mapping[str, int]) -> pd.DataFrame:
+    """``pool, part, gigabytes`` (10⁹ bytes) of one GPU, from the summary's ``kv`` section.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def replicas(self) -> int: ...
-    @property
-    def gpus_per_replica(self) -> int: ...
-    @property
-    def block_size(self) -> int: ...
-    @property
-    def num_gpu_blocks(self) -> int: ...
-    @property
-    def kv_bytes_per_token(self) -> int: ...
-    @property
-    def memory(self) -> Mapping[str, Any]: ...
-
-
-def table(segments: pd.DataFrame, pools: Iterable[Pool], *, window_s: tuple[float, float]) -> pd.DataFrame:
-    """``pool, part, gigabytes`` (10⁹ bytes) of one GPU, means over *window_s* of one replication."""
+    KV is its mean over the measured windows. *gpus* says how many GPUs a replica of each pool has.
+    """
     import pandas as pd
 
     rows: list[tuple[str, str, float]] = []
-    for pool in pools:
-        memory = {key: float(value) for key, value in pool.memory.items() if isinstance(value, (int, float))}
-        part = segments[segments["pool"].astype(str) == pool.name]
-        live, reserved = _means(part, window_s, pool.replicas)
-        per_token = pool.kv_bytes_per_token / pool.gpus_per_replica
-        held, blocks = live * per_token, reserved * pool.block_size * per_token
-        kv = memory.get("kv") or pool.num_gpu_blocks * pool.block_size * per_token
-        held = min(held, blocks)
-        parts = {
-            "weights": memory.get("weights", 0.0),
-            "activations": memory.get("activations", 0.0),
-            "KV live": held,
-            "KV wasted": blocks - held,
-            "KV free": max(kv - blocks, 0.0),
+    for pool, entry in kv["pools"].items():
+        sizes = {
+            key.removesuffix("_bytes"): float(value)
+            for key, value in entry["memory"].items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
         }
-        if "hbm" in memory:
-            parts["not usable"] = max(memory["hbm"] - sum(parts.values()), 0.0)
-        rows += [(pool.name, name, size / 1e9) for name, size in parts.items()]
+        capacity = sizes.get("kv") or entry["capacity_tokens"] * entry["kv_bytes_per_token"] / gpus[pool]
+        used = capacity * min(float(entry["use_mean"] or 0.0), 1.0)
+        live = used * min(float(entry["memory_efficiency"] or 0.0), 1.0)
+        parts = {
+            "weights": sizes.get("weights", 0.0),
+            "activations": sizes.get("activations", 0.0),
+            "KV live": live,
+            "KV wasted": used - live,
+            "KV free": capacity - used,
+        }
+        if "hbm" in sizes:
+            parts["not usable"] = max(sizes["hbm"] - sum(parts.values()), 0.0)
+        rows += [(pool, name, size / 1e9) for name, size in parts.items()]
     return pd.DataFrame(rows, columns=["pool", "part", "gigabytes"])
-
-
-def _means(part: pd.DataFrame, window_s: tuple[float, float], replicas: int) -> tuple[float, float]:
-    """Live tokens and reserved blocks of a replica, averaged over the window (idle time counts as none)."""
-    if part.empty or window_s[1] <= window_s[0]:
-        return 0.0, 0.0
-    start, end = (part[name].to_numpy(dtype=float) for name in ("start_s", "end_s"))
-    inside = np.clip(np.minimum(end, window_s[1]) - np.maximum(start, window_s[0]), 0.0, None)
-    time = (window_s[1] - window_s[0]) * max(replicas, 1)
-    live = (
-        part["live_tokens"].to_numpy(dtype=float)
-        + part["decodes"].to_numpy(dtype=float) * (part["steps"].to_numpy(dtype=float) - 1) / 2
-    )
-    blocks = (
-        part["reserved_blocks"].to_numpy(dtype=float) + part["reserved_blocks_last"].to_numpy(dtype=float)
-    ) / 2
-    return float((live * inside).sum() / time), float((blocks * inside).sum() / time)
 
 
 def finding(data: pd.DataFrame) -> str:

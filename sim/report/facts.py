@@ -1,0 +1,290 @@
+"""What a run's summary says, in words: the answer, the verdict, the tiles, the banners, the limit.
+
+Pages and the terminal tell the same facts; both take them from here, and nothing here computes a metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sim.report import formats
+from sim.report.html import Banner, Tile, Tone
+
+if TYPE_CHECKING:
+    from sim.results.results import Results
+
+Summary = Mapping[str, Any]
+
+SAY = {
+    "tta": "answer {share} of queries within {target}",
+    "e2e": "finish {share} of requests within {target}",
+    "ttft": "give {share} of queries their first token within {target}",
+    "ttfo": "show {share} of queries the first token of the answer within {target}",
+    "tpot": "generate for {share} of queries at {target} a token or faster",
+    "answer_tpot": "write the answer of {share} of queries at {target} a token or faster",
+    "itl": "bring {share} of tokens within {target} of the one before",
+    "queue_time": "schedule {share} of queries within {target}",
+    "slowdown": "answer {share} of queries within {target} times their time alone",
+}
+"""How a target is said; *share* is of what met it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The run in one sentence, with a heading and a tone."""
+
+    verdict: str
+    tone: Tone
+    sentence: str
+    reason: str
+
+
+def value_of(metric: str, value: float | None) -> str:
+    """A value of *metric* with its unit."""
+    return f"{formats.number(value)}x" if metric == "slowdown" else formats.duration(value)
+
+
+def answer(results: Results) -> Answer:
+    """What the reader came for; numbers with interval where there are replications."""
+    summary = results.summary
+    state = str(summary["verdict"])
+    targets = summary["slo"]["targets"]
+    missed = [target for target in targets if not target["met"]]
+    n = summary["slo"]["n"]
+    if not n:
+        return Answer(
+            "Nothing was measured",
+            "bad",
+            f"{_subject(results)}: no query arrived in the measured window.",
+            "",
+        )
+    if targets:
+        each = "its target" if len(targets) == 1 else f"its {len(targets)} targets"
+        heading = (
+            f"Misses {len(missed)} of {len(targets)} target{'s' if len(targets) > 1 else ''}"
+            if missed
+            else f"Meets {each}"
+        )
+    else:
+        heading = "No targets set"
+    tone: Tone = "bad" if missed or state == "overloaded" else "warn" if state == "saturated" else "good"
+    if not targets and tone == "good":
+        tone = "none"
+    sentence = f"{_subject(results)} {_service(summary)}{_price(summary)}"
+    if missed:
+        sentence += "; " + _misses(missed)
+    sentence += f"; {limit(results)}."
+    return Answer(f"{heading}, {state}", tone, sentence, _sentence(str(summary["verdict_reason"])))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _subject(results: Results) -> str:
+    parts = []
+    for pool in results.runs[0].pools:
+        gpus = pool.replicas * pool.gpus_per_replica
+        replicas = "1 replica" if pool.replicas == 1 else f"{pool.replicas:,} replicas"
+        parts.append(f"{replicas} of {pool.model} on {gpus:,} {pool.hardware}")
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _service(summary: Summary) -> str:
+    rate = formats.number(summary["throughput"]["arrivals_per_s"])
+    targets = summary["slo"]["targets"]
+    if targets:
+        first = next((target for target in targets if target["metric"] == "tta"), targets[0])
+        bounds = formats.span(first.get("share_ci"), formats.percent)
+        share = formats.percent(first["share"]) + (f" {bounds}" if bounds else "")
+        said = SAY[first["metric"]].format(share=share, target=value_of(first["metric"], first["target"]))
+        return f"{said} at {rate}/s"
+    tta = summary["metrics"]["tta"]
+    half, tail = (at(tta, "tta", stat) for stat in ("p50", "p99"))
+    return f"answer half of the queries within {half} and 99 % within {tail} at {rate}/s"
+
+
+def _price(summary: Summary) -> str:
+    cost = summary["cost"]["cost_per_query"]
+    return "" if cost is None else f", for {formats.money(cost)} a query"
+
+
+def _misses(missed: Sequence[Mapping[str, Any]]) -> str:
+    said = [
+        f"{target['metric']} p{target['percentile']:g} is {attained(target)}, not "
+        f"{value_of(target['metric'], target['target'])}"
+        for target in missed
+    ]
+    return said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
+
+
+def attained(target: Mapping[str, Any]) -> str:
+    """What a target's percentile came to, or the bound that is known of it."""
+    if target.get("attained") is not None:
+        return value_of(target["metric"], target["attained"])
+    bound = target.get("attained_at_least")
+    return "not known" if bound is None else f"more than {value_of(target['metric'], bound)}"
+
+
+def at(entry: Mapping[str, Any], metric: str, stat: str) -> str:
+    """A statistic of a summary entry with its unit, or the bound that is known of it."""
+    if entry.get(stat) is not None:
+        return value_of(metric, entry[stat])
+    bound = entry.get(f"{stat}_at_least")
+    return formats.MISSING if bound is None else f"≥ {value_of(metric, bound)}"
+
+
+def limit(results: Results) -> str:
+    """What gives out first, by what kept requests waiting; said from measured shares alone."""
+    summary = results.summary
+    detail = summary["verdict_detail"]["pools"]
+    several = len(detail) > 1
+    causes = []
+    for name, shares in detail.items():
+        kv = summary["kv"]["pools"][name]
+        where = f" of pool {name}" if several else ""
+        use = (
+            f"{formats.percent(kv['use_mean'], 2)} full in the mean and "
+            f"{formats.percent(kv['use_max'])} at its peak"
+        )
+        causes += [
+            (shares["blocked_by_kv_share"], f"KV memory{where} is the limit, {use}"),
+            (
+                shares["blocked_by_seats_share"],
+                f"max_num_seqs{where} is the limit, all seats being taken "
+                f"{formats.percent(shares['seats_full_share'], 2)} of the time",
+            ),
+            (
+                shares["blocked_by_token_budget_share"],
+                f"max_num_batched_tokens{where} is the limit: prompts fill the steps",
+            ),
+        ]
+    share, words = max(causes, key=lambda cause: cause[0] or 0.0)
+    if share is not None and share > 0.005:
+        return words
+    name = max(summary["kv"]["pools"], key=lambda pool: summary["kv"]["pools"][pool]["use_max"] or 0.0)
+    kv = summary["kv"]["pools"][name]
+    return (
+        f"nothing is at its limit: KV memory is {formats.percent(kv['use_max'], 2)} full at its peak, "
+        f"GPUs work {formats.percent(summary['gpu']['value'], 2)} of the time"
+    )
+
+
+def tiles(results: Results) -> list[Tile]:
+    """The six to eight figures that matter, each with unit, n, interval and target."""
+    summary = results.summary
+    metrics, slo = summary["metrics"], summary["slo"]
+    made = [
+        _metric_tile(metrics, slo, "tta", "p50", "TTA p50"),
+        _metric_tile(metrics, slo, "tta", "p99", "TTA p99"),
+        _metric_tile(metrics, slo, "ttft", "p95", "TTFT p95"),
+        _metric_tile(metrics, slo, "tpot", "p95", "TPOT p95"),
+    ]
+    goodput = summary["goodput"]
+    share = slo["attainment"]
+    made.append(
+        Tile(
+            "goodput",
+            f"{formats.number(goodput['value'])}/s",
+            _detail(goodput["n"], formats.span(goodput.get("value_ci"), lambda v: f"{formats.number(v)} /s")),
+            f"{formats.percent(share)} of queries meet all" if slo["targets"] else "",
+            "none" if slo["met"] is None else "good" if slo["met"] else "bad",
+            "goodput",
+        )
+    )
+    gpu = summary["gpu"]
+    made.append(
+        Tile(
+            "GPU use",
+            formats.percent(gpu["value"]),
+            f"of {formats.number(gpu['gpu_hours'])} GPU-hours on",
+            define="gpu_utilisation",
+        )
+    )
+    cost = summary["cost"]
+    n = cost["queries_completed"]
+    made.append(
+        Tile(
+            "cost a query",
+            formats.money(cost["cost_per_query"]),
+            _detail(n, formats.span(cost.get("cost_per_query_ci"), formats.money))
+            if cost["cost_per_query"] is not None
+            else "a pool has no price",
+            define="cost_per_query",
+        )
+    )
+    correct = cost.get("cost_per_correct_answer")
+    if correct is not None:
+        bounds = formats.span(cost.get("cost_per_correct_answer_ci"), formats.money)
+        made.append(
+            Tile(
+                "cost a correct answer",
+                formats.money(correct),
+                _detail(n, bounds),
+                define="cost_per_correct_answer",
+            )
+        )
+    else:
+        made.append(
+            Tile(
+                "cost a million output tokens",
+                formats.money(cost["usd_per_million_output_tokens"]),
+                f"{formats.tokens(cost['output_tokens'])} tokens; no quality model for correct answers",
+                define="usd_per_million_output_tokens",
+            )
+        )
+    return made
+
+
+def _detail(n: int, interval: str) -> str:
+    return f"n {n:,}" + (f", {interval}" if interval else "")
+
+
+def _metric_tile(metrics: Summary, slo: Summary, metric: str, stat: str, label: str) -> Tile:
+    entry = metrics[metric]
+    target = next(
+        (t for t in slo["targets"] if t["metric"] == metric and f"p{t['percentile']:g}" == stat), None
+    )
+    said, tone = "", _NONE
+    if target is not None:
+        tone = "good" if target["met"] else "bad"
+        said = f"target {value_of(metric, target['target'])} {'met' if target['met'] else 'missed'}"
+    bounds = formats.span(entry.get(f"{stat}_ci"), lambda value: value_of(metric, value))
+    open_ = f", {entry['censored']:,} cut short" if entry["censored"] else ""
+    return Tile(label, at(entry, metric, stat), _detail(entry["n"], bounds) + open_, said, tone, metric)
+
+
+def banners(summary: Summary) -> list[Banner]:
+    """Where a reader could be misled, the gravest first; each says what to do."""
+    made = [
+        Banner(
+            _sentence(str(finding["what"])),
+            _sentence(str(finding["do"])),
+            "bad"
+            if finding["name"] in _MISLEADING
+            else "warn"
+            if finding["severity"] == "warning"
+            else "none",
+        )
+        for finding in summary["anomalies"]
+    ]
+    made += [Banner(_sentence(str(text)), "", "none") for text in summary["banners"]]
+    order = {"bad": 0, "warn": 1, "none": 2, "good": 3}
+    made.sort(key=lambda banner: order[banner.tone])
+    left_out = summary["not_modelled"]
+    if left_out:
+        made.append(
+            Banner(
+                f"{len(left_out)} thing{'s' if len(left_out) > 1 else ''} of a real system "
+                f"{'are' if len(left_out) > 1 else 'is'} not modelled: {'; '.join(map(str, left_out))}.",
+                "Keep a margin for them, or measure them on your system.",
+                "none",
+            )
+        )
+    return made
+
+
+_NONE: Tone = "none"
+_MISLEADING = frozenset({"overloaded", "nothing_measured", "censored"})
