@@ -175,7 +175,9 @@ class Clock:
             self._handle()
 
     def _handle_one(self, alarm: Alarm, now_ps: int) -> None:
-        """An instant that begins with *alarm* alone, as most do: the same as `_handle`, without looking for more."""
+        """An instant that begins with *alarm* alone, as most do: the same as `_handle`, without looking for
+        more.
+        """
         self.now_ps = now_ps
         self._handling = True
         self._joined = False

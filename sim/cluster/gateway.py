@@ -48,8 +48,8 @@ class GatewaySettings:
     """A client gives up on a query so long after it sent it; None: never."""
     refresh_ps: int | None = None
     """Age that the router's picture of the replicas can reach; None: it sees the present."""
-    deadline_ps: int | None = None
-    """The time-to-answer target, for schedulers and routers that look at deadlines."""
+    deadlines_ps: tuple[int | None, ...] | None = None
+    """Time-to-answer target by category code, for schedulers and routers that look at deadlines."""
 
 
 @dataclass
@@ -301,8 +301,9 @@ class Gateway:
             request.parent = self._parents.get(parent)
         if row[7] >= 0 or parent >= 0:
             self._parents[row[0]] = request
-        if self.settings.deadline_ps is not None:
-            request.deadline_ps = request.arrived_ps + self.settings.deadline_ps
+        deadlines_ps = self.settings.deadlines_ps
+        if deadlines_ps is not None and (target_ps := deadlines_ps[row[5]]) is not None:
+            request.deadline_ps = request.arrived_ps + target_ps
         if self._predict is not None:
             request.predicted_tokens = self._predict(request)
         return request

@@ -17,4 +17,7 @@ class LeastOutstandingRequests(Router):
     sees: ClassVar[Sees] = "counts"
 
     def choose(self, view: View, request: RoutedRequest) -> int:
-        return min(view.candidates, key=view.outstanding.__getitem__)
+        outstanding, candidates = view.outstanding, view.candidates
+        if len(candidates) == len(outstanding):
+            return outstanding.index(min(outstanding))
+        return min(candidates, key=outstanding.__getitem__)

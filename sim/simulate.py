@@ -1,0 +1,357 @@
+"""The whole main job: a scenario in, results out.
+
+    >>> from sim import load, simulate                              # doctest: +SKIP
+    >>> results = simulate(load("quickstart"))                      # doctest: +SKIP
+    >>> results.summary["metrics"]["tta"]["p99"]                    # doctest: +SKIP
+
+The same scenario and seed give the same tables, byte for byte, whatever else runs on the machine.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from calibration.deployment import Deployment
+from sim.cluster.cluster import Cluster, Outcome
+from sim.cluster.gateway import GatewaySettings
+from sim.cluster.shell import Engine
+from sim.cluster.window import Measure
+from sim.engine.replica import make_replica
+from sim.engine.settings import EngineSettings
+from sim.metrics.summary import finish
+from sim.policies.routing import ReplicaInfo
+from sim.results import provenance
+from sim.results.info import PoolInfo, RunInfo, SloTarget
+from sim.results.results import Results
+from sim.results.sinks import SEGMENT_ROW, SegmentSink
+from sim.results.tables import Table, build
+from sim.rng import Streams
+from sim.scenario.check import deployment
+from workloads import source as workload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sim.scenario.model import Scenario
+    from sim.scenario.pools import Pool
+    from workloads.source import QuerySource
+
+PS_PER_S = 1e12
+PS_PER_HOUR = 3600e12
+PROGRESS_EVERY_S = 0.25
+
+Progress = Callable[[float, int], None]
+"""Called with the simulated seconds and the queries done so far, all replications together."""
+
+NOT_MODELLED = (
+    "the network between clients and the gateway",
+    "the gateway's own processing time",
+    "tokenisation and detokenisation beyond the profile's front-end time",
+    "loading of weights and warm-up of the engines before the run",
+)
+
+
+@dataclass(frozen=True)
+class PlacedPool:
+    """A pool of the scenario with what calibration says of it."""
+
+    name: str
+    pool: Pool
+    placed: Deployment
+    settings: EngineSettings
+    price: float | None
+    """US dollars a GPU-hour."""
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    stepwise: bool = False,
+    progress: Progress | None = None,
+    replication: int | None = None,
+    base: Path | None = None,
+) -> Results:
+    """Run *scenario* and return its tables and summary.
+
+    All its replications are run, or only number *replication*. *stepwise* walks every engine step by step:
+    the same tables, to the last bit, at a cost that grows with tokens. Paths in the workload are looked for
+    under *base* first. Raise an InputError when a file that the scenario names is wrong, DoesNotFit when
+    weights leave no room for KV.
+    """
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    pools = [place(name, pool, scenario) for name, pool in scenario.pools.items()]
+    numbers = range(scenario.measure.replications) if replication is None else [replication]
+    pulse = _Pulse(progress) if progress is not None else None
+    runs: list[tuple[RunInfo, dict[str, Table]]] = []
+    description: dict[str, object] = {}
+    for number in numbers:
+        source = workload.build(scenario.workload, seed=scenario.seed, replication=number, base=base)
+        description = {"name": source.name, **source.describe()}
+        runs.append(run_once(scenario, pools, source, number, stepwise=stepwise, pulse=pulse))
+    wall_s = time.perf_counter() - clock
+    requests = [tables["requests"] for _, tables in runs]
+    results = Results(
+        scenario_yaml=scenario.to_yaml(),
+        runs=runs,
+        provenance=provenance.collect(
+            seed=scenario.seed,
+            started=started,
+            wall_s=wall_s,
+            requests=sum(len(table) for table in requests),
+            tokens=int(sum(t["reasoning_tokens"].sum() + t["answer_tokens"].sum() for t in requests)),
+            profiles={pool.name: _profile(pool.placed) for pool in pools},
+            workload=description,
+        ),
+    )
+    return finish(results)
+
+
+def place(name: str, pool: Pool, scenario: Scenario) -> PlacedPool:
+    """The pool called *name* with its costs, its memory and the settings of its engines."""
+    placed = deployment(pool)
+    engine = pool.engine
+    settings = EngineSettings(
+        num_gpu_blocks=placed.memory.num_gpu_blocks,
+        block_size=engine.block_size,
+        max_num_seqs=engine.max_num_seqs or 256,
+        max_num_batched_tokens=engine.max_num_batched_tokens or 8192,
+        max_model_len=placed.max_model_len,
+        enable_prefix_caching=engine.enable_prefix_caching,
+        enable_chunked_prefill=engine.enable_chunked_prefill,
+        long_prefill_token_threshold=engine.long_prefill_token_threshold,
+        long_prefill_token_threshold_adaptive=engine.long_prefill_token_threshold_adaptive,
+        policy=engine.policy,
+        watermark=engine.watermark,
+        scheduler_reserve_full_isl=engine.scheduler_reserve_full_isl,
+        async_scheduling=engine.async_scheduling,
+    )
+    price = pool.price
+    if price is None:
+        price = scenario.cost.price
+    if price is None:
+        price = placed.price_per_gpu_hour
+    return PlacedPool(name, pool, placed, settings, price)
+
+
+def run_once(
+    scenario: Scenario,
+    pools: Sequence[PlacedPool],
+    source: QuerySource,
+    replication: int,
+    *,
+    stepwise: bool = False,
+    pulse: _Pulse | None = None,
+) -> tuple[RunInfo, dict[str, Table]]:
+    """One replication: its description and its tables."""
+    sinks: list[SegmentSink] = []
+    replicas: list[tuple[ReplicaInfo, Engine]] = []
+    for number, pool in enumerate(pools):
+        for replica in range(pool.pool.replicas):
+            sink = SegmentSink(pool=number, replica=replica)
+            engine = make_replica(
+                pool.settings,
+                pool.placed.step_cost,
+                pool.pool.engine.scheduler.make("scheduler"),
+                stepwise=stepwise,
+                segments=sink,
+            )
+            sinks.append(sink)
+            replicas.append((_replica_info(pool, len(replicas), number, replica), engine))
+    cluster = Cluster(
+        source=source,
+        replicas=replicas,
+        strategy=scenario.strategy.make("strategy"),
+        router=scenario.router.make("router"),
+        streams=Streams(scenario.seed, replication),
+        measure=_measure(scenario),
+        settings=_gateway_settings(scenario, source),
+        progress=pulse.report if pulse is not None else None,
+    )
+    outcome = cluster.run()
+    if pulse is not None:
+        pulse.next_run(outcome)
+    info = _run_info(scenario, pools, source, replication, outcome, sinks)
+    tables = build(info, queries=outcome.queries, requests=outcome.requests, segments=sinks)
+    return info, tables
+
+
+class _Pulse:
+    """Hands progress on, a few times a second at most, and adds up replications."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._before_s = 0.0
+        self._before = 0
+        self._next = 0.0
+
+    def report(self, now_ps: int, queries_done: int) -> None:
+        """The run under way has come so far."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + PROGRESS_EVERY_S
+            self._progress(self._before_s + now_ps / PS_PER_S, self._before + queries_done)
+
+    def next_run(self, outcome: Outcome) -> None:
+        """A run is over."""
+        self._before_s += outcome.end_ps / PS_PER_S
+        self._before += outcome.tally.queries_done
+        self._progress(self._before_s, self._before)
+
+
+# ---------------------------------------------------------------------- from the scenario
+
+
+def _measure(scenario: Scenario) -> Measure:
+    measure = scenario.measure
+    return Measure(
+        warmup_ps=measure.warmup_ps,
+        warmup_queries=measure.warmup_queries,
+        duration_ps=measure.duration_ps,
+        queries=measure.queries,
+        max_drain_ps=measure.max_drain_ps,
+    )
+
+
+def _gateway_settings(scenario: Scenario, source: QuerySource) -> GatewaySettings:
+    """Patience, freshness, and the tightest time-to-answer target of each category as its deadline."""
+    slo = scenario.slo
+    deadlines: list[int | None] = []
+    for category in source.categories:
+        own = slo.categories.get(category)
+        times = (own.tta if own is not None else None) or slo.tta
+        deadlines.append(min(times.values()) if times else None)
+    return GatewaySettings(
+        timeout_ps=scenario.gateway.timeout_ps,
+        refresh_ps=scenario.gateway.refresh_interval_ps,
+        deadlines_ps=tuple(deadlines) if any(deadline is not None for deadline in deadlines) else None,
+    )
+
+
+def _replica_info(pool: PlacedPool, index: int, number: int, replica: int) -> ReplicaInfo:
+    placed, settings = pool.placed, pool.settings
+    seats = settings.max_num_seqs
+    return ReplicaInfo(
+        index=index,
+        pool=pool.name,
+        pool_index=number,
+        replica=replica,
+        role=pool.pool.role,
+        model=placed.architecture.name,
+        hardware=placed.hardware.name,
+        gpus=placed.gpus,
+        price_usd_per_hour=(pool.price or 0.0) * placed.gpus,
+        max_num_seqs=seats,
+        kv_tokens=settings.usable_blocks * settings.block_size,
+        token_ps=placed.step_cost.decode_ps(seats, 0) / seats,
+    )
+
+
+# ---------------------------------------------------------------------- for the results
+
+
+def _run_info(
+    scenario: Scenario,
+    pools: Sequence[PlacedPool],
+    source: QuerySource,
+    replication: int,
+    outcome: Outcome,
+    sinks: Sequence[SegmentSink],
+) -> RunInfo:
+    first = source.block(0)
+    measure = scenario.measure
+    if measure.warmup_queries is not None:
+        warm_up: dict[str, Any] = {"kind": "queries", "value": measure.warmup_queries}
+    else:
+        warm_up = {"kind": "duration", "value": measure.warmup_ps / PS_PER_S}
+    tally = outcome.tally
+    return RunInfo(
+        replication=replication,
+        window_start_ps=outcome.window_start_ps,
+        window_end_ps=outcome.window_end_ps,
+        end_ps=outcome.end_ps,
+        pools=tuple(_pool_info(number, pool, outcome, sinks) for number, pool in enumerate(pools)),
+        categories=source.categories,
+        clients=source.clients,
+        drained=outcome.drained,
+        reasoning_known=first is None or first.reasoning_known,
+        closed_loop=source.closed_loop,
+        warm_up=warm_up,
+        slo=tuple(SloTarget(*target) for target in scenario.slo.targets()),
+        not_modelled=NOT_MODELLED,
+        banners=tuple(f"rejected: {reason}" for reason in tally.rejections),
+    )
+
+
+def _pool_info(number: int, pool: PlacedPool, outcome: Outcome, sinks: Sequence[SegmentSink]) -> PoolInfo:
+    placed, settings = pool.placed, pool.settings
+    window_ps = outcome.window_end_ps - outcome.window_start_ps
+    gpus = pool.pool.replicas * placed.gpus
+    return PoolInfo(
+        name=pool.name,
+        model=placed.architecture.name,
+        hardware=placed.hardware.name,
+        replicas=pool.pool.replicas,
+        gpus_per_replica=placed.gpus,
+        gpu_hours=gpus * window_ps / PS_PER_HOUR,
+        gpu_hours_run=gpus * outcome.end_ps / PS_PER_HOUR,
+        price_usd_per_gpu_hour=pool.price,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        block_size=settings.block_size,
+        num_gpu_blocks=settings.num_gpu_blocks,
+        kv_bytes_per_token=round(placed.memory.kv_bytes_per_token_replica),
+        front_end_ps=placed.front_end_ps,
+        async_scheduling=settings.async_scheduling,
+        memory={
+            **asdict(placed.memory),
+            "kv_tokens": placed.memory.kv_tokens,
+            "lines": placed.memory.lines(),
+        },
+        fidelity=_profile(placed),
+        out_of_range=_out_of_range(number, placed, outcome, sinks),
+        deployment=placed,
+    )
+
+
+def _memory(placed: Deployment) -> dict[str, Any]:
+    return {**asdict(placed.memory), "kv_tokens": placed.memory.kv_tokens, "lines": placed.memory.lines()}
+
+
+def _profile(placed: Deployment) -> dict[str, Any]:
+    return {**asdict(placed.fidelity), "words": placed.fidelity.words()}
+
+
+def _out_of_range(
+    number: int, placed: Deployment, outcome: Outcome, sinks: Sequence[SegmentSink]
+) -> tuple[str, ...]:
+    """Where the pool left what its profile was fitted on: largest batch, fullest step, longest context."""
+    decodes, chunk_tokens = SEGMENT_ROW.index("decodes"), SEGMENT_ROW.index("chunk_tokens")
+    batch = tokens = 0
+    for sink in sinks:
+        if sink.pool == number and len(sink):
+            rows = sink.segments()
+            batch = max(batch, int(rows[:, decodes].max()))
+            tokens = max(tokens, int((rows[:, decodes] + rows[:, chunk_tokens]).max()))
+    requests = outcome.requests.columns()
+    mine = requests["pool"] == number
+    context = int((requests["prompt_tokens"] + requests["generated"])[mine].max(initial=0))
+    return tuple(placed.fidelity.warnings(batch=batch, context=context, tokens=tokens))
+
+
+class _CallableModule(ModuleType):
+    """``sim.simulate`` names this module and, for users, its function: whichever was bound first, it can be
+    called.
+    """
+
+    def __call__(self, scenario: Scenario, **options: Any) -> Results:
+        return simulate(scenario, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule
