@@ -14,6 +14,9 @@ the shape of the day, windows keep their length and hold more or fewer queries o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -126,3 +129,51 @@ def _population_cv2(cvs: FloatArray, counts: Int64Array) -> FloatArray:
     """
     shown = np.minimum(cvs**2, 0.98 * np.maximum(counts - 1, 1))
     return np.asarray(counts * shown / np.maximum(counts - 1 - shown, 0.02 * shown + 1e-9)).clip(1e-6, 1e4)
+
+
+def read_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]], float]:
+    """Clients' rates, spreads of gaps and Weibull windows from a CSV of windows, and the length of a window in s.
+
+    Columns: client_id, window_start_s, req_per_s, iat_cv, iat_family (Gamma or Weibull). The first window is the
+    earliest one of the file; a client that a window does not name is silent in it.
+    """
+    from workloads.formats.columns import Faults, numbers, require, texts
+    from workloads.formats.files import csv_rows, fail, look
+    from workloads.replay import locate
+
+    path = locate(name, base, key="workload.windows")
+    needed = ["client_id", "window_start_s", "req_per_s", "iat_cv", "iat_family"]
+    require(look(path), needed, needed)
+    faults = Faults(str(path))
+    rows: list[tuple[str, float, float, float, str]] = []
+    for raw in csv_rows(path):
+        column = {
+            key: numbers(raw.columns[key], first=raw.first, column=key, faults=faults).tolist()
+            for key in needed[1:4]
+        }
+        for key, values in column.items():
+            for i, value in enumerate(values):
+                if value < 0 or (key == "iat_cv" and value == 0 and column["req_per_s"][i] > 0):
+                    faults.add(raw.first + i, key, f"{value:g} is not above zero")
+        faults.stop()
+        client = texts(raw.columns["client_id"]).to_pylist()
+        family = texts(raw.columns["iat_family"]).to_pylist()
+        rows += zip(client, *column.values(), family, strict=True)
+    starts = sorted({row[1] for row in rows})
+    gaps = [b - a for a, b in pairwise(starts)]
+    window_s = min(gaps, default=600.0)
+    if any(abs(gap / window_s - round(gap / window_s)) > 1e-6 for gap in gaps):
+        raise fail(path, "windows are not evenly spaced", expected=f"starts {window_s:g} s apart")
+    count = round((starts[-1] - starts[0]) / window_s) + 1
+    members: dict[str, dict[str, Any]] = {}
+    for client_id, start, rate, cv, kind in rows:
+        if rate <= 0:
+            continue
+        empty = {"rates": [0.0] * count, "cvs": [1.0] * count, "weibull": []}
+        member = members.setdefault(client_id, empty)
+        window = round((start - starts[0]) / window_s)
+        member["rates"][window] = rate
+        member["cvs"][window] = cv
+        if kind.lower() == "weibull":
+            member["weibull"].append(window)
+    return members, window_s

@@ -40,7 +40,7 @@ _USED = (
 )
 
 
-def locate(name: str, base: Path | None) -> Path:
+def locate(name: str, base: Path | None, *, key: str = "workload.trace") -> Path:
     """The file called *name* under *base*, or else under the working directory; raise InputError if neither
     has it."""
     path = Path(name).expanduser()
@@ -49,7 +49,7 @@ def locate(name: str, base: Path | None) -> Path:
         if place.exists():
             return place
     looked = " or ".join(str(place.parent.resolve()) for place in places)
-    raise InputError(Problem(f"no such file; looked in {looked}", source=name, key="workload.trace"))
+    raise InputError(Problem(f"no such file; looked in {looked}", source=name, key=key))
 
 
 class TraceSource:
