@@ -169,7 +169,12 @@ class TorchBench:
 
     def measure(self, point: Point, repeats: int) -> Measured:
         """See Bench; a point during which the device was throttled is tried once more after a pause."""
-        first = self._measure(point, repeats)
+        try:
+            first = self._measure(point, repeats)
+        except torch.OutOfMemoryError:
+            if self.device.kind == "cuda":
+                torch.cuda.empty_cache()
+            raise
         if first.flag and self.group.size == 1 and first.flag.startswith("throttled"):
             time.sleep(COOL_DOWN_S)
             return self._measure(point, repeats)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from sim.errors import InputError, Problem
+from sim.units import UnitError, parse_engine_count
 
 
 @dataclass(frozen=True, order=True)
@@ -139,6 +140,12 @@ def default_grid(limits: Limits) -> list[Point]:
     fine = [Point(decodes=b, context=c) for c in (512, 2048) for b in KNOTS]
     prefill = [Point(chunks=1, chunk_tokens=n, chunk_cached=c) for c in CACHED for n in CHUNKS]
     several = [Point(chunks=m, chunk_tokens=n) for m in (2, 8) for n in (128, 512, 1024)]
+    several += [
+        Point(chunks=m, chunk_tokens=n, chunk_cached=c)
+        for c in (4096, 16384, 65536)
+        for m in (4, 16)
+        for n in (8, 32)
+    ]
     mixed = [
         Point(decodes=d, context=k, chunks=1, chunk_tokens=n, chunk_cached=c)
         for c in MIXED_CACHED
@@ -227,7 +234,7 @@ def within_budget(
 
 
 def parse_counts(text: str, *, key: str, low: int = 1) -> list[int]:
-    """Numbers of a list such as ``1,4,16K`` (K = 1024 here, as in contexts) or ``1:8`` (1 to 8 by doubling).
+    """Numbers of a list such as ``1,4,16K`` or ``1:8`` (1 to 8 by doubling); K and k as vLLM reads them.
 
     Raise an InputError naming *key*.
 
@@ -238,11 +245,9 @@ def parse_counts(text: str, *, key: str, low: int = 1) -> list[int]:
     problems: list[Problem] = []
 
     def number(part: str) -> int:
-        part = part.strip().lower()
-        factor = 1024 if part.endswith("k") else 1
-        value = int(part.rstrip("k")) * factor
+        value = parse_engine_count(part.strip())
         if value < low:
-            raise ValueError
+            raise ValueError(part)
         return value
 
     for part in text.split(","):
@@ -255,7 +260,7 @@ def parse_counts(text: str, *, key: str, low: int = 1) -> list[int]:
                 found.add(last)
             else:
                 found.add(number(part))
-        except ValueError:
+        except (ValueError, UnitError):
             problems.append(
                 Problem(f"{part!r}", key=key, expected=f"whole numbers from {low}, such as 1,4,16 or 1:256")
             )

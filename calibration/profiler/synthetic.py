@@ -117,3 +117,18 @@ class SyntheticExecutor:
                 cached=sum(item.cached for item in chunks),
             )
         )
+
+
+def example_cost() -> StepCost:
+    """Costs like those of a 14B model on a large GPU: flat to 256 tokens, then rising with them."""
+    table = [8_000_000_000 + max(0, tokens - 256) * 30_000_000 for tokens in range(16_385)]
+    return StepCost(
+        host_ps=500_000_000,
+        linear_ps=tuple(table),
+        linear_slope_ps=30_000_000,
+        seq_ps=20_000_000,
+        kv_ps=55_000,
+        half_pair_ps=700,
+        cached_ps=60_000,
+        mixed_ps=120_000_000,
+    )

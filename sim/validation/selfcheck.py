@@ -165,8 +165,10 @@ class Report:
         out.append("")
         for kind, (error, n) in self.step_error.items():
             out.append(f"single {kind} steps of the loop: median error {error:.1%} over {n}")
-        for kind, error in self.fit_error.items():
-            out.append(f"fit, {kind.replace('_', ' ')}: median {error['median']:.1%}, p95 {error['p95']:.1%}")
+        out += [
+            f"fit, {kind.replace('_', ' ')}: median {off['median']:.1%}, p95 {off['p95']:.1%}"
+            for kind, off in self.fit_error.items()
+        ]
         out.append(
             "within the larger of 5 % and the noise"
             if self.passed
@@ -359,3 +361,19 @@ def recovery(known: StepCost, fitted: StepCost, points: Sequence[Point]) -> dict
     out["decode_steps_worst"] = max(decode, key=abs)
     out["decode_steps_median"] = statistics.median(map(abs, decode))
     return out
+
+
+def recover(bench: Any, out: Path, *, repeats: int = 25) -> dict[str, float]:
+    """Measure the default grid on a synthetic device, fit it, and set what was found beside what is known.
+
+    *bench* is a :class:`~calibration.profiler.synthetic.SyntheticBench`; the table goes to *out*.
+    """
+    from calibration import fitting, measurements
+    from calibration.profiler.points import default_grid
+    from calibration.profiler.run import run
+
+    points = default_grid(bench.limits)
+    out.with_name(out.name + ".journal").unlink(missing_ok=True)
+    run(bench, points, out=out, repeats=repeats)
+    found = fitting.fit(measurements.read(out), source=str(out))
+    return recovery(bench.cost, step_cost(found), points)
