@@ -179,7 +179,9 @@ def _fill(pool: Pool) -> Pool:
 
 def _check_step(engine: Engine) -> None:
     tokens, seqs, longest = engine.max_num_batched_tokens, engine.max_num_seqs, engine.max_model_len
-    assert tokens is not None and seqs is not None and longest is not None
+    assert tokens is not None
+    assert seqs is not None
+    assert longest is not None
     if tokens < seqs:
         raise InputError(
             Problem(

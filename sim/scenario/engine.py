@@ -1,4 +1,4 @@
-"""The ``engine`` section of a pool: vLLM's settings by their own names, so that a deployment can be typed in."""
+"""The ``engine`` section of a pool: vLLM's settings by their names, so that a deployment can be typed in."""
 
 from __future__ import annotations
 

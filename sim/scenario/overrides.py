@@ -11,7 +11,7 @@ from sim.errors import InputError, Problem
 from sim.scenario.yaml_file import Document, KeyPath, Mark, dotted, read_value
 
 _IDENTITY = ("name", "law", "process")
-"""Keys that say what a map is about: with another value, it replaces the one below instead of adding to it."""
+"""Keys that say what a map is about: with another value, it replaces the one below, adding nothing to it."""
 
 WAYS = ("preset", "trace", "arrivals", "lengths", "categories", "clients")
 """Keys of a workload that say where its queries come from."""
@@ -61,7 +61,7 @@ def _switch_workload(data: dict[str, Any], marks: dict[KeyPath, Mark], over: Doc
     if not isinstance(old, dict) or not isinstance(new, dict):
         return []
     given = [key for key in WAYS if new.get(key) is not None]
-    dropped: list[KeyPath] = []
+    dropped: list[tuple[str, str]] = []
     if "trace" in given and old.get("trace") is None:
         dropped = [("workload", key) for key in old if key not in _TRACE_KEEPS and key not in new]
         window = over.data.get("measure")
@@ -79,9 +79,9 @@ def _switch_workload(data: dict[str, Any], marks: dict[KeyPath, Mark], over: Doc
     elif len(kinds := set(given) & set(_GENERATED)) == 1:
         dropped = [("workload", key) for key in _GENERATED if key in old and key not in kinds]
     dropped = [path for path in dropped if path[1] not in (new if path[0] == "workload" else ())]
-    for path in dropped:
-        del data[path[0]][path[1]]
-        _forget(marks, path)
+    for section, key in dropped:
+        del data[section][key]
+        _forget(marks, (section, key))
     if not dropped:
         return []
     where = "; ".join(dotted(path) for path in dropped)

@@ -44,7 +44,8 @@ def document_problems(error: ValidationError, document: Document, model: type[Ba
 def plain_problems(error: ValidationError, data: Any) -> list[Problem]:
     """The problems in *error* about *data* that stands in no file."""
     return [
-        Problem(message, key=dotted(path) or None, **more) for path, message, more in _all(error, data, None)
+        Problem(message, key=dotted(path) or None, expected=more.get("expected"), nearest=more.get("nearest"))
+        for path, message, more in _all(error, data, None)
     ]
 
 
@@ -81,14 +82,26 @@ def _path(loc: Sequence[int | str], data: Any) -> KeyPath:
     path: list[int | str] = []
     here = data
     for index, part in enumerate(loc):
-        if (isinstance(here, Mapping) and part in here) or (
-            isinstance(here, list | tuple) and isinstance(part, int) and part < len(here)
+        inner = step_into(here, part)
+        if inner is ABSENT and not (
+            isinstance(here, Mapping) and index == len(loc) - 1 and isinstance(part, str)
         ):
-            here = here[part]
-        elif not (isinstance(here, Mapping) and index == len(loc) - 1 and isinstance(part, str)):
             continue
+        here = inner
         path.append(part)
     return tuple(path)
+
+
+ABSENT = object()
+
+
+def step_into(value: Any, part: int | str) -> Any:
+    """What stands at *part* of *value*, or ABSENT."""
+    if isinstance(value, Mapping):
+        return value.get(part, ABSENT)
+    if isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return ABSENT
 
 
 def _say(path: KeyPath, item: Mapping[str, Any], data: Any, model: type[BaseModel] | None) -> Said:
@@ -165,7 +178,7 @@ def allowed_keys(model: type[BaseModel], path: KeyPath, data: Any) -> list[str]:
     types: list[Any] = [model]
     here = data
     for part in path:
-        here = here[part] if isinstance(here, Mapping | list) else None
+        here = step_into(here, part)
         types = [inner for one in types for inner in _inside(one, part)]
     keys: list[str] = []
     for one in types:
