@@ -30,6 +30,8 @@ from sim.results.columns import Status
 if TYPE_CHECKING:
     from calibration.step_cost import StepCost
 
+_COMPLETED, _UNFINISHED = int(Status.COMPLETED), int(Status.UNFINISHED)  # an enum's attributes are slow to read
+
 
 class CountedStep(Step):
     """A step whose decodes are counted where that is exact, and walked where it is not."""
@@ -159,9 +161,10 @@ class FastForward(Replica):
         self._pending: list[tuple[int, int, Request]] = []
         self._run_steps = 0
         self._run_start_ps = self._run_step_ps = self._run_growth_ps = 0
-        self._run_planned_ps = self._run_free = self._run_context = self._run_live = 0
-        self._run_preempted = self._waited = 0
+        self._waited = 0
         self._joined: list[tuple[int, int]] = []
+        self._withdrawn: list[Request] = []
+        self._left = False
         self._wake = True
 
     def _new_step(self) -> Step:
@@ -237,6 +240,8 @@ class FastForward(Replica):
             request.in_flight = self.lag
             if self.lag and request.known >= request.end:
                 self._leave(request, self.gpu_free_ps)
+        elif request.decoding:
+            request.in_flight = int(request.busy_until_ps > self._step.now_ps)
         elif request in self.chunking:
             self.chunking.remove(request)
         self.table_blocks -= self.blocks_of(request)
@@ -250,9 +255,9 @@ class FastForward(Replica):
         request.decoding = request.running = False
         del self.running[request]
 
-    def note_admission(self, request: Request, cached: int, blocks: int) -> None:
-        """Keep the counts."""
-        super().note_admission(request, cached, blocks)
+    def seat(self, request: Request, cached: int, blocks: int) -> None:
+        """See :meth:`Replica.seat`; keeps the counts."""
+        super().seat(request, cached, blocks)
         self.table_blocks += blocks
         self.computed_tokens += request.computed
 
@@ -275,24 +280,112 @@ class FastForward(Replica):
         self.chunking.clear()
         self.walking = True
 
+    # ------------------------------------------------------------------ ending early
+
+    def _withdraw(self, request: Request, now_ps: int) -> None:
+        """See :meth:`Replica._withdraw`; a run under way ends with the step under way."""
+        if self._run_steps and not self._cut(now_ps):
+            self._withdrawn.append(request)
+        else:
+            self._drain(request, now_ps)
+
+    def _drain(self, request: Request, now_ps: int) -> None:
+        """No run is under way: take *request* out of the batch, unless its last token is in flight."""
+        if request.counted:
+            if request.base + self.counter + 1 >= request.end:
+                request.cancelled = None
+                return
+            self._uncount(request)
+            request.decoding = True
+            request.busy_until_ps = self.gpu_free_ps
+            request.last_token_ps = self.gpu_free_ps
+        elif request.draining or (request.decoding and request.computed + 1 >= request.end):
+            request.cancelled = None
+            return
+        elif request in self.chunking:
+            self.chunking.remove(request)
+        if request.busy_until_ps <= now_ps:
+            self._finish(request, now_ps)
+            return
+        request.draining = True
+        self._cancels.append(request)
+
+    def _forget_in_flight(self, request: Request, now_ps: int) -> None:
+        self._left = True  # with one less in the queue, another may be admitted
+        if request.busy_until_ps > now_ps and request.last_token_ps > now_ps:
+            request.known -= 1
+        self._hide_future(request, now_ps)
+
+    @staticmethod
+    def _hide_future(request: Request, now_ps: int) -> None:
+        """Times that were known in advance and are not reached."""
+        if request.first_token_ps > now_ps:
+            request.first_token_ps = -1
+        if request.first_answer_ps > now_ps:
+            request.first_answer_ps = -1
+
+    def settle(self, now_ps: int) -> None:
+        """See :meth:`Replica.settle`: the run under way is ended, the counted requests get their own figures."""
+        if self._run_steps:
+            self._cut(now_ps + 1)
+        if self._run_steps:
+            self._close_run()
+        coming = sorted(end for end in self._ends if end > now_ps)
+        last = {request: end for end, _, request in self._pending}
+        for request in self.running:
+            if request.counted:
+                yielded = self.counter - request.counted_from + 1
+                self._uncount(request)
+                request.known = request.computed + 1 - min(len(coming), yielded)
+            elif request in last:
+                request.known = request.end - sum(end <= last[request] for end in coming)
+            elif request.draining and request.decoding:
+                request.known = request.computed + 1 - sum(end <= request.busy_until_ps for end in coming)
+            self._hide_future(request, now_ps)
+        for request in self.waiting:
+            self._forget_in_flight(request, now_ps)
+
     # ------------------------------------------------------------------ planning
+
+    def complete(self, now_ps: int) -> list[Request]:
+        """See :meth:`Replica.complete`."""
+        ends = self._ends
+        if not ends or ends[0] != now_ps:
+            raise ValueError(f"nothing ends at {now_ps}; next is {self.next_end_ps}")
+        ends.popleft()
+        self.next_end_ps = ends[0] if ends else None
+        if self._run_steps:
+            self._close_run()
+            if self._withdrawn:
+                for request in self._withdrawn:
+                    self._drain(request, now_ps - 1)
+                self._withdrawn.clear()
+        return self._process(now_ps)
 
     def plan(self, now_ps: int) -> int | None:
         """See :meth:`Replica.plan`; a run under way ends with the step under way if what came may change the plan."""
-        if self._run_steps:
-            waiting = len(self.waiting)
-            if self._cancels or (self._wake and waiting > self._waited):
-                self._cut(now_ps)
-            elif waiting > self._waited:
-                self._joined.append((self._planned_before(now_ps), waiting))
-        return super().plan(now_ps)
+        if not self._run_steps:
+            return super().plan(now_ps)
+        waiting = len(self.waiting)
+        if self._left or (self._wake and waiting > self._waited):
+            self._left = False
+            if self._cut(now_ps):
+                return super().plan(now_ps)
+        elif waiting > self._waited:
+            self._joined.append((self._planned_before(now_ps), waiting))
+        return self.next_end_ps
 
-    def _cut(self, now_ps: int) -> None:
-        """End the run under way with the last batch that is already planned at *now_ps*."""
+    def _cut(self, now_ps: int) -> bool:
+        """End the run under way with the last batch that is planned before *now_ps*; True when it is over by that."""
         steps = self._planned_before(now_ps)
         if steps < self._run_steps:
             self._run_steps = steps
             self._set_run_ends()
+            if self.next_end_ps == now_ps:
+                ended = self.complete(now_ps)
+                assert not ended  # a run that was cut short reaches nobody's end
+                return True
+        return False
 
     def _planned_before(self, now_ps: int) -> int:
         """How many steps of the run are planned before *now_ps*."""
@@ -335,38 +428,41 @@ class FastForward(Replica):
             raise PolicyError(f"{self.scheduler_name} planned more than max_num_batched_tokens")
         if self.walking:
             return self._schedule_walked(step)
-        if not step.work and not (step.served and self.decoders):
+        if step.work:
+            self._schedule_mixed(step)
+        elif step.served and self.decoders:
+            self._schedule_run(step)
+        else:
             return False
-        return self._schedule_counted(step)
+        return True
 
-    def _schedule_counted(self, step: CountedStep) -> bool:
+    def _schedule_run(self, step: CountedStep) -> None:
+        """Nothing but decodes: as many steps as the batch stays as it is."""
+        decodes, cost = self.decoders, self.cost
+        start = self.gpu_free_ps
+        if start < step.now_ps:
+            start = step.now_ps
+        self._run_start_ps = start
+        self._run_step_ps = first = cost.decode_ps(decodes, self.context - decodes)
+        self._run_growth_ps = cost.kv_ps * decodes
+        self._waited = len(self.waiting)
+        self._wake = step.wake_on_arrival
+        if self._joined:
+            self._joined.clear()
+        self._run_steps = steps = self._run_length(step)
+        if steps > 1:
+            self._set_run_ends()
+        else:
+            self.gpu_free_ps = start + first
+            self._ends.append(start + first)
+            self._close_run()
+
+    def _schedule_mixed(self, step: CountedStep) -> None:
+        """One step with prefills, or with decodes of one token that were prefills: these are walked."""
         now_ps = step.now_ps
         decodes = self.decoders if step.served else 0
         context = self.context - decodes if step.served else 0
         start = self.gpu_free_ps if self.gpu_free_ps > now_ps else now_ps
-        if not step.work:
-            cost = self.cost.decode_ps(decodes, context)
-            self._run_step_ps = cost
-            self._run_growth_ps = self.cost.decode_growth_ps(decodes)
-            self._run_start_ps = start
-            self._run_planned_ps = now_ps
-            self._run_free = self.kv.free
-            self._run_context = context
-            self._run_live = self.computed_tokens - (self.table_blocks - self.kv.total + self.kv.free) * (
-                self.kv.block_size
-            )
-            self._run_preempted = len(step.preempted)
-            self._waited = len(self.waiting)
-            self._joined.clear()
-            self._wake = step.wake_on_arrival
-            self._run_steps = steps = self._run_length(step)
-            if steps > 1:
-                self._set_run_ends()
-            else:
-                self._ends.append(start + cost)
-                self.gpu_free_ps = start + cost
-                self._close_run()
-            return True
         fresh = chunks = chunk_tokens = pairs = cached = 0
         counted = decodes
         for request, new in step.work.items():
@@ -402,6 +498,7 @@ class FastForward(Replica):
         for request, new in step.work.items():
             request.scheduled_tokens += new
             request.steps += 1
+            request.busy_until_ps = end
             if request.first_scheduled_ps < 0:
                 request.first_scheduled_ps = start
             if request.computed == request.known:
@@ -415,11 +512,9 @@ class FastForward(Replica):
             if kept:
                 chunking = sorted(kept + chunking, key=lambda request: request.order)
         self.chunking = chunking
-        return True
 
     def _first_token(self, request: Request, end_ps: int) -> None:
         """A prefill is complete: it yields a token at *end_ps*."""
-        request.busy_until_ps = end_ps
         if request.first_token_ps < 0:
             request.first_token_ps = end_ps
         else:
@@ -429,7 +524,7 @@ class FastForward(Replica):
 
     def _run_length(self, step: CountedStep) -> int:
         """For how many steps the decode batch just planned stays as it is, this one included."""
-        if step.hold <= 1 or self._pending or step.preempted or (self.lag and not self._ends):
+        if step.hold <= 1 or self._pending or self._cancels or step.preempted or (self.lag and not self._ends):
             return 1
         stops = self._stops
         while True:
@@ -464,11 +559,13 @@ class FastForward(Replica):
 
     def _close_run(self) -> None:
         """Apply the run, now that its length is known: its first step was applied when it was planned."""
-        steps = self._run_steps
+        steps, kv = self._run_steps, self.kv
         self._run_steps = 0
-        extra = steps - 1
-        kv = self.kv
-        held = kv.total - self._run_free
+        decodes, running, extra = self.decoders, len(self.running), steps - 1
+        context = self.context - decodes
+        held = kv.total - kv.free
+        live = self.computed_tokens - (self.table_blocks - held) * kv.block_size
+        start, first, growth = self._run_start_ps, self._run_step_ps, self._run_growth_ps
         if self.log is not None:
             self._log_run(steps)
         crossing: list[int] = []
@@ -481,20 +578,23 @@ class FastForward(Replica):
             if blocks:
                 kv.take(blocks)
                 self.table_blocks += blocks
-            self.advance(extra)
-        decodes, running = self.decoders, len(self.running)
+            tokens = decodes * extra
+            self.counter += extra
+            self.context += tokens
+            self.computed_tokens += tokens
         self.batches += steps
-        dropped = self._settle(self._run_start_ps, self._run_step_ps, self._run_growth_ps, steps)
-        if self._joined and self._joined[0][0] < steps:
-            self._add_split(steps, decodes, held, dropped, crossing)
+        dropped = self._settle(start, first, growth, steps)
+        if crossing and self._joined[0][0] < steps:
+            self._add_split(steps, decodes, context, held, live, dropped, crossing)
         else:
             self.sink.add(
-                (self._run_start_ps, steps, self._run_step_ps, self._run_growth_ps, decodes, 0, dropped,
-                 self._run_context, 0, 0, 0, 0, held, held + blocks, self._run_live, running, self._waited,
-                 self._run_preempted)
+                (start, steps, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, held + blocks, live,
+                 running, self._waited, len(self._step.preempted))
             )  # fmt: skip
 
-    def _add_split(self, steps: int, decodes: int, held: int, dropped: int, crossing: list[int]) -> None:
+    def _add_split(
+        self, steps: int, decodes: int, context: int, held: int, live: int, dropped: int, crossing: list[int]
+    ) -> None:
         """Rows of a run that others joined the queue behind: one for each length of the queue.
 
         *crossing* holds the blocks that each step after the first takes.
@@ -506,8 +606,8 @@ class FastForward(Replica):
                 self.sink.add(
                     (self._run_start_ps + self._run_time(done), upto - done,
                      self._run_step_ps + done * self._run_growth_ps, self._run_growth_ps, decodes, 0,
-                     dropped if upto == steps else 0, self._run_context + done * decodes, 0, 0, 0, 0, held, last,
-                     self._run_live + done * decodes, len(self.running), waiting, 0 if done else self._run_preempted)
+                     dropped if upto == steps else 0, context + done * decodes, 0, 0, 0, 0, held, last,
+                     live + done * decodes, len(self.running), waiting, 0 if done else len(self._step.preempted))
                 )  # fmt: skip
                 held = last + (crossing[upto - 1] if upto < steps else 0)
                 done = upto
@@ -608,7 +708,7 @@ class FastForward(Replica):
         chunking = []
         starved = False
         for request in self.running:
-            if request in ending:
+            if request in ending or request.draining:
                 continue
             if request.decoding:
                 decoding.append(request)
@@ -638,14 +738,18 @@ class FastForward(Replica):
     # ------------------------------------------------------------------ outputs
 
     def _process(self, now_ps: int) -> list[Request]:
-        if self._run_steps:
-            self._close_run()
         pending = self._pending
         ended: list[Request] = []
         while pending and pending[0][0] <= now_ps:
             request = heappop(pending)[2]
-            self._finish(request, now_ps)
-            ended.append(request)
+            if request.status == _UNFINISHED:
+                self._finish(request, now_ps)
+                ended.append(request)
+        if self._cancels:
+            for request in [request for request in self._cancels if request.busy_until_ps <= now_ps]:
+                self._cancels.remove(request)
+                self._finish(request, now_ps)
+                ended.append(request)
         if self.log is not None:
             self.log.update(now_ps, self.kv.free, [request.id for request in ended])
         return ended
@@ -662,8 +766,13 @@ class FastForward(Replica):
             del self.running[request]
         else:
             self.waiting.remove(request)
-        request.known = request.end
-        self._close(request, Status.COMPLETED, now_ps)
+        if request.cancelled is None:
+            request.known = request.end
+            self._close(request, _COMPLETED, now_ps)
+        else:
+            if request.decoding:
+                request.known = request.computed + 1
+            self._close(request, request.cancelled, now_ps)
 
     # ------------------------------------------------------------------ to be seen
 
@@ -702,9 +811,9 @@ class FastForward(Replica):
         assert self.log is not None
         rows = self.log.rows
         order = [(request.id, 1) for request in self.running if request.counted]
-        free, decoders = self._run_free, self.decoders
-        planned, start = self._run_planned_ps, self._run_start_ps
-        preempted = sorted(request.id for request in self._step.preempted) if self._run_preempted else []
+        free, decoders, context = self.kv.free, self.decoders, self.context - self.decoders
+        planned, start = self._step.now_ps, self._run_start_ps
+        preempted = sorted(request.id for request in self._step.preempted)
         joined, waiting = list(self._joined), self._waited
         for i in range(steps):
             if i:
@@ -716,7 +825,7 @@ class FastForward(Replica):
                 rows[-2 if len(rows) > 1 else -1].free_after_update = rows[-1].free_after_schedule
             rows.append(
                 StepRow(
-                    planned, start, end, decoders, self._run_context + decoders * (i + 1), len(self.running),
+                    planned, start, end, decoders, context + decoders * (i + 1), len(self.running),
                     waiting, free, free, [], preempted if not i else [], [], order,
                 )
             )  # fmt: skip

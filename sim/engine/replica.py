@@ -19,7 +19,7 @@ from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler, Step
 from sim.engine.step_log import StepLog, StepRow
-from sim.engine.waiting import WaitingQueue
+from sim.engine.waiting import FcfsQueue, KeyQueue, WaitingQueue
 from sim.errors import PolicyError
 from sim.results.columns import Status
 
@@ -90,8 +90,9 @@ class Replica(ABC):
         self.lag = 1 if settings.async_scheduling else 0
         self.watermark_blocks = settings.watermark_blocks
         self.running: dict[Request, None] = {}
-        priority = settings.policy == "priority"
-        self.waiting = WaitingQueue((lambda r: (r.priority, r.arrived_ps)) if priority else None)
+        self.waiting: WaitingQueue = (
+            KeyQueue(lambda r: (r.priority, r.arrived_ps)) if settings.policy == "priority" else FcfsQueue()
+        )
         self.next_end_ps: int | None = None
         self.gpu_free_ps = 0
         self.batches = 0
@@ -135,10 +136,20 @@ class Replica(ABC):
         self.kv.enter(request)
         self.waiting.push(request)
 
-    def cancel(self, request: Request, now_ps: int, status: Status) -> None:
-        """End *request* with *status*: at once while it waits, else when the step under way ends."""
-        request.status = status
-        self._cancels.append(request)
+    def cancel(self, request: Request, now_ps: int, status: Status) -> bool:
+        """End *request* with *status*; True when it ended at once, else ``complete`` returns it.
+
+        While it waits, or runs with nothing in flight, it ends at once. Otherwise nothing more is planned for it, and it ends
+        when its last batch does: that is paid, and its tokens count. A request whose last token is in flight completes.
+        """
+        if not request.running:
+            self.waiting.remove(request)
+            self._forget_in_flight(request, now_ps)
+            self._close(request, status, now_ps)
+            return True
+        request.cancelled = int(status)
+        self._withdraw(request, now_ps)
+        return request.finished_ps >= 0
 
     def complete(self, now_ps: int) -> list[Request]:
         """Process what ends at *now_ps*; return the requests that came to their end, in the order in which they did."""
@@ -150,7 +161,7 @@ class Replica(ABC):
 
     def plan(self, now_ps: int) -> int | None:
         """Plan until the pipeline is full or nothing can be scheduled; return when the next batch ends, None if idle."""
-        while len(self._ends) <= self.lag and (self.running or len(self.waiting)):
+        while len(self._ends) <= self.lag and (self.running or self.waiting):
             if not self._schedule(now_ps):
                 break
             self.next_end_ps = self._ends[0]
@@ -172,6 +183,17 @@ class Replica(ABC):
     def _schedule(self, now_ps: int) -> bool: ...
 
     @abstractmethod
+    def _withdraw(self, request: Request, now_ps: int) -> None:
+        """Plan nothing more for a running *request*, unless its last token is in flight."""
+
+    def _forget_in_flight(self, request: Request, now_ps: int) -> None:
+        """A waiting request ends: a token of it that is still in flight never comes."""
+
+    @abstractmethod
+    def settle(self, now_ps: int) -> None:
+        """The simulation ends at *now_ps*, all plans of that instant made: write into every open request what is known."""
+
+    @abstractmethod
     def evict(self, request: Request) -> None:
         """Take a running request's blocks and computed tokens (for :class:`Step`)."""
 
@@ -185,15 +207,12 @@ class Replica(ABC):
         """Blocks that an admitted *request* holds."""
         return max(-(-request.computed // self.settings.block_size), request.reserved)
 
-    def enter_running(self, request: Request) -> None:
-        """*request* takes the last place of the running order."""
+    def seat(self, request: Request, cached: int, blocks: int) -> None:
+        """*request* takes the last place of the running order, with *blocks*; *cached* of its tokens are computed."""
         self._admissions += 1
         request.order = self._admissions
         request.running = True
         self.running[request] = None
-
-    def note_admission(self, request: Request, cached: int, blocks: int) -> None:
-        """Keep count of what the prefix cache gave."""
         request.cached_tokens += cached
         if request.cached_tokens_first < 0:
             request.cached_tokens_first = cached
@@ -232,12 +251,24 @@ class Stepwise(Replica):
     def _new_step(self) -> Step:
         return Step(self)
 
+    def _withdraw(self, request: Request, now_ps: int) -> None:
+        if request.known + request.in_flight >= request.end:
+            request.cancelled = None
+        elif request.busy_until_ps <= now_ps:
+            self._finish(request, now_ps)
+        else:
+            request.draining = True
+            self._cancels.append(request)
+
+    def settle(self, now_ps: int) -> None:
+        """Nothing to do: every request's own fields hold at all times."""
+
     def evict(self, request: Request) -> None:
         """Blocks go back; the tokens that are in flight are kept when they arrive."""
         self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
         request.peak = max(request.peak, request.computed)
         request.computed = 0
-        request.running = False
+        request.decoding = request.running = False
         del self.running[request]
 
     def _schedule(self, now_ps: int) -> bool:
@@ -266,6 +297,7 @@ class Stepwise(Replica):
                 pairs += new * (new + 2 * before)
                 cached += before
             if request.computed == request.known + request.in_flight:
+                request.decoding = True
                 outputs.append((request, follows))
                 request.last_batch = self.batches
                 dropped += request.computed >= request.end
@@ -326,6 +358,11 @@ class Stepwise(Replica):
             if request.known >= request.end:
                 self._finish(request, now_ps)
                 ended.append(request)
+        if self._cancels:
+            for request in [request for request in self._cancels if request.busy_until_ps <= now_ps]:
+                self._cancels.remove(request)
+                self._finish(request, now_ps)
+                ended.append(request)
         if self.log is not None:
             self.log.update(now_ps, self.kv.free, [request.id for request in ended])
         return ended
@@ -338,7 +375,7 @@ class Stepwise(Replica):
             del self.running[request]
         else:
             self.waiting.remove(request)
-        self._close(request, Status.COMPLETED, now_ps)
+        self._close(request, Status.COMPLETED if request.cancelled is None else request.cancelled, now_ps)
 
     def snapshot(self, now_ps: int) -> Snapshot:
         """See :class:`Snapshot`."""
@@ -348,8 +385,8 @@ class Stepwise(Replica):
             free_blocks=self.kv.free,
             total_blocks=self.settings.usable_blocks,
             computed_tokens=sum(request.computed for request in self.running),
-            queued_tokens=sum(r.known - r.computed for r in self.running if r.computed < r.known - 1)
-            + sum(r.known for r in self.waiting),
+            queued_tokens=sum(r.known - r.computed for r in self.running if not (r.decoding or r.draining))
+            + sum(r.known + r.in_flight for r in self.waiting),
         )
 
 

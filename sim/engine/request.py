@@ -59,6 +59,7 @@ class Request:
         "cached_tokens",
         "cached_tokens_first",
         "category",
+        "cancelled",
         "client",
         "computed",
         "counted",
@@ -162,6 +163,7 @@ class Request:
         self.cached_tokens = self.scheduled_tokens = self.steps = 0
         self.recomputed_tokens = self.dropped_tokens = 0
         self.truncated = False
+        self.cancelled: int | None = None
         self.known = prompt_tokens
         self.computed = self.base = self.counted_from = 0
         self.in_flight = 0

@@ -37,7 +37,20 @@ class Step:
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
         self.settings: EngineSettings = replica.settings
-        self.begin(0)
+        self.waiting = replica.waiting
+        """Requests that wait: ``len``, iteration in the queue's order, ``head()``."""
+        self.running = replica.running.keys()
+        """Admitted requests in order of admission."""
+        self.work: dict[Request, int] = {}
+        self.preempted: list[Request] = []
+        self.admitted: list[tuple[Request, int]] = []
+        self.now_ps = 0
+        self.budget = 0
+        """Tokens that this step may still compute."""
+        self.hold = 1
+        """For how many steps the plan stays right if nothing arrives, ends or runs out; set by the scheduler."""
+        self.wake_on_arrival = True
+        """Whether an arrival may change the plan before ``hold`` is over; set by the scheduler."""
 
     def begin(self, now_ps: int) -> None:
         """Start a new pass at *now_ps*."""
@@ -45,21 +58,14 @@ class Step:
         self.budget = self.settings.max_num_batched_tokens
         self.hold = 1
         self.wake_on_arrival = True
-        self.work: dict[Request, int] = {}
-        self.preempted: list[Request] = []
-        self.admitted: list[tuple[Request, int]] = []
+        if self.work:
+            self.work = {}
+        if self.preempted:
+            self.preempted = []
+        if self.admitted:
+            self.admitted = []
 
     # ------------------------------------------------------------------ what a scheduler sees
-
-    @property
-    def waiting(self) -> Any:
-        """The waiting queue: ``len``, iteration, ``head()``."""
-        return self.replica.waiting
-
-    @property
-    def running(self) -> Any:
-        """Admitted requests in order of admission."""
-        return self.replica.running.keys()
 
     @property
     def seats(self) -> int:
@@ -86,8 +92,8 @@ class Step:
         while at < len(order) and self.budget > 0:
             request = order[at]
             new = request.known + request.in_flight - request.computed
-            if request.in_flight and request.computed + 1 >= request.foreseen_end:
-                new = 0  # its last token is surely in flight
+            if request.draining or (request.in_flight and request.computed + 1 >= request.foreseen_end):
+                new = 0  # its last token is surely in flight, or nobody wants more
             if 0 < chunk_limit < new:
                 new = chunk_limit
             new = min(new, self.budget, settings.max_model_len - request.computed - 1)
@@ -136,7 +142,7 @@ class Step:
         """
         replica, settings = self.replica, self.settings
         kv, block = replica.kv, settings.block_size
-        if request.running or not self.seats:
+        if request.running or len(replica.running) >= settings.max_num_seqs:
             raise PolicyError(f"{replica.scheduler_name}: no seat for request {request.id}, or it runs already")
         hits: Any = ()
         hit = revived = 0
@@ -162,11 +168,11 @@ class Step:
         if need > spare:
             return False
         replica.waiting.remove(request)
-        replica.enter_running(request)
         kv.admit(request, hits, hit, need)
         request.computed = cached + new
-        kv.register(request, request.computed // block)
-        replica.note_admission(request, cached, hit + need)
+        replica.seat(request, cached, hit + need)
+        if settings.enable_prefix_caching:
+            kv.register(request, request.computed // block)
         self.budget -= new
         self.work[request] = new
         self.admitted.append((request, cached))
@@ -178,10 +184,9 @@ class Step:
 
     def next_candidate(self) -> Request | None:
         """The first waiting request that can be looked at now."""
-        waiting = self.replica.waiting
-        if not len(waiting):
+        if not self.waiting:
             return None
-        head: Request = waiting.head()
+        head = self.waiting.head()
         if head.busy_until_ps <= self.now_ps:
             return head
         return next(self.candidates(), None)

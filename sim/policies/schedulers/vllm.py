@@ -11,9 +11,10 @@ from sim.policies.schedulers import scheduler
 @scheduler("vllm")
 @dataclass(frozen=True)
 class Vllm:
-    """vLLM's V1 scheduler (v1/core/sched/scheduler.py, 0.33): running requests first in order of admission, then the
-    waiting queue's head as long as it fits, nobody overtaking it. Under memory pressure the last admitted (``fcfs``) or
-    the least urgent (``priority``) request is preempted by recomputation, and nothing is admitted in that step."""
+    """vLLM's V1 scheduler (v1/core/sched/scheduler.py, 0.33): running requests first in order of admission,
+    then the waiting queue's head as long as it fits, nobody overtaking it. Under memory pressure the last
+    admitted (``fcfs``) or the least urgent (``priority``) request is preempted by recomputation, and nothing
+    is admitted in that step."""
 
     def schedule(self, step: Step) -> None:
         settings = step.settings
@@ -26,6 +27,9 @@ class Vllm:
                 limit = max(limit, settings.max_num_batched_tokens // present)
         step.serve_running(chunk_limit=limit)
         if step.preempted:
+            return
+        if not step.waiting:
+            step.hold = FOREVER
             return
         while step.budget > 0 and step.seats > 0:
             request = step.next_candidate()
