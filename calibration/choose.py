@@ -134,7 +134,8 @@ def _check(wanted: Wanted, found: profiles.Profile) -> None:
     if _but_vocabulary(other) != _but_vocabulary(wanted.arch):
         problems.append(
             Problem(
-                f"profile {found.name} is of {found.model}, whose shapes differ from those of {wanted.arch.name}",
+                f"profile {found.name} is of {found.model}, "
+                f"whose shapes differ from those of {wanted.arch.name}",
                 key="profile",
                 expected="a profile of the same shapes, or prior",
             )
@@ -157,7 +158,8 @@ def _from_profile(wanted: Wanted, found: profiles.Profile) -> tuple[HardwareCost
         scaled = np.asarray(cost.linear_s) * ours.linear(at) / theirs.linear(at)
         cost = replace(cost, linear_s=tuple(np.maximum.accumulate(scaled).tolist()))
         notes.append(
-            f"measured for {found.model}, which differs in its vocabulary only; lm_head corrected by the roofline"
+            f"measured for {found.model}, which differs in its vocabulary only; "
+            "lm_head corrected by the roofline"
         )
     if _kv_width(wanted.kv_dtype, wanted.arch) != _kv_width(found.kv_cache_dtype, other):
         theirs_kv = found.kv_cache_dtype if found.kv_cache_dtype in KV_DTYPES else "auto"

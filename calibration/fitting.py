@@ -127,9 +127,17 @@ def choose_knots(tokens: Array, *, least_gap: float = 1.06) -> Array:
 
 
 def fit_rows(
-    rows: Rows, *, given: dict[str, float] | None = None, knots: Array | None = None, rounds: int = 6
+    rows: Rows,
+    *,
+    given: dict[str, float] | None = None,
+    least: dict[str, float] | None = None,
+    knots: Array | None = None,
+    rounds: int = 6,
 ) -> Fit:
-    """Fit every coefficient that the rows show, except those *given* (seconds, by name)."""
+    """Fit every coefficient that the rows show, except those *given* (seconds, by name).
+
+    *least* are lower bounds: what reading KV at peak bandwidth and attention at peak FLOPs take.
+    """
     from scipy.optimize import nnls
 
     given = dict(given or {})
@@ -151,6 +159,9 @@ def fit_rows(
             target = target - given[name] * regressors[name]
         elif regressors[name].any() and not (name == "seq" and _confounded(rows)):
             names.append(name)
+    bounds = {name: value for name, value in (least or {}).items() if name in names}
+    for name, value in bounds.items():
+        target = target - value * regressors[name]
     target = np.maximum(target, 0.02 * rows.time_s)
     columns = np.column_stack([table, *(regressors[name] for name in names)])
     scale = np.abs(columns).max(axis=0)
@@ -163,6 +174,8 @@ def fit_rows(
         off = np.abs(columns @ solution - target) / rows.time_s
         weight = 1.0 / rows.time_s / np.sqrt(np.maximum(off, 0.004))
     found = dict(zip(names, solution[len(at) :].tolist(), strict=True)) | given
+    for name, value in bounds.items():
+        found[name] += value
     cost = HardwareCost(
         tokens=tuple(int(value) for value in at),
         linear_s=tuple(np.cumsum(solution[: len(at)]).tolist()),
@@ -222,18 +235,25 @@ class Validated:
     rows: Rows = field(repr=False)
 
 
-def fit(frame: pd.DataFrame, *, prior: HardwareCost | None = None, source: str = "measurements") -> Validated:
+def fit(
+    frame: pd.DataFrame,
+    *,
+    prior: HardwareCost | None = None,
+    least: dict[str, float] | None = None,
+    source: str = "measurements",
+) -> Validated:
     """Fit a checked measurement table and measure its error, also on contexts and batches left out.
 
-    *prior* supplies ``pair`` and ``cached`` where the table cannot identify them. Raise an InputError when
-    the table holds too little: fewer than two batch sizes or two contexts of decodes.
+    *least* are lower bounds; *prior* bends ``linear`` between its knots and supplies ``pair`` and ``cached``
+    where the table cannot identify them. Raise an InputError when the table holds too little: fewer than two
+    batch sizes or two contexts of decodes.
     """
     rows = rows_of(frame)
     _enough(rows, source)
     given, borrowed = _unidentified(rows, prior)
-    best = fit_rows(rows, given=given)
+    best = fit_rows(rows, given=given, least=least)
     best = Fit(refine(best.cost, prior), best.mixed_s, borrowed)
-    return Validated(best, {**_errors(best, rows), **_left_out(rows, given, prior)}, rows)
+    return Validated(best, {**_errors(best, rows), **_left_out(rows, given, prior, least)}, rows)
 
 
 def _enough(rows: Rows, source: str) -> None:
@@ -304,7 +324,9 @@ def _errors(best: Fit, rows: Rows) -> dict[str, Error]:
     }
 
 
-def _left_out(rows: Rows, given: dict[str, float], prior: HardwareCost | None) -> dict[str, Error]:
+def _left_out(
+    rows: Rows, given: dict[str, float], prior: HardwareCost | None, least: dict[str, float] | None
+) -> dict[str, Error]:
     """Decode errors when one context, or one batch size, is left out at a time: neither the least nor the
     most."""
     out = {}
@@ -316,7 +338,7 @@ def _left_out(rows: Rows, given: dict[str, float], prior: HardwareCost | None) -
             gone = decode & (values == value)
             # a prefill of as many tokens knows linear(T) as well as a decode batch does, so it goes too
             hidden = gone if key.endswith("contexts") else gone | (rows.tokens == value)
-            part = fit_rows(rows.take(~hidden), given=given, rounds=4)
+            part = fit_rows(rows.take(~hidden), given=given, least=least, rounds=4)
             part = replace(part, cost=refine(part.cost, prior))
             predicted.append(part.predict(rows.take(gone)))
             measured.append(rows.time_s[gone])

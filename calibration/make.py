@@ -12,7 +12,7 @@ from calibration.architecture import Architecture, architecture
 from calibration.dtypes import dtype_name
 from calibration.fitting import Validated, fit
 from calibration.hardware import Hardware, hardware
-from calibration.physics import shares
+from calibration.physics import least_costs, shares
 from calibration.prior import hardware_cost
 from calibration.profile import Profile, name_of
 from sim.errors import InputError, Problem
@@ -46,7 +46,8 @@ def make(
     tp = int(key["tp"])
     kv_dtype = key["kv_dtype"] or "bf16"
     prior = hardware_cost(arch, known, tp=tp, dp=dp, ep=ep, dtype=dtype, kv_dtype=kv_dtype) if known else None
-    done = fit(frame, prior=prior, source=source)
+    least = least_costs(arch, known, tp=tp, dp=dp, kv_dtype=kv_dtype) if known else None
+    done = fit(frame, prior=prior, least=least, source=source)
     cost, rows = done.fit.cost, done.rows
     physics: dict[str, float] = {}
     if known:

@@ -107,3 +107,15 @@ def shares(
     pair_flops = arch.full_layers * arch.attention_flops_per_pair() / tp / dp
     attention = pair_flops / cost.pair_s / hardware.peak_flops("bf16") if cost.pair_s else 0.0
     return Shares(float(weights.max()), float(kv), float(compute.max()), float(attention))
+
+
+def least_costs(
+    arch: Architecture, hardware: Hardware, *, tp: int = 1, dp: int = 1, kv_dtype: str = "auto"
+) -> dict[str, float]:
+    """Seconds that a context token and a (query, key) pair take at the peaks: no cost can be less.
+
+    A hair more than the peak's time, so that figures rounded to five digits stay possible.
+    """
+    kv = arch.kv_bytes_per_token(kv_dtype, tp=tp) / dp / hardware.bandwidth_bytes_per_s
+    pair = arch.full_layers * arch.attention_flops_per_pair() / tp / dp / hardware.peak_flops("bf16")
+    return {"kv": 1.001 * kv, "pair": 1.001 * pair}
