@@ -301,6 +301,8 @@ class QueryRun:
         row, sums = self._row, self._sums
         one = self._requests == 1
         first_answer_ps = self._first_answer_ps if one else self._left_ps
+        if 0 <= self._left_ps < first_answer_ps:
+            first_answer_ps = -1  # the client had gone
         queries = self._gateway.queries
         assert queries is not None
         queries.add(

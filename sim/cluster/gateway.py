@@ -94,7 +94,7 @@ class Gateway:
         self._budgets = self._plain_budgets(strategy, source)
         self._open: dict[int, Request | QueryRun] = {}
         self._run_of: dict[int, QueryRun] = {}
-        self._lingering: dict[int, Request] = {}
+        self._lingering: dict[int, tuple[Request, Status]] = {}
         self._parents: dict[int, Request] = {}
         self.given_up_ps: dict[int, int] = {}
         self._deadlines: deque[tuple[int, int]] = deque()
@@ -167,9 +167,9 @@ class Gateway:
         for shell in self.shells:
             shell.stop()
         for key in sorted(self._lingering):
-            request = self._lingering[key]
-            if request.finished_ps < 0:
-                request.finished_ps = self.clock.now_ps
+            request, status = self._lingering[key]
+            request.status = status
+            request.finished_ps = self.clock.now_ps
             self._settle(request)
         for item in self._open.values():
             if isinstance(item, QueryRun):
@@ -420,15 +420,17 @@ class Gateway:
             self.clock.stop()
 
     def cancel(self, request: Request, status: Status) -> None:
-        """Take *request* back from wherever it is."""
+        """Take *request* back from wherever it is; its row follows when its last step has ended."""
         if request.pool >= 0:
             index = self._index_of(request)
             self.outstanding[index] -= 1
-            self.shells[index].cancel(request, status)
+            if not self.shells[index].cancel(request, status):
+                self._lingering[request.id] = (request, status)
+                return
         else:
             request.status = status
             request.finished_ps = self.clock.now_ps
-        self._lingering[request.id] = request
+        self._settle(request)
 
     def _time_out(self) -> None:
         """The oldest deadlines have come; clients of queries that are still open give up."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sim.results.columns import Status
 from sim.results.sinks import QUERY_ROW, IntArray, RowSink
 
 
@@ -33,11 +34,18 @@ class PlainQueries(RowSink):
         attempts = ends - starts + 1
         reasoning = np.minimum(rows["generated"], rows["reasoning_tokens"])
         finished = rows["finished_ps"][ends]
+        status, answered = rows["status"][ends], rows["first_answer_ps"][ends]
         for place, number in enumerate(query[ends].tolist()) if self._given_up_ps else ():
-            finished[place] = self._given_up_ps.get(number, finished[place])
+            if number in self._given_up_ps:
+                finished[place] = self._given_up_ps[number]
+                status[place] = Status.TIMED_OUT
+                if answered[place] > finished[place]:
+                    answered[place] = -1
         zeros = np.zeros(len(ends), dtype=np.int64)
         picked = {
             "finished_ps": finished,
+            "status": status,
+            "first_answer_ps": answered,
             "requests": attempts,
             "retries": attempts - 1,
             "arrived_ps": rows["arrived_ps"][starts],

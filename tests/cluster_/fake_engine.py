@@ -39,7 +39,7 @@ class FakeEngine:
         self.fits = fits
         self.running: list[Request] = []
         self.waiting: list[Request] = []
-        self.gone: list[Request] = []  # taken back; leave when the step under way ends
+        self.gone: list[tuple[Request, Status]] = []  # taken back; they leave when the step under way ends
         self.start_ps = 0
         self.steps = self.batch = 0
         self.step_ps = base_ps
@@ -56,13 +56,21 @@ class FakeEngine:
         assert request.first_scheduled_ps < 0, "served twice"
         self.waiting.append(request)
 
-    def cancel(self, request: Request, now_ps: int, status: Status) -> None:
+    def cancel(self, request: Request, now_ps: int, status: Status) -> bool:
         assert request.status == Status.UNFINISHED, "cancelled after its end"
+        if request in self.waiting:
+            self.waiting.remove(request)
+        elif self.next_end_ps is not None:
+            self.gone.append((request, status))
+            return False
+        else:  # between two steps
+            self.running.remove(request)
         request.status = status
-        self.gone.append(request)
+        request.finished_ps = now_ps
+        return True
 
     def _advance(self, steps: int) -> None:
-        for request in self.running if steps else ():
+        for request in self.running:
             before = request.generated
             if not before:
                 request.first_token_ps = self.start_ps + self.step_ps
@@ -82,15 +90,17 @@ class FakeEngine:
         self.next_end_ps = None
         ended = []
         for request in self.running:
-            if request.status == Status.UNFINISHED and request.generated >= request.output_tokens:
+            taken = [status for other, status in self.gone if other is request]
+            if request.generated >= request.output_tokens:
                 assert request.generated == request.output_tokens
                 request.status = Status.COMPLETED
-            if request.status != Status.UNFINISHED:
-                request.finished_ps = now_ps
-                ended.append(request)
-        ended += [request for request in self.gone if request in self.waiting]
+            elif taken:
+                request.status = taken[0]
+            else:
+                continue
+            request.finished_ps = now_ps
+            ended.append(request)
         self.running = [request for request in self.running if request not in ended]
-        self.waiting = [request for request in self.waiting if request not in ended]
         self.gone.clear()
         return ended
 
@@ -103,10 +113,6 @@ class FakeEngine:
                 self.steps = min(self.steps, steps)
                 self.next_end_ps = self.start_ps + self.steps * self.step_ps
             return self.next_end_ps
-        if self.gone:  # between two steps: they leave at once
-            self.start_ps, self.steps = now_ps, 0
-            self.next_end_ps = now_ps
-            return now_ps
         free = self.seats - len(self.running)
         for request in self.waiting[:free]:
             request.first_scheduled_ps = now_ps
