@@ -143,7 +143,8 @@ def _service(summary: Mapping[str, Any], add: Add) -> None:
             add(
                 "unfair_to_short",
                 "warning",
-                f"the shortest tenth of the queries takes {short:.1f} times as long as alone, the longest {long:.1f}",
+                f"the shortest tenth of the queries takes {short:.1f} times as long as alone, "
+                f"the longest {long:.1f} times",
                 "short queries wait behind long ones: try srpt, mlfq, or a pool of their own",
             )
 

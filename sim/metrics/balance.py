@@ -157,11 +157,14 @@ def _check_scheduled(requests: Table, generated: NDArray[np.int64]) -> None:
     wrong = np.flatnonzero(ended & ((useful > most) | (useful < least)))
     if len(wrong):
         row = wrong[0]
+        request, replication, scheduled, recomputed, dropped = (
+            int(requests[name][row])
+            for name in ("request", "replication", "scheduled_tokens", "recomputed_tokens", "dropped_tokens")
+        )
         raise BalanceError(
-            f"request {requests['request'][row]} (replication {requests['replication'][row]}): "
-            f"scheduled {requests['scheduled_tokens'][row]} - recomputed "
-            f"{requests['recomputed_tokens'][row]} - dropped {requests['dropped_tokens'][row]} = {useful[row]} tokens, expected {least[row]} to "
-            f"{most[row]}; {len(wrong)} requests in all"
+            f"request {request} (replication {replication}): scheduled {scheduled} - recomputed {recomputed} "
+            f"- dropped {dropped} = {useful[row]} tokens, expected {least[row]} to {most[row]}; "
+            f"{len(wrong)} requests in all"
         )
 
 

@@ -70,9 +70,9 @@ class Censored:
     def quantile(self, q: float) -> Estimate:
         """The *q* quantile (0 ≤ q ≤ 1), interpolated as numpy's ``linear`` method does.
 
-        Event i of n stands at (n·F_i - 1)/(n - 1), which is i/(n - 1) without censoring. Beyond the last
-        event, when something longer is still open, there is no value, only the bound of the longest time
-        seen.
+        Events stand at places 0 to n - 1, one apart; one whose share of the probability has grown to w,
+        because others left before it, fills n·w places. Beyond the last event, when something longer is
+        still open, there is no value, only the bound of the longest time seen.
         """
         if not 0 <= q <= 1:
             raise ValueError(f"a quantile lies between 0 and 1, not at {q}")
@@ -88,15 +88,16 @@ class Censored:
             return Estimate(float("nan"), longest)
         if self.n == 1:
             return Estimate(float(self.events[0]))
-        places = (self.n * self._cumulative - 1.0) / (self.n - 1.0)
-        if q > places[-1] + 1e-12:
+        place = q * (self.n - 1)
+        ends = self.n * self._cumulative - 1.0
+        starts = np.concatenate([[0.0], ends[:-1] + 1.0])
+        finite = int(np.isfinite(self.events).sum())
+        if place > ends[-1] + 1e-9:
             return Estimate(float("nan"), longest)
-        finite = np.isfinite(self.events)
-        value = float(np.interp(q, places[finite], self.events[finite])) if finite.any() else float("nan")
-        if not finite.all() and (not finite.any() or q > places[finite][-1] + 1e-12):
-            known = self.events[finite]
-            return Estimate(float("nan"), float(known[-1]) if len(known) else float("nan"))
-        return Estimate(value)
+        if not finite or place > ends[finite - 1] + 1e-9:
+            return Estimate(float("nan"), float(self.events[finite - 1]) if finite else float("nan"))
+        knots = np.column_stack([starts[:finite], np.maximum(ends, starts)[:finite]]).ravel()
+        return Estimate(float(np.interp(place, knots, np.repeat(self.events[:finite], 2))))
 
     def mean(self) -> Estimate:
         """The mean; where the longest time is open, no value, and the mean up to that time as its lower

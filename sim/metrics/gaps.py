@@ -119,21 +119,19 @@ def token_gaps(run: RunInfo, segments: Table, stalls: Table, requests: Table) ->
     its decodes.
     """
     keep = _generating(requests, segments) & (segments["replication"] == run.replication)
-    start, step, growth, steps = (
-        _ps(segments[name][keep]) if name != "steps" else segments["steps"][keep].astype(np.int64)
-        for name in ("start_s", "step_s", "step_growth_s", "steps")
+    start, step, growth = (_ps(segments[name][keep]) for name in ("start_s", "step_s", "step_growth_s"))
+    steps, decodes, fresh, dropped = (
+        segments[name][keep].astype(np.int64) for name in ("steps", "decodes", "fresh", "dropped")
     )
-    first_weight = (segments["decodes"] - segments["fresh"])[keep].astype(np.int64)
-    weight = segments["decodes"][keep].astype(np.int64)
     skip, stop = _steps_within(start, step, growth, steps, run.window_start_ps, run.window_end_ps)
+    last = steps - 1
+    low, high = np.maximum(skip, 1), np.minimum(stop, last)
+    first_in = ((skip == 0) & (stop > 0)).astype(np.int64)
+    last_in = ((last > 0) & (skip <= last) & (stop == steps)).astype(np.int64)
     parts = [
-        (step, growth, ((skip == 0) & (stop > 0)).astype(np.int64), first_weight),
-        (
-            step + growth * np.maximum(skip, 1),
-            growth,
-            np.maximum(stop - np.maximum(skip, 1), 0),
-            weight,
-        ),
+        (step, growth, first_in, decodes - fresh - np.where(last == 0, dropped, 0)),
+        (step + growth * low, growth, np.maximum(high - low, 0), decodes),
+        (step + growth * last, growth, last_in, decodes - dropped),
     ]
     inside = _stalls_within(run, stalls, requests)
     ones = np.ones(len(inside), dtype=np.int64)

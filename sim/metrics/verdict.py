@@ -1,11 +1,13 @@
 """Is the system stable, saturated or overloaded? In words, with the figures behind them.
 
 *Overloaded*: the backlog grows. Backlog is the number of queries in the system, averaged over equal parts
-of the measured window (and over replications); its slope is tested against 0 at 95 %, one-sided, with as
-many degrees of freedom as the autocorrelation of the residuals leaves. A slope that is real but slight is
-none: the growth over the window must also exceed a tenth of the mean number and two standard deviations of
-a Poisson number of that mean. *Saturated*: not overloaded, but the queue's head is blocked, or all seats
-are taken, for more than 20 % of the window.
+of the measured window (and over replications). Its slope is the mean of its increments from part to part,
+tested against 0 by Student's t at 95 %, one-sided: right for a queue that drifts away, whose increments are
+independent, and cautious for one that comes back, whose increments cancel. A slope that is real but slight
+is none: the growth over the window must also exceed a tenth of the mean number and two standard deviations
+of a Poisson number of that mean, and at least a quarter of it must fall into the second half, else the
+system was merely filling up. *Saturated*: not overloaded, but the queue's head is blocked, or all seats are
+taken, for more than 20 % of the window.
 """
 
 from __future__ import annotations
@@ -101,21 +103,22 @@ def backlog_slope(results: Results) -> Slope | None:
 def slope(series: FloatArray, length_s: float, replications: int = 1) -> Slope:
     """Test whether *series*, means over equal parts of *length_s* seconds, grows; see the module for how."""
     count = len(series)
-    time = (np.arange(count) + 0.5) * (length_s / count)
-    centred = time - time.mean()
-    spread = float((centred**2).sum())
-    mean = float(series.mean())
-    rate = float((centred * series).sum()) / spread
-    residual = series - mean - rate * centred
-    noise = float((residual**2).sum())
-    lag = float((residual[1:] * residual[:-1]).sum()) / noise if noise > 0 else 0.0
-    lag = min(max(lag, 0.0), 0.9)
-    effective = max(3.0, count * (1 - lag) / (1 + lag))
-    deviation = math.sqrt(noise / (effective - 2) / (spread * effective / count)) if noise > 0 else 0.0
-    low = rate - t_quantile(CONFIDENCE, effective - 2) * deviation
-    growth = rate * length_s
+    increments = np.diff(series)
+    per_part = length_s / count
+    mean, drift = float(series.mean()), float(increments.mean())
+    deviation = float(increments.std(ddof=1)) / math.sqrt(len(increments))
+    low = drift - t_quantile(CONFIDENCE, len(increments) - 1) * deviation
+    growth = drift * count
     material = growth > max(0.1 * mean, 2 * math.sqrt(max(mean, 1.0) / replications))
-    return Slope(rate, low, mean, mean - growth / 2, mean + growth / 2, low > 0 and material)
+    goes_on = float(series[-1] - series[count // 2]) >= 0.25 * (float(series[-1] - series[0]))
+    return Slope(
+        per_s=drift / per_part,
+        low_per_s=low / per_part,
+        mean=mean,
+        start=float(series[0]),
+        end=float(series[-1]),
+        grows=low > 0 and material and goes_on,
+    )
 
 
 def blocking(results: Results, pool: PoolInfo, runs: Sequence[RunInfo] | None = None) -> Blocking:
