@@ -66,9 +66,14 @@ def number_in_system(table: Table, run: RunInfo, edges_s: FloatArray) -> FloatAr
     rows = table["replication"] == run.replication
     arrived = np.sort(table["arrived_s"][rows])
     finished = table["finished_s"][rows]
-    left = np.sort(np.where(np.isnan(finished), np.inf, finished))
-    area = _count_area(arrived, edges_s) - _count_area(left[np.isfinite(left)], edges_s)
-    return np.diff(area) / np.diff(edges_s)
+    left = np.sort(finished[~np.isnan(finished)])
+    area = _count_area(arrived, edges_s) - _count_area(left, edges_s)
+    width = np.diff(edges_s)
+    moment = np.searchsorted(arrived, edges_s[1:], side="right") - np.searchsorted(
+        left, edges_s[1:], side="right"
+    )
+    number: FloatArray = np.divide(np.diff(area), width, out=moment.astype(np.float64), where=width > 0)
+    return number
 
 
 def _count_area(moments: FloatArray, edges_s: FloatArray) -> FloatArray:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PS_PER_S = 1e12
+
+FIXED_NAMES = {"status": STATUSES, "role": ROLES, "kind": KINDS}
+"""Category columns whose codes are those of Status, Role and Kind in every table."""
+
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
 
@@ -115,7 +119,12 @@ class Table:
                     continue
                 if isinstance(array, pa.ChunkedArray):
                     array = array.unify_dictionaries().combine_chunks()
-                names[column.name] = tuple(array.dictionary.to_pylist())
+                fixed = FIXED_NAMES.get(column.name)
+                found = tuple(array.dictionary.to_pylist())
+                if fixed is not None and found not in (fixed, ()):  # an empty file keeps no names
+                    faults.append(f"column {column.name!r} knows {found}, expected {fixed}")
+                    continue
+                names[column.name] = fixed or found
                 codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
                 columns[column.name] = codes.astype(np.int32)
             else:
@@ -276,9 +285,7 @@ def _stall_table(info: RunInfo, sinks: Sequence[SegmentSink]) -> Table:
 def _table(name: str, info: RunInfo, made: Mapping[str, Array], rows: Mapping[str, IntArray]) -> Table:
     """Declared columns from *made*, else from *rows*, cast to their type."""
     decode = {
-        "status": STATUSES,
-        "role": ROLES,
-        "kind": KINDS,
+        **FIXED_NAMES,
         "pool": tuple(pool.name for pool in info.pools),
         "category": info.categories,
         "client": info.clients,

@@ -231,3 +231,28 @@ def test_describe_a_sample_of_a_category(run):
     entry = describe(sample(run.results, "tta", where=coding))
     frame = run.results.queries
     assert entry["n"] == ((frame.category == "coding") & frame.in_window).sum()
+
+
+def test_nothing_measured_is_said(toy, tmp_path):
+    """A window in which nobody comes, and a run without a single query."""
+    work = toy.random_work(1, 5)
+    late = toy.simulate(work, window=(10**15, 10**15 + 1))
+    none = toy.simulate([])
+    for run in (late, none):
+        finish(run.results)
+        run.results.save(tmp_path / "run")
+        loaded = Results.load(tmp_path / "run")
+        assert summarise(loaded)["totals"] == run.results.summary["totals"]
+        assert run.results.summary["metrics"]["tta"]["n"] == 0
+        assert run.results.summary["metrics"]["tta"]["p99"] is None
+        assert "nothing_measured" in {finding["name"] for finding in run.results.summary["anomalies"]}
+
+
+def test_a_burst_before_which_the_window_is_closed_still_has_a_cost(toy):
+    """All come at once and the window is shorter than the first answer: cost is that of the whole run."""
+    run = toy.simulate([(0, 10, 0, 20)] * 4, window=(0, 1000))
+    cost = finish(run.results).summary["cost"]
+    assert cost["basis"] == "run"
+    assert cost["queries_completed"] == 4
+    hours = 2 * run.results.runs[0].end_ps / 1e12 / 3600
+    assert cost["cost_per_query"] == pytest.approx(2.5 * hours / 4)
