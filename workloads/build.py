@@ -40,8 +40,12 @@ def generated(
     if spec.clients is not None:
         clients = tuple(spec.clients.members)
         categories = tuple(sorted({member.category or "all" for member in spec.clients.members.values()}))
+        process: Process
         steady = spec.profile == "steady" or (spec.profile is None and spec.rate is not None)
-        process: Process = ClientArrivals(spec.clients, rate=spec.rate, steady=steady, streams=streams)
+        if spec.arrivals is None:
+            process = ClientArrivals(spec.clients, rate=spec.rate, steady=steady, streams=streams)
+        else:
+            process = make_process(spec.arrivals, _session_rate(spec), streams)
         kinds = [
             Kind(
                 categories.index(member.category or "all"),
@@ -51,7 +55,7 @@ def generated(
             )
             for code, member in enumerate(spec.clients.members.values())
         ]
-        weights = [1.0] * len(kinds)
+        weights = [sum(member.rates) / len(member.rates) for member in spec.clients.members.values()]
     else:
         assert spec.arrivals is not None
         sections = spec.categories
@@ -59,10 +63,7 @@ def generated(
             assert spec.lengths is not None
             sections = {"all": Category(lengths=spec.lengths)}
         clients, categories = ("all",), tuple(sections)
-        rate = spec.rate
-        if rate is not None and spec.sessions is not None:
-            rate /= _turns(spec)
-        process = make_process(spec.arrivals, rate, streams)
+        process = make_process(spec.arrivals, _session_rate(spec), streams)
         kinds = [
             Kind(code, 0, section.lengths, *_limits(spec, section.max_tokens, section.priority))
             for code, section in enumerate(sections.values())
@@ -70,8 +71,11 @@ def generated(
         weights = [section.weight for section in sections.values()]
     wrapped: Process | SessionProcess = process
     if spec.sessions is not None:
-        if process.closed_loop is not None or spec.clients is not None:
-            raise InputError(Problem("sessions go with open arrivals only", key="workload.sessions"))
+        if process.closed_loop is not None or spec.arrivals is None:
+            expected = "poisson or other arrivals that do not wait for answers"
+            raise InputError(
+                Problem("sessions go with open arrivals only", key="workload.sessions", expected=expected)
+            )
         wrapped = SessionProcess(process, spec.sessions, streams)
     return GeneratedSource(
         name=name,
@@ -90,6 +94,13 @@ def generated(
 def _limits(spec: WorkloadSpec, max_tokens: int | None, priority: int | None) -> tuple[int, int]:
     limit = max_tokens if max_tokens is not None else spec.max_tokens
     return -1 if limit is None else limit, spec.priority if priority is None else priority
+
+
+def _session_rate(spec: WorkloadSpec) -> float | None:
+    """Rate of the arrivals proper: sessions where there are any, queries otherwise."""
+    if spec.rate is None or spec.sessions is None:
+        return spec.rate
+    return spec.rate / _turns(spec)
 
 
 def _turns(spec: WorkloadSpec) -> float:

@@ -132,10 +132,11 @@ def _population_cv2(cvs: FloatArray, counts: Int64Array) -> FloatArray:
 
 
 def read_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]], float]:
-    """Clients' rates, spreads of gaps and Weibull windows from a CSV of windows, and the length of a window in s.
+    """Clients' rates, spreads of gaps and Weibull windows from a CSV of windows, and the length of a window
+    in s.
 
-    Columns: client_id, window_start_s, req_per_s, iat_cv, iat_family (Gamma or Weibull). The first window is the
-    earliest one of the file; a client that a window does not name is silent in it.
+    Columns: client_id, window_start_s, req_per_s, iat_cv, iat_family (Gamma or Weibull). The first window is
+    the earliest one of the file; a client that a window does not name is silent in it.
     """
     from workloads.formats.columns import Faults, numbers, require, texts
     from workloads.formats.files import csv_rows, fail, look

@@ -193,13 +193,18 @@ class GeneratedSource:
     def _kind_of(self, key: Int64Array, chunk: Chunk) -> Int64Array:
         """Kind of each query: its client's, or drawn by weight with *key* as coordinate.
 
-        Categories race: each has its own stream of exponentials, divided by its weight, and the first one
-        wins. A new category can take queries from the others, but moves none between them.
+        Clients are drawn at once. Categories race: each has its own stream of exponentials, divided by its
+        weight, and the first one wins. A new category can take queries from the others, but moves none
+        between them.
         """
         if chunk.client is not None:
             return chunk.client.astype(np.int64)
         if len(self._kinds) == 1:
             return np.zeros(len(key), np.int64)
+        if len(self.clients) > 1:
+            shares = np.cumsum(self._weights)
+            place = self._streams.uniforms("client", key)
+            return np.searchsorted(shares / shares[-1], place).astype(np.int64)
         best = np.full(len(key), np.inf)
         code = np.zeros(len(key), np.int64)
         for index, (kind, weight) in enumerate(zip(self._kinds, self._weights, strict=True)):

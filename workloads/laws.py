@@ -61,18 +61,14 @@ class LawBase(Strict):
         """Quantiles at the probabilities *u* in (0, 1)."""
         return self.from_normal(np.asarray(special.ndtri(np.asarray(u, dtype=np.float64))))
 
-    @cached_property
-    def _grid(self) -> FloatArray:
-        middles = (np.arange(200_000) + 0.5) / 200_000
-        return self.quantile(middles)
-
     def average(self) -> float:
         """Mean of what is drawn, by the midpoint rule over 200,000 quantiles; 0.5 % for capped laws."""
-        return float(self._grid.mean())
+        return float(self.quantile((np.arange(200_000) + 0.5) / 200_000).mean())
 
     def log_sigma(self) -> float:
         """Standard deviation of the logarithm (of values raised to at least 1); 0 for a constant."""
-        return float(np.log(np.maximum(self._grid, 1.0)).std())
+        middles = self.quantile((np.arange(5000) + 0.5) / 5000)
+        return float(np.log(np.maximum(middles, 1.0)).std())
 
 
 class Constant(LawBase):
@@ -213,7 +209,7 @@ class Mixture(LawBase):
 
 
 def lognormal_mixture_table(
-    components: list[tuple[float, float, float]], atoms: list[tuple[float, float]], *, points: int = 1500
+    components: list[tuple[float, float, float]], atoms: list[tuple[float, float]], *, points: int = 500
 ) -> tuple[FloatArray, FloatArray]:
     """Knots (z, log value) of the quantile function of a mixture of lognormals (weight, mu, sigma) and atoms.
 
@@ -321,6 +317,12 @@ class BetaPart(Strict):
     a: PositiveFloat
     b: PositiveFloat
 
+    def log_odds(self, steps: FloatArray) -> FloatArray:
+        """Mean log odds plus *steps* standard deviations of them."""
+        mean = special.digamma(self.a) - special.digamma(self.b)
+        spread = np.sqrt(special.polygamma(1, self.a) + special.polygamma(1, self.b))
+        return np.asarray(mean + spread * steps)
+
 
 class BetaMixture(LawBase):
     """Mixture of Beta distributions on (0, 1), with *atoms*: how much of an output is reasoning.
@@ -343,8 +345,11 @@ class BetaMixture(LawBase):
     @cached_property
     def table(self) -> tuple[FloatArray, FloatArray]:
         """(z, value) knots of the quantile function, both rising."""
-        values = special.expit(np.linspace(-14.0, 14.0, 2001))
-        values = np.concatenate([[0.0], values, [1.0]])
+        # Knots follow each component in the log odds: log odds of a Beta have these two moments.
+        steps = np.linspace(-10.0, 10.0, 161)
+        values = np.concatenate(
+            [[0.0, 1.0], *(special.expit(part.log_odds(steps)) for part in self.components)]
+        )
         at = np.array(sorted(atom.value for atom in self.atoms for _ in (0, 1)))
         after = np.concatenate([np.zeros(len(values), int), np.tile([0, 1], len(self.atoms))])
         grid = np.concatenate([values, at])

@@ -251,7 +251,8 @@ class Clients(Strict):
     """A mixture of clients, each a bursty process of its own (after ServeGen): bursts and tails come from
     clients.
 
-    The windows follow one another and then repeat.
+    The windows follow one another and then repeat. With ``arrivals`` beside it clients keep their lengths
+    and their share of all queries, and only those arrivals count.
     """
 
     window: PositiveSeconds = 600.0
@@ -366,15 +367,13 @@ class WorkloadSpec(Strict):
         kinds = [name for name in ("lengths", "categories", "clients") if getattr(self, name) is not None]
         if len(kinds) != 1:
             problems.append("give exactly one of lengths, categories and clients")
-        if self.clients is not None:
-            if self.arrivals is not None:
-                problems.append("clients bring their own arrivals")
-        elif self.arrivals is None:
-            problems.append("arrivals are missing")
+        if self.arrivals is None:
+            if self.clients is None:
+                problems.append("arrivals are missing")
         elif self.rate is None and not isinstance(self.arrivals, Closed | Burst):
             problems.append("rate is missing")
         if self.windows is not None:
             problems.append("windows goes with a preset only")
-        if self.profile is not None and self.clients is None:
-            problems.append("profile goes with clients only")
+        if self.profile is not None and (self.clients is None or self.arrivals is not None):
+            problems.append("profile goes with the arrivals of clients only")
         return problems

@@ -49,7 +49,8 @@ class Counted:
 
 
 def find_atoms(data: Counted, *, share: float = _ATOM_SHARE) -> tuple[FloatArray, FloatArray]:
-    """Values that carry at least *share* of all weight (and six rows) and far more than a smooth law would put there.
+    """Values that carry at least *share* of all weight (and six rows) and far more than a smooth law would
+    put there.
 
     Smooth is what the neighbourhood (a tenth to either side) carries per token, without the value itself.
     Returns the values and the excess weight of each, as a share of all.
@@ -98,7 +99,8 @@ def _binned(data: Counted) -> tuple[FloatArray, FloatArray, FloatArray]:
     each = np.maximum(weight, 1e-300)
     mean = np.bincount(place, data.weights * logs, _BINS) / each
     square = np.bincount(place, data.weights * (logs**2 + variance), _BINS) / each - mean**2
-    return mean[full], weight[full], np.sqrt(np.maximum(square[full], 0.0))
+    spread = np.sqrt(np.maximum(square[full], 0.0))
+    return mean[full], np.asarray(weight[full], np.float64), spread
 
 
 def _em_lognormals(
@@ -228,9 +230,9 @@ def _em_betas(data: Counted, count: int) -> tuple[list[tuple[float, float, float
     x, weights = np.clip(data.values, 1e-4, 1 - 1e-4), data.weights
     if len(x) > 1000:
         place = np.minimum((x * 1000).astype(np.int64), 999)
-        binned = np.bincount(place, weights, 1000)
+        binned = np.bincount(place, weights, 1000).astype(np.float64)
         x = (np.bincount(place, weights * x, 1000) / np.maximum(binned, 1e-300))[binned > 0]
-        weights = binned[binned > 0]
+        weights = np.asarray(binned[binned > 0], np.float64)
     weights = weights / weights.sum()
     cumulated = np.cumsum(weights)
     part = np.zeros((len(x), count))

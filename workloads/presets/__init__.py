@@ -1,4 +1,5 @@
-"""Named workloads: one preset a class, its docstring saying what it is, where its figures are from, what is assumed.
+"""Named workloads: one preset a class, its docstring saying what it is, where its figures are from, what is
+assumed.
 
 A preset fills in what a spec leaves open; ``rate``, ``queries``, ``max_tokens``, ``priority``, ``sessions``,
 ``shared_prefix``, ``runaway`` and ``arrivals`` in the scenario come before its own.

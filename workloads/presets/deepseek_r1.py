@@ -55,13 +55,14 @@ Inference v5.1: mean 310, median 273, p90 533, p99 813)."""
 class DeepSeekR1Production:
     """DeepSeek-R1 as served in production: 73 clients, half a day, output median 1,224 and p99 13,900 tokens.
 
-    A mixture of clients, each with its own rate in windows of ten minutes, its burstiness, and mixtures of lognormals
-    (output, prompt) and of Betas (share of reasoning), with its caps. Fitted to the client figures of ServeGen
-    ("ServeGen: workload characterization and generation of LLM serving in production", arXiv 2505.09999; Apache-2.0),
-    first 12 hours. Without ``rate`` the half day as measured, 16.8/s in the mean; with ``rate`` its mean traffic all
-    the time, or with ``profile: day`` its shape. ``windows`` takes other rates: a CSV with client_id, window_start_s,
-    req_per_s, iat_cv, iat_family. Assumed: prompt and output are independent within a client, and longer outputs have
-    a larger share of reasoning, so that answers stay as narrow as those of MLPerf Inference v5.1.
+    A mixture of clients, each with its own rate in windows of ten minutes, its burstiness, and mixtures of
+    lognormals (output, prompt) and of Betas (share of reasoning), with its caps. Fitted to the client
+    figures of ServeGen ("ServeGen: workload characterization and generation of LLM serving in production",
+    arXiv 2505.09999; Apache-2.0), first 12 hours. Without ``rate`` the half day as measured, 16.8/s in the
+    mean; with ``rate`` its mean traffic all the time, or with ``profile: day`` its shape. ``windows`` takes
+    other rates: a CSV with client_id, window_start_s, req_per_s, iat_cv, iat_family. Assumed: prompt and
+    output are independent within a client, and longer outputs have a larger share of reasoning, so that
+    answers stay as narrow as those of MLPerf Inference v5.1.
     """
 
     def parts(self, asked: WorkloadSpec, base: Path | None) -> Mapping[str, Any]:
@@ -118,19 +119,21 @@ def _category(weight: float, parts: list[tuple[float, float, float]], answer: fl
 @preset("deepseek-r1-benchmark")
 @dataclass(frozen=True)
 class DeepSeekR1Benchmark:
-    """DeepSeek-R1 on the MLPerf mix of exams: AIME, MATH500, GPQA, MMLU-Pro, LiveCodeBench; cap 20,000 tokens.
+    """DeepSeek-R1 on the MLPerf mix of exams: AIME, MATH500, GPQA, MMLU-Pro, LiveCodeBench; cap 20,000
+    tokens.
 
-    Categories by the form of the answer, as often as in the runs: multiple choice (outputs with p10, p50, p90 of 535,
-    1,184, 5,335), mathematics (724, 3,629, 11,734), code (1,263, 4,538, 19,261). Mixtures of lognormals fitted by EM
-    to reasoning lengths of MLPerf Inference v5.1, closed division, DeepSeek-R1, TEST06 outputs (lengths only).
-    Answers are lognormal with sigma 0.52. Assumed: prompt lengths (lognormal, median 200), which the outputs do not
-    say, and Poisson arrivals at 1/s.
+    Categories by the form of the answer, as often as in the runs: multiple choice (outputs with p10, p50,
+    p90 of 535, 1,184, 5,335), mathematics (724, 3,629, 11,734), code (1,263, 4,538, 19,261). Mixtures of
+    lognormals fitted by EM to reasoning lengths of MLPerf Inference v5.1, closed division, DeepSeek-R1,
+    TEST06 outputs (lengths only). Answers are lognormal with sigma 0.52. Assumed: prompt lengths (lognormal,
+    median 200), which the outputs do not say, and Poisson arrivals at 1/s.
     """
 
     def parts(self, asked: WorkloadSpec, base: Path | None) -> Mapping[str, Any]:
         return {
             "arrivals": "poisson",
             "rate": "1/s",
+            "max_tokens": _CAP,
             "categories": {
                 "multiple_choice": _category(957, MULTIPLE_CHOICE, 240),
                 "mathematics": _category(640, MATHEMATICS, 340),
@@ -139,6 +142,8 @@ class DeepSeekR1Benchmark:
         }
 
 
-MULTIPLE_CHOICE = [(0.6, 600.0, 0.5), (0.4, 2400.0, 0.8)]
-MATHEMATICS = [(0.4, 1000.0, 0.5), (0.6, 6500.0, 0.7)]
-CODE = [(0.6, 1800.0, 0.6), (0.4, 9000.0, 0.7)]
+MULTIPLE_CHOICE = [(0.5401, 587.2, 0.4377), (0.4599, 2518.0, 0.7653)]
+MATHEMATICS = [(0.1089, 515.6, 0.2079), (0.6214, 2606.0, 0.6831), (0.2697, 11500.0, 0.55)]
+CODE = [(0.6, 1650.0, 0.5), (0.4, 9600.0, 0.55)]
+"""Mixtures of reasoning lengths (weight, median, sigma); code, with 63 outputs, by hand between its
+quantiles."""
