@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.report import facts, formats
 from sim.report.figures import balance, ccdf, gantt, gpu_time, heavy, memory, phases, slowdown, timeline
-from sim.report.html import Exhibit, Items, Section, Table
+from sim.report.html import Code, Exhibit, Section, Table
 from sim.results.tables import PS_PER_S
 
 if TYPE_CHECKING:
@@ -104,8 +104,12 @@ def _limits(results: Results) -> list[Exhibit]:
     ]
 
 
-def _memory_words(results: Results) -> list[Items | Table]:
-    return [Items([str(line) for line in pool.memory.get("lines", ())]) for pool in results.runs[0].pools]
+def _memory_words(results: Results) -> list[Code]:
+    return [
+        Code("\n".join(str(line) for line in pool.memory["lines"]), f"The memory sum of pool {pool.name}:")
+        for pool in results.runs[0].pools
+        if pool.memory.get("lines")
+    ]
 
 
 def _load(results: Results) -> list[Exhibit]:

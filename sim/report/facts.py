@@ -100,10 +100,10 @@ def _service(summary: Summary) -> str:
         bounds = formats.span(first.get("share_ci"), formats.percent)
         share = formats.percent(first["share"]) + (f" {bounds}" if bounds else "")
         said = SAY[first["metric"]].format(share=share, target=value_of(first["metric"], first["target"]))
-        return f"{said} at {rate}/s"
+        return f"{said} at {rate} queries/s"
     tta = summary["metrics"]["tta"]
     half, tail = (at(tta, "tta", stat) for stat in ("p50", "p99"))
-    return f"answer half of the queries within {half} and 99 % within {tail} at {rate}/s"
+    return f"answer half of the queries within {half} and 99 % within {tail} at {rate} queries/s"
 
 
 def _price(summary: Summary) -> str:
@@ -166,8 +166,13 @@ def limit(results: Results) -> str:
         return words
     name = max(summary["kv"]["pools"], key=lambda pool: summary["kv"]["pools"][pool]["use_max"] or 0.0)
     kv = summary["kv"]["pools"][name]
+    if (kv["use_max"] or 0.0) > 0.95:
+        return (
+            f"KV memory is the limit in reach: {formats.percent(kv['use_mean'], 2)} full in the mean, "
+            f"{formats.percent(kv['use_max'])} at its peak, though it kept no query waiting"
+        )
     return (
-        f"nothing is at its limit: KV memory is {formats.percent(kv['use_max'], 2)} full at its peak, "
+        f"nothing keeps queries waiting: KV memory is {formats.percent(kv['use_max'], 2)} full at its peak, "
         f"GPUs work {formats.percent(summary['gpu']['value'], 2)} of the time"
     )
 

@@ -29,19 +29,19 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 3) -> str:
-    """A share of one as a percentage; near 100 % what is missing keeps its digits.
+    """A share of one as a percentage; what is not all is never rounded to 100 %.
 
     >>> percent(0.993), percent(0.99953), percent(0.5), percent(0.00012)
-    ('99.3 %', '99.953 %', '50 %', '0.012 %')
+    ('99.3 %', '99.95 %', '50 %', '0.012 %')
     """
     if share is None or not math.isfinite(share):
         return MISSING
     value = 100 * share
-    if 99 < value < 100:
-        places = min(max(0, 1 - math.floor(math.log10(100 - value))), 4)
-        text = f"{value:.{places}f}"
-        return "> 99.9999 %" if float(text) >= 100 else f"{_trim(text)} %"
-    return f"{_trim(number(value, digits))} %"
+    text = number(value, digits)
+    while value < 100 <= float(text) and digits < 7:
+        digits += 1
+        text = number(value, digits)
+    return "> 99.9999 %" if value < 100 <= float(text) else f"{_trim(text)} %"
 
 
 def _trim(text: str) -> str:
@@ -100,28 +100,30 @@ def log_ticks(
 ) -> tuple[list[float], list[str]]:
     """Ticks that people read on a log axis: 1, 2, 5, 10 s, 1, 10 min; 1K, 10K; 1 %, 10 %.
 
-    The 2s go first, then the 5s, when there would be more than *most* of them.
+    At most about *most* of them, none closer to another than labels allow; the 1s stay first, then the 5s.
+    Where there would be fewer than three, finer ones come in between.
     """
     if not (0 < low <= high):
         raise ValueError(f"a log axis needs 0 < low <= high, got {low} and {high}")
     ranked: list[tuple[int, float]] = []
     first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
     for power in range(first, last + 1):
-        for rank, digit in ((0, 1), (2, 2), (1, 5)):
-            value = float(f"{digit}e{power}")
+        for rank, digit in ((0, 1.0), (1, 5.0), (2, 2.0), (3, 3.0), (4, 1.5), (4, 7.0), (5, 1.2)):
+            value = float(f"{digit * 10:.0f}e{power - 1}")
             if kind != "seconds" or value < 50:
                 ranked.append((rank, value))
     if kind == "seconds":
-        ranked = [(2 if v == 20 else r, v) for r, v in ranked]
         ranked += [(0 if v in (60, 600) else 1 if v in (300, 1800) else 2, float(v)) for v in _MINUTES]
         ranked += [(0 if v in (3600, 36000) else 1, float(v)) for v in _HOURS]
     inside = [(rank, value) for rank, value in ranked if low * 0.999 <= value <= high * 1.001]
-    for limit in (2, 1, 0):
-        values = sorted(value for rank, value in inside if rank <= limit)
-        if len(values) <= most:
+    apart = math.log10(high / low) / (most + 0.5)
+    chosen: list[float] = []
+    for rank, value in sorted(inside):
+        if rank > 2 and len(chosen) >= 3:
             break
-    else:
-        values = values[:: math.ceil(len(values) / most)]
+        if all(abs(math.log10(value / other)) >= apart for other in chosen):
+            chosen.append(value)
+    values = sorted(chosen)
     return values, [tick_text(value, kind) for value in values]
 
 

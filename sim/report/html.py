@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -158,12 +159,14 @@ def render(page: Page) -> str:
     from plotly.offline import get_plotlyjs
 
     figures = {exhibit.key: _figure(exhibit) for exhibit in page.exhibits}
+    around = {key: _around(exhibit, figures[key]) for exhibit in page.exhibits for key in (exhibit.key,)}
     style = {mode: _css(theme.palette(mode)) for mode in ("light", "dark")}
     plotly = get_plotlyjs().replace("</script", "<\\/script")
     script = _asset("page.js")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["whole"] = whole
     environment.tests["block"] = lambda value, kind: type(value).__name__ == kind
     template = environment.from_string(_asset("page.html"))
     setup = {
@@ -174,7 +177,7 @@ def render(page: Page) -> str:
     }
     return template.render(
         page=page,
-        exhibits={exhibit.key: _around(exhibit) for exhibit in page.exhibits},
+        exhibits=around,
         marks=MARKS,
         css=_trusted(_asset("page.css")),
         colors=_trusted(
@@ -187,6 +190,14 @@ def render(page: Page) -> str:
         hashes=" ".join(f"'sha256-{_sha256(text)}'" for text in (plotly, script)),
         words=lambda shape: MARKS[shape],
     )
+
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|µs|min|h|days|GB|MB|KB|TB|queries)\b|%)")
+
+
+def whole(text: str) -> str:
+    """*text* with numbers kept on one line with their units, and both ends of a range together."""
+    return _UNIT.sub("\u00a0", text).replace(formats.DASH, formats.DASH + "\u2060")
 
 
 def _trusted(text: str) -> Any:
@@ -264,7 +275,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _around(exhibit: Exhibit) -> dict[str, Any]:
+def _around(exhibit: Exhibit, figure: dict[str, Any]) -> dict[str, Any]:
     """The words and the data around a figure."""
     meta = dict(exhibit.figure.layout.meta or {})
     frame = exhibit.data
@@ -275,7 +286,7 @@ def _around(exhibit: Exhibit) -> dict[str, Any]:
         "alt": meta.get("alt", ""),
         "note": meta.get("note", ""),
         "rows": len(frame),
-        "height": _figure(exhibit)["layout"]["height"],
+        "height": figure["layout"]["height"],
         "href": "data:text/csv;charset=utf-8," + quote(text, safe=",.-_/:()"),
         "head": [str(name) for name in frame.columns],
         "numeric": [not _is_text(frame[name]) for name in frame.columns],

@@ -192,8 +192,9 @@ def _definitions() -> Definitions:
             (
                 "verdict",
                 "",
-                "Overloaded: the backlog grows (slope > 0 at 95 %). Saturated: not overloaded, but the head of "
-                "the queue is blocked or all seats are taken for more than 20 % of the window. Else stable.",
+                "Overloaded: the backlog grows (slope > 0 at 95 %). Saturated: not overloaded, but the head "
+                "of the queue is blocked, or all seats are taken, for more than 20 % of the window. Else "
+                "stable.",
             ),
             ("preempted", "", "Lost its place and its KV cache; computed again when it is let in again."),
             ("profile", "", "Measured or estimated cost of a step of one model on one kind of hardware."),

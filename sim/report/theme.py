@@ -15,6 +15,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -210,10 +211,19 @@ def template(mode: Mode = "light") -> dict[str, Any]:
     }
 
 
+@cache
+def template_object(mode: Mode = "light") -> go.layout.Template:
+    """`template`, validated once: Plotly takes a tenth of a second to validate it."""
+    import plotly.graph_objects as go
+
+    return go.layout.Template(template(mode))
+
+
 def dark_map() -> dict[str, str]:
     """Each colour that a figure may name, on the light page, and what it becomes on the dark one."""
     pairs = {style.color.lower(): style.dark for style in (*_ORDER, GREY)}
     pairs |= {translucent(color): translucent(dark) for color, dark in pairs.items()}
+    pairs |= {_INKS["#fefefe", "#010101"]: "#010101", _INKS["#010101", "#fefefe"]: "#fefefe"}
     for field in ("paper", "text", "muted", "grid", "context", "accent"):
         pairs[getattr(LIGHT, field).lower()] = getattr(DARK, field)
     return pairs
@@ -239,12 +249,10 @@ COLOR_KEYS = frozenset(
 
 
 def new_figure(height: int = 420, **layout: Any) -> go.Figure:
-    """An empty figure in the light template; *layout* goes to `update_layout`."""
+    """An empty figure in the light template; *layout* are its top-level keys."""
     import plotly.graph_objects as go
 
-    figure = go.Figure()
-    figure.update_layout(template=template("light"), height=height, **layout)
-    return figure
+    return go.Figure(layout={"template": template_object("light"), "height": height, **layout})
 
 
 def in_mode(figure: go.Figure, mode: Mode) -> go.Figure:
@@ -255,7 +263,7 @@ def in_mode(figure: go.Figure, mode: Mode) -> go.Figure:
     if mode == "dark":
         plain = _recolor(plain, dark_map())
     copy = go.Figure(plain)
-    copy.update_layout(template=template(mode))
+    copy.update_layout(template=template_object(mode))
     return copy
 
 
@@ -394,12 +402,20 @@ def hatch(style: Style) -> dict[str, Any]:
     }
 
 
+_INKS = {("#fefefe", "#fefefe"): "#fefefe", ("#fefefe", "#010101"): "#fdfdfd"}
+_INKS |= {("#010101", "#010101"): "#010101", ("#010101", "#fefefe"): "#020202"}
+
+
 def on(style: Style) -> str:
-    """The colour of text on a fill of *style*: black or white, whichever reads better in both modes."""
-    worst = {
-        ink: min(contrast(ink, style.color), contrast(ink, style.dark)) for ink in ("#ffffff", "#000000")
-    }
-    return max(worst, key=worst.__getitem__)
+    """The colour of text on a fill of *style*: white or black, whichever reads better, in each mode.
+
+    Where the modes differ it is one that `dark_map` turns into the other.
+    """
+    light, dark = (
+        max(("#fefefe", "#010101"), key=lambda ink, fill=fill: contrast(ink, fill))  # type: ignore[misc]
+        for fill in (style.color, style.dark)
+    )
+    return _INKS[light, dark]
 
 
 def translucent(color: str) -> str:

@@ -33,16 +33,16 @@ class Metric:
     name: str
     axis: str
     rows: str
-    floor_s: float
+    one: str
 
 
 METRICS: dict[str, Metric] = {
-    "tta": Metric("tta_s", "time to answer", "time to answer", "queries", 1e-2),
+    "tta": Metric("tta_s", "time to answer", "time to answer", "queries", "query"),
     "ttfo": Metric(
-        "ttfo_s", "time to the first answer token", "time to first answer token", "requests", 1e-3
+        "ttfo_s", "time to the first answer token", "time to first answer token", "queries", "query"
     ),
-    "ttft": Metric("ttft_s", "time to the first token", "time to first token", "requests", 1e-3),
-    "tpot": Metric("tpot_s", "time per output token", "time per output token", "requests", 1e-5),
+    "ttft": Metric("ttft_s", "time to the first token", "time to first token", "requests", "request"),
+    "tpot": Metric("tpot_s", "time per output token", "time per output token", "requests", "request"),
 }
 
 
@@ -113,9 +113,12 @@ def table(
 
     ``group`` is a category, or ``all`` where there are several.
     """
+    return _curves(observations(frame, metric, end_s))
+
+
+def _curves(observed: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
-    observed = observations(frame, metric, end_s)
     groups = sorted(set(observed["group"]))
     parts = [(name, observed[observed["group"] == name]) for name in groups]
     if len(groups) > 1:
@@ -155,7 +158,12 @@ def finding(
 
     Without *missed* that share is read off the curve of all, which leaves out what was rejected.
     """
-    observed = observations(frame, metric, end_s)
+    return _finding(observations(frame, metric, end_s), metric, slo, missed)
+
+
+def _finding(
+    observed: pd.DataFrame, metric: str, slo: tuple[float, float] | None, missed: float | None
+) -> str:
     what = METRICS[metric]
     if not len(observed) or not np.isfinite(observed["value"][observed["event"]]).any():
         return f"No {what.name} was measured"
@@ -164,8 +172,10 @@ def finding(
         share = beyond(observed, target) if missed is None else missed
         allowed = 1 - percentile / 100
         verb = "more than" if share > allowed + 1e-12 else "within"
+        if share <= 0:
+            return f"Every {what.one} takes at most {formats.duration(target)} to {_verb(metric)}, as asked"
         return (
-            f"{formats.percent(share)} take longer than {formats.duration(target)} to "
+            f"{formats.percent(share)} of {what.rows} take longer than {formats.duration(target)} to "
             f"{_verb(metric)}, {verb} the {formats.percent(allowed)} allowed"
         )
     times, left = survival(observed["value"].to_numpy(dtype=float), observed["event"].to_numpy(dtype=bool))
@@ -216,19 +226,19 @@ def figure(
     import plotly.graph_objects as go
 
     what = METRICS[metric]
-    title = finding(frame, metric, slo=slo, missed=missed, end_s=end_s)
-    data = table(frame, metric, end_s=end_s)
+    observed = observations(frame, metric, end_s)
+    title = _finding(observed, metric, slo, missed)
+    data = _curves(observed)
     data = data[(data["value_s"] > 0) & (data["beyond"] > 0)]
     if data.empty:
-        return theme.empty(f"No {what.rows[:-1]} of the measured window has a {what.name}.", title=title)
-    observed = observations(frame, metric, end_s)
+        return theme.empty(f"No {what.one} of the measured window has a {what.name}.", title=title)
     groups = list(dict.fromkeys(data["group"]))
     styles = theme.category_styles(group for group in groups if group != ALL or len(groups) == 1)
     fig = theme.new_figure(height)
     low, high = float(data["value_s"].min()), float(data["value_s"].max())
     if slo is not None:
         low, high = min(low, slo[1]), max(high, slo[1])
-    low, high = max(low / 1.15, min(what.floor_s, high / 10)), high * 1.15
+    low, high = low / 1.1, high * 1.15
     direct = 1 < len(groups) <= 6 and not small
     if direct:
         high *= (high / low) ** 0.22
@@ -259,11 +269,13 @@ def figure(
         )
         last = part.iloc[-1]
         ends.append((float(last["value_s"]), float(last["beyond"]), theme.label(text)))
-    fig.update_layout(showlegend=not direct and len(groups) > 1)
-    values, texts = formats.log_ticks(low, high, "seconds", most=6 if small else 10)
-    few, few_texts = formats.log_ticks(low, high, "seconds", most=5)
+    fig.update_layout(showlegend=not direct and not small and len(groups) > 1)
+    values, texts = formats.log_ticks(low, high, "seconds", most=5 if small else 10)
+    few, few_texts = formats.log_ticks(low, high, "seconds", most=4)
     x_range = [float(np.log10(low)), float(np.log10(high))]
-    fig.update_xaxes(type="log", range=x_range, tickvals=values, ticktext=texts, title_text=what.axis)
+    fig.update_xaxes(
+        type="log", range=x_range, tickvals=values, ticktext=texts, tickangle=0, title_text=what.axis
+    )
     y_range = (floor, 1.25)
     values, texts = formats.log_ticks(floor, 1.0, "share", most=7)
     fig.update_yaxes(
@@ -285,7 +297,9 @@ def figure(
     return theme.describe(
         fig,
         title=title,
-        caption=(
+        caption="Read as the figure of the time to answer, in the same colours and dashes."
+        if small
+        else (
             f"Each curve gives, for a time on the x axis, the share of {what.rows} that take longer. "
             "Lower and further left is better; both axes are logarithmic."
         ),
@@ -327,13 +341,14 @@ def _target(
     right = (np.log10(target) - np.log10(low)) / (np.log10(high) - np.log10(low)) > 0.55
     fig.add_annotation(
         x=float(np.log10(target)),
-        y=float(np.log10(1.12)),
+        y=1,
+        yref="paper",
+        yanchor="bottom",
         text=f"target {formats.duration(target)}: <b>{formats.percent(share)}</b> beyond",
         xanchor="right" if right else "left",
-        xshift=-6 if right else 6,
+        xshift=4 if right else -4,
         showarrow=False,
         font={"color": theme.LIGHT.accent},
-        bgcolor=theme.LIGHT.paper,
     )
 
 

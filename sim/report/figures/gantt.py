@@ -4,7 +4,7 @@ arrival."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -97,8 +97,8 @@ def finding(data: pd.DataFrame) -> str:
         lost = part[part["phase"].isin(["queue", "recompute"])]
         waited = float((lost["end_s"] - lost["start_s"]).sum())
         text += (
-            f"; the most starved waited {formats.duration(waited)} of its {formats.duration(one['time_s'])} "
-            f"for {formats.count(one['tokens'])} tokens"
+            f"; the most starved waited {formats.duration(waited)} of the "
+            f"{formats.duration(one['time_s'])} that its {formats.count(one['tokens'])} tokens took"
         )
     return text
 
@@ -111,99 +111,119 @@ def figure(
     end_s: Mapping[int, float] | float | None = None,
     each: int = EACH,
 ) -> go.Figure:
-    """Gantt of the longest and the most starved queries, coloured by phase."""
-    import plotly.graph_objects as go
+    """Gantt of the longest and, on a time axis of their own, the most starved queries, coloured by phase."""
+    from plotly.subplots import make_subplots
 
     data = table(queries, requests, stalls, end_s=end_s, each=each)
     if data.empty:
         return theme.empty("No query of the measured window ever ran.", title=finding(data))
     several = data["replication"].nunique() > 1
-    rows: dict[tuple[int, int], float] = {}
-    labels: list[str] = []
-    at, last_kind = -1.0, ""
-    heads: list[tuple[float, str]] = []
-    for row in theme.rows(data.drop_duplicates(["replication", "query"])):
-        if row.kind != last_kind:
-            at += 1.0
-            heads.append((at, KINDS[str(row.kind)]))
-            last_kind = str(row.kind)
-        at += 1.0
-        rows[(row.replication, row.query)] = at
-        labels.append(f"{row.query}" + (f" (r{row.replication})" if several else ""))
-    fig = theme.new_figure(130 + round(26 * at), barmode="overlay", bargap=0.25)
-    shown = [phase for phase in phases.PHASES if (data["phase"] == phase).any()]
-    for phase in shown:
-        part = data[data["phase"] == phase]
-        style = theme.PHASE_STYLES[phase]
-        length = part["end_s"] - part["start_s"]
-        fig.add_trace(
-            go.Bar(
-                y=[rows[key] for key in zip(part["replication"], part["query"], strict=True)],
-                base=_short(part["start_s"]),
-                x=_short(length),
-                orientation="h",
-                name=phase if phase != "recompute" else "preempted, recomputing",
-                marker={"color": style.color, "line": {"width": 0}, "pattern": theme.hatch(style)},
-                customdata=[
-                    [
-                        formats.duration(seconds),
-                        f"query {row.query}, {theme.label(row.category)}, client {theme.label(row.client)}",
-                        f"{formats.count(row.tokens)} tokens, {row.status}, slowdown "
-                        f"{formats.number(row.slowdown)}",
-                    ]
-                    for seconds, row in zip(length, theme.rows(part), strict=True)
-                ],
-                hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{customdata[2]}"
-                "<extra>%{fullData.name}</extra>",
+    kinds = list(dict.fromkeys(data["kind"]))
+    lists = {
+        kind: theme.rows(data[data["kind"] == kind].drop_duplicates(["replication", "query"]))
+        for kind in kinds
+    }
+    height = 110 + sum(26 * len(rows) + 62 for rows in lists.values())
+    fig = make_subplots(
+        rows=len(kinds),
+        cols=1,
+        vertical_spacing=76 / height,
+        row_heights=[len(rows) for rows in lists.values()],
+    )
+    fig.update_layout(
+        template=theme.template_object("light"), height=height, barmode="overlay", bargap=0.25, margin_t=58
+    )
+    phone: dict[str, Any] = {}
+    named: set[str] = set()
+    for panel, kind in enumerate(kinds, start=1):
+        rows = {(row.replication, row.query): place for place, row in enumerate(lists[kind])}
+        mine = data[data["kind"] == kind]
+        for phase in [phase for phase in phases.PHASES if (mine["phase"] == phase).any()]:
+            fig.add_trace(
+                _bars(mine[mine["phase"] == phase], phase, rows, legend=phase not in named), panel, 1
             )
-        )
-    longest = float(data["end_s"].max())
-    for place, text in heads:
+            named.add(phase)
+        number = "" if panel == 1 else str(panel)
         fig.add_annotation(
             xref="paper",
+            yref=f"y{number} domain",
             x=0,
-            y=place,
-            text=f"<b>{text}</b>",
+            y=1,
+            yshift=4,
+            yanchor="bottom",
+            text=f"<b>{KINDS[kind]}</b>",
             xanchor="left",
-            yanchor="middle",
             showarrow=False,
         )
-    open_rows = data[data["status"] != "completed"].drop_duplicates(["replication", "query"])
-    for row in theme.rows(open_rows):
-        fig.add_annotation(
-            x=row.time_s,
-            y=rows[(row.replication, row.query)],
-            text=f"{str(row.status).replace('_', ' ')} ▸",
-            xanchor="right",
-            yanchor="middle",
-            bgcolor=theme.LIGHT.paper,
-            borderpad=1,
-            showarrow=False,
-            font={"size": 11},
+        longest = float(mine["end_s"].max())
+        for row in lists[kind]:
+            if row.status != "completed":
+                fig.add_annotation(
+                    xref=f"x{number}",
+                    yref=f"y{number}",
+                    x=row.time_s,
+                    y=rows[(row.replication, row.query)],
+                    text=f"{str(row.status).replace('_', ' ')} ▸",
+                    xanchor="right",
+                    yanchor="middle",
+                    bgcolor=theme.LIGHT.paper,
+                    borderpad=1,
+                    showarrow=False,
+                    font={"size": 11},
+                )
+        values, texts = formats.time_ticks(0, longest)
+        few, few_texts = formats.time_ticks(0, longest, most=4)
+        fig.update_xaxes(tickvals=values, ticktext=texts, range=[0, longest * 1.02], row=panel, col=1)
+        fig.update_yaxes(
+            tickvals=list(rows.values()),
+            ticktext=[f"{row.query}" + (f" (r{row.replication})" if several else "") for row in lists[kind]],
+            range=[len(rows) - 0.4, -0.6],
+            showgrid=False,
+            row=panel,
+            col=1,
         )
-    values, texts = formats.time_ticks(0, longest)
-    few, few_texts = formats.time_ticks(0, longest, most=4)
-    fig.update_xaxes(
-        tickvals=values, ticktext=texts, range=[0, longest * 1.02], title_text="time since arrival"
-    )
-    fig.update_yaxes(
-        tickvals=list(rows.values()),
-        ticktext=labels,
-        range=[at + 0.7, -0.7],
-        showgrid=False,
-        title_text="query",
-    )
-    fig.update_layout(legend_traceorder="normal")
-    theme.narrow(fig, xaxis={"tickvals": few, "ticktext": few_texts}, yaxis={"title": {"text": ""}})
+        phone[f"xaxis{number}"] = {"tickvals": few, "ticktext": few_texts}
+    fig.update_xaxes(title_text="time since arrival", row=len(kinds), col=1)
+    # Several traces of one phase, the others without an entry: the legend's order follows the phases.
+    order = {phase: place for place, phase in enumerate(phases.PHASES)}
+    fig.for_each_trace(lambda trace: trace.update(legendrank=order[trace.legendgroup]))
+    fig.update_layout(legend={"y": 1, "yref": "container", "yanchor": "top"})
+    theme.narrow(fig, **phone)
     return theme.describe(
         fig,
         title=finding(data),
         caption=(
-            "One row a query, named by its number, from its arrival to its answer along its critical "
-            "path. Most starved are those with the highest slowdown. `thinkcap explain` tells any "
-            "query's life."
+            "One row a query, by number, from arrival to answer along its critical path"
+            f"{'; r is the replication' if several else ''}. Most starved are those with the highest "
+            "slowdown; their time axis is their own. “thinkcap explain” tells any query's life."
         ),
         alt=_alt(data),
+    )
+
+
+def _bars(part: pd.DataFrame, phase: str, rows: Mapping[tuple[int, int], int], *, legend: bool) -> go.Bar:
+    import plotly.graph_objects as go
+
+    style = theme.PHASE_STYLES[phase]
+    length = part["end_s"] - part["start_s"]
+    return go.Bar(
+        y=[rows[key] for key in zip(part["replication"], part["query"], strict=True)],
+        base=_short(part["start_s"]),
+        x=_short(length),
+        orientation="h",
+        name=phase if phase != "recompute" else "preempted, recomputing",
+        legendgroup=phase,
+        showlegend=legend,
+        marker={"color": style.color, "line": {"width": 0}, "pattern": theme.hatch(style)},
+        customdata=[
+            [
+                formats.duration(seconds),
+                f"query {row.query}, {theme.label(row.category)}, client {theme.label(row.client)}",
+                f"{formats.count(row.tokens)} tokens, {row.status}, slowdown {formats.number(row.slowdown)}",
+            ]
+            for seconds, row in zip(length, theme.rows(part), strict=True)
+        ],
+        hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{customdata[2]}<extra>%{fullData.name}</extra>",
     )
 
 

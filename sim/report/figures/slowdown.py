@@ -61,7 +61,11 @@ def by_client(queries: pd.DataFrame, most: int = CLIENTS) -> pd.DataFrame:
     if len(rest):
         others = names[~names.isin(largest)].nunique()
         rows.append(_summary(f"{others:,} other clients", rest))
-    return pd.DataFrame(rows, columns=["group", "n", "p50", "p90", "p99", "tokens_low", "tokens_high"])
+    for row in rows:
+        row["rest"] = row["group"] not in largest
+    return pd.DataFrame(
+        rows, columns=["group", "n", "p50", "p90", "p99", "tokens_low", "tokens_high", "rest"]
+    )
 
 
 def finding_by_length(data: pd.DataFrame) -> str:
@@ -91,8 +95,11 @@ def finding_by_client(data: pd.DataFrame) -> str:
         return "No client had a query answered"
     if len(data) == 1:
         return "All queries come from one client"
-    worst = data.iloc[int(data["p90"].argmax())]
-    best = data.iloc[int(data["p90"].argmin())]
+    named = data[~data["rest"]]
+    if len(named) == 1:
+        return "One client sends nearly all queries"
+    worst = named.iloc[int(named["p90"].argmax())]
+    best = named.iloc[int(named["p90"].argmin())]
     return (
         f"{worst['group']} is slowed most (p90 {formats.number(worst['p90'])} times its time alone), "
         f"{best['group']} least ({formats.number(best['p90'])} times)"

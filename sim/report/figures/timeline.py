@@ -141,7 +141,7 @@ def figure(
     if data.empty:
         return theme.empty("No step was computed in this run.", title=title)
     fig = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.055)
-    fig.update_layout(template=theme.template("light"), height=560)
+    fig.update_layout(template=theme.template_object("light"), height=560)
     pools = list(dict.fromkeys(data["pool"]))
     styles = theme.category_styles(pools)
     single = len(pools) == 1
