@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -11,12 +12,8 @@ HELP = "list what a scenario can name: models, hardware, presets, policies"
 
 POLICIES = {
     "schedulers": "scheduler",
-    "kv": "kv",
-    "predictors": "predictor",
     "routers": "router",
     "strategies": "strategy",
-    "admission": "admission",
-    "autoscalers": "autoscaler",
 }
 
 
@@ -61,8 +58,12 @@ def _policies(kind: str) -> Rows:
     for name in found.names():
         cls = found.get(name)
         options = ", ".join(option_types(cls))
-        first = (inspect.getdoc(cls) or "").partition("\n")[0]
-        yield name, f"{first}" + (f"  [{options}]" if options else "")
+        yield name, _sentence(inspect.getdoc(cls) or "") + (f"  [{options}]" if options else "")
+
+
+def _sentence(text: str) -> str:
+    """The first sentence of *text*, on one line."""
+    return re.split(r"(?<=[.:;])\s", " ".join(text.partition("\n\n")[0].split()))[0].rstrip(".:;")
 
 
 def _models() -> Rows:
@@ -86,17 +87,17 @@ def _hardware() -> Rows:
 
 
 def _profiles() -> Rows:
-    from calibration.choose import profiles
+    from calibration.profile import get, shipped
 
-    for profile in profiles():
-        yield profile.name, getattr(profile, "source", "")
+    for name in shipped():
+        yield name, str(get(name).provenance.get("source", ""))
 
 
 def _presets() -> Rows:
-    from workloads import presets
+    from workloads.presets import about, preset
 
-    for name in presets.names():
-        yield name, presets.describe(name)
+    for name in preset.names():
+        yield name, _sentence(about(name))
 
 
 KINDS: dict[str, Callable[[], Rows]] = {

@@ -16,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    WithJsonSchema,
 )
 
 from sim import units
@@ -52,14 +51,8 @@ freeze = AfterValidator(FrozenDict)
 """Validator that makes a mapping unchangeable."""
 
 
-def _quantity(
-    read: Callable[[Any], Any], write: Callable[[Any], str], example: str, *, type_: str = "string"
-) -> tuple[Any, ...]:
-    return (
-        BeforeValidator(read),
-        PlainSerializer(write, return_type=str, when_used="json"),
-        WithJsonSchema({"type": type_, "examples": [example]}),
-    )
+def _quantity(read: Callable[[Any], Any], write: Callable[[Any], str]) -> tuple[Any, ...]:
+    return BeforeValidator(read), PlainSerializer(write, return_type=str, when_used="json")
 
 
 def _whole(value: Any) -> Any:
@@ -71,29 +64,23 @@ def _whole(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(_whole)]
 """A whole number."""
-Picoseconds = Annotated[
-    int, *_quantity(units.parse_ps, units.write_ps, "10 min"), Field(ge=0, description="a duration")
-]
+Picoseconds = Annotated[int, *_quantity(units.parse_ps, units.write_ps), Field(ge=0)]
 """A duration, at least zero: ``10 min``."""
-PositivePicoseconds = Annotated[int, *_quantity(units.parse_ps, units.write_ps, "10 min"), Field(gt=0)]
+PositivePicoseconds = Annotated[int, *_quantity(units.parse_ps, units.write_ps), Field(gt=0)]
 """A duration above zero."""
-UsdPerHour = Annotated[
-    float, *_quantity(units.parse_usd_per_hour, units.write_usd_per_hour, "2.50 USD/h"), Field(ge=0)
-]
+UsdPerHour = Annotated[float, *_quantity(units.parse_usd_per_hour, units.write_usd_per_hour), Field(ge=0)]
 """A price in US dollars an hour: ``2.50 USD/h``."""
-ByteCount = Annotated[int, *_quantity(units.parse_bytes, units.write_bytes, "45 GB"), Field(gt=0)]
+ByteCount = Annotated[int, *_quantity(units.parse_bytes, units.write_bytes), Field(gt=0)]
 """A size: ``45 GB``."""
 EngineCount = Annotated[
     int,
     BeforeValidator(units.parse_engine_count),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "examples": ["16K"]}]}),
 ]
 """A whole number as vLLM's command line reads it: ``8192``, ``16k`` (16,000), ``16K`` (16,384)."""
 Share = Annotated[
     float,
     BeforeValidator(units.parse_share),
     Field(ge=0, le=1),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string"}]}),
 ]
 """A share of one: ``0.95`` or ``95 %``."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]

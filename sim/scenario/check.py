@@ -25,6 +25,10 @@ def check_document(document: Document) -> list[Problem]:
     data = document.data
     workload = data.get("workload")
     if isinstance(workload, dict):
+        if isinstance(workload.get("preset"), str):
+            from workloads.presets import preset
+
+            problems += _known(document, ("workload", "preset"), preset.get, workload["preset"])
         for key in ("trace", "windows"):
             if isinstance(workload.get(key), str):
                 problems += _file(document, ("workload", key))

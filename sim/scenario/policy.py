@@ -27,6 +27,9 @@ PLACES: dict[tuple[str, ...], str] = {
 }
 """Where a scenario names policies, and of which kind."""
 
+PENDING: tuple[tuple[str, ...], ...] = (("admission",), ("predictor",), ("pools", "*", "engine", "kv"))
+"""Places whose policies nothing runs yet: refused, so that none is silently ignored."""
+
 
 class Policy(Section):
     """A policy by its name, and the options given to it; those not given have their defaults once loaded."""
@@ -214,6 +217,9 @@ def check_policies(document: Document) -> list[Problem]:
     """
     problems: list[Problem] = []
     for path, kind, value in list(places(document.data)):
+        if _pattern(path) in PENDING:
+            problems.append(document.problem(path, "is not modelled yet"))
+            continue
         try:
             ref = _read(value)
         except units.UnitError:
@@ -234,6 +240,10 @@ def check_policies(document: Document) -> list[Problem]:
         options = {**defaults(policy), **{k: v for k, v in ref.options.items() if v is not None}}
         _put(document.data, path, {"name": name, **options} if options else name)
     return problems
+
+
+def _pattern(path: KeyPath) -> tuple[str, ...]:
+    return tuple("*" if index == 1 and path[0] == "pools" else str(part) for index, part in enumerate(path))
 
 
 def _file_of(name: str, document: Document, path: KeyPath) -> str:

@@ -182,7 +182,7 @@ def allowed_keys(model: type[BaseModel], path: KeyPath, data: Any) -> list[str]:
         types = [inner for one in types for inner in _inside(one, part)]
     keys: list[str] = []
     for one in types:
-        for cls in _models(one):
+        for cls in models_of(one):
             if _fits(cls, here):
                 keys += [key for key in _fields(cls) if key not in keys]
     return keys
@@ -201,7 +201,8 @@ def _members(hint: Any) -> list[Any]:
     return [hint]
 
 
-def _models(hint: Any) -> list[type[BaseModel]]:
+def models_of(hint: Any) -> list[type[BaseModel]]:
+    """The models among the members of the type *hint*."""
     return [one for one in _members(hint) if isinstance(one, type) and issubclass(one, BaseModel)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from sim import units
 from sim.scenario.base import FrozenDict, Name, PositivePicoseconds, Section, freeze
@@ -34,7 +34,6 @@ Ratio = Annotated[
     BeforeValidator(_ratio),
     Field(gt=0),
     PlainSerializer(float, when_used="json"),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
 ]
 Times = Annotated[dict[Percentile, PositivePicoseconds], Field(min_length=1), freeze]
 
