@@ -1,7 +1,9 @@
-"""The engine decides as the real vLLM V1 scheduler did: every row and column of every recording, in both modes."""
+"""The engine decides as the real vLLM V1 scheduler did: every row and column of every recording, in both
+modes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,9 +35,16 @@ def test_recordings_cover_what_the_scheduler_can_do() -> None:
     assert len(FOLDERS) == 18
     settings = [load(folder).settings for folder in FOLDERS]
     for name in (
-        "policy", "enable_prefix_caching", "enable_chunked_prefill", "async_scheduling", "scheduler_reserve_full_isl",
-        "long_prefill_token_threshold_adaptive", "block_size", "watermark", "max_model_len",
-    ):  # fmt: skip
+        "policy",
+        "enable_prefix_caching",
+        "enable_chunked_prefill",
+        "async_scheduling",
+        "scheduler_reserve_full_isl",
+        "long_prefill_token_threshold_adaptive",
+        "block_size",
+        "watermark",
+        "max_model_len",
+    ):
         assert len({getattr(each, name) for each in settings}) > 1, name
 
 
@@ -54,8 +63,6 @@ def test_recordings_cover_what_the_scheduler_can_do() -> None:
 @pytest.mark.parametrize("stepwise", MODES)
 def test_another_setting_is_noticed(case: str, changes: dict[str, object], stepwise: bool) -> None:
     """The comparison has teeth: one setting off, and the recording is missed."""
-    from dataclasses import replace
-
     recording = load(HERE / case)
     if changes.get("num_gpu_blocks") == -1:
         changes = {"num_gpu_blocks": recording.settings.num_gpu_blocks - 1}

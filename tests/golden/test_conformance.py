@@ -1,0 +1,184 @@
+"""Conformance from the command line: equal, different, unreadable; and what a difference says."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sim.cli.main import main
+from sim.errors import InputError
+from sim.validation.conformance import check
+from sim.validation.recording import find, load
+
+HERE = Path(__file__).parent
+CASE = "d04_chunked_256"
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    shutil.copytree(HERE / CASE, tmp_path / CASE)
+    return tmp_path / CASE
+
+
+def _change_steps(case: Path, change: Callable[[list[dict[str, str]]], None]) -> None:
+    with gzip.open(case / "steps.csv.gz", "rt", newline="") as file:
+        rows = list(csv.DictReader(file))
+    change(rows)
+    with gzip.open(case / "steps.csv.gz", "wt", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_equal_exits_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["conformance", str(HERE / CASE), str(HERE / "a03_async_chunked_256"), "--both"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all(" equal " in line for line in lines)
+
+
+def test_folder_of_recordings_is_searched() -> None:
+    assert [folder.name for folder in find([HERE])] == sorted(
+        folder.parent.name for folder in HERE.glob("*/settings.json")
+    )
+
+
+@pytest.mark.parametrize("column", ["t_end_ns", "n_waiting", "free_after_update", "finished", "scheduled"])
+def test_difference_names_column_and_both_plans(
+    case: Path, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
+        rows[700][column] = "123456"
+
+    _change_steps(case, change)
+    assert main(["conformance", str(case), "--stepwise"]) == 1
+    said = capsys.readouterr().out
+    assert "first difference: step 700 of steps" in said
+    assert "recorded 123456" in said
+    assert "step 700 ←" in said
+    for index in (698, 699, 701, 702):
+        assert f"step {index}\n" in said
+    difference = check(case, stepwise=False).difference
+    assert difference is not None
+    assert column in difference.columns
+
+
+def test_every_column_is_compared(case: Path) -> None:
+    """A wrong value in any column of either table is found, wherever it stands."""
+    recording = load(case)
+    for column in recording.steps[0]:
+        if column == "step":
+            continue
+
+        def change(rows: list[dict[str, str]], column: str = column) -> None:
+            rows[11][column] += "7"
+
+        shutil.copy(HERE / CASE / "steps.csv.gz", case)
+        _change_steps(case, change)
+        difference = check(case, stepwise=False).difference
+        assert difference is not None, column
+        assert (difference.table, difference.index, difference.columns) == ("steps", 11, (column,))
+    shutil.copy(HERE / CASE / "steps.csv.gz", case)
+    original = (case / "requests.csv").read_text().splitlines()
+    for position, column in enumerate(original[0].split(",")[1:], start=1):
+        fields = original[40].split(",")
+        fields[position] += "7"
+        (case / "requests.csv").write_text(
+            "\n".join([*original[:40], ",".join(fields), *original[41:]]) + "\n"
+        )
+        difference = check(case, stepwise=False).difference
+        assert difference is not None, column
+        assert (difference.table, difference.index, difference.columns) == ("requests", 39, (column,))
+
+
+@pytest.mark.parametrize("missing", [1, 40])
+def test_a_recording_that_stops_early_differs(case: Path, missing: int) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
+        del rows[-missing:]
+
+    steps = len(load(case).steps)
+    _change_steps(case, change)
+    for stepwise in (True, False):
+        difference = check(case, stepwise=stepwise).difference
+        assert difference is not None
+        assert (difference.index, difference.recorded) == (steps - missing, None)
+
+
+def test_a_recording_that_goes_on_differs(case: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
+        rows.append({**rows[-1], "step": str(len(rows))})
+
+    _change_steps(case, change)
+    difference = check(case, stepwise=False).difference
+    assert difference is not None
+    assert difference.ours is None
+    assert "our run has no step" in str(difference)
+
+
+def _settings(case: Path, **changes: object) -> None:
+    document = json.loads((case / "settings.json").read_text())
+    document["settings"].update(changes)
+    (case / "settings.json").write_text(json.dumps(document))
+
+
+def test_a_request_that_never_fits_stands_still_and_is_said(case: Path) -> None:
+    _settings(case, num_gpu_blocks=20)
+    difference = check(case, stepwise=False).difference
+    assert difference is not None
+    assert "stands still" in str(difference) or "cut off" in str(difference)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda c: (c / "steps.csv.gz").unlink(), "file is missing"),
+        (lambda c: (c / "steps.csv.gz").write_bytes(b"no gzip"), "cannot be read"),
+        (lambda c: (c / "settings.json").write_text("{"), "is not JSON"),
+        (lambda c: (c / "settings.json").write_text("[]"), "has no settings"),
+        (lambda c: _settings(c, max_num_seq=4), "did you mean 'max_num_seqs'?"),
+        (lambda c: _settings(c, max_num_seqs="4"), "wrong type"),
+        (lambda c: _settings(c, watermark=True), "wrong type"),
+        (lambda c: _settings(c, policy="lifo"), "must be 'fcfs' or 'priority'"),
+        (lambda c: _settings(c, c0_ns=-1), "nanoseconds"),
+        (lambda c: _settings(c, max_num_active_seqs=4), "not modelled"),
+        (lambda c: (c / "workload.csv").write_text("request_id\n0\n"), "column is missing"),
+        (lambda c: (c / "requests.csv").write_text(""), "column is missing"),
+        (lambda c: _line(c, 3, "2,1,5,5,,,,"), "arrives before the line above"),
+        (lambda c: _line(c, 3, "2,999999999,5,five,,,,"), "'five' is no such number"),
+        (lambda c: _line(c, 3, "7,999999999,5,5,,,,"), "out of order"),
+        (lambda c: _line(c, 3, "2,999999999,5,5,,,5,9"), "comes later"),
+        (lambda c: _line(c, 3, "2,999999999,5,5,,1,6,"), "longer than the prompt"),
+        (lambda c: _line(c, 3, "2,999999999,5,5,"), "has 5 fields"),
+        (lambda c: (c / "workload.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+    ],
+)
+def test_unreadable_recordings_are_refused(
+    case: Path, damage: Callable[[Path], object], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(case)
+    with pytest.raises(InputError):
+        load(case)
+    assert main(["conformance", str(case)]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+    assert str(case) in said
+
+
+def _line(case: Path, number: int, text: str) -> None:
+    lines = (case / "workload.csv").read_text().splitlines()
+    lines[number] = text
+    (case / "workload.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_no_folder_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["conformance", str(tmp_path / "nowhere"), str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "does not exist" in said
+    assert "holds no recording" in said
