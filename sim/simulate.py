@@ -283,7 +283,14 @@ def _run_info(
         reasoning_known=first is None or first.reasoning_known,
         closed_loop=source.closed_loop,
         warm_up=warm_up,
-        slo=tuple(SloTarget(*target) for target in scenario.slo.targets()),
+        slo=(
+            *(SloTarget(*target) for target in scenario.slo.targets()),
+            *(
+                SloTarget(*target, category=name)
+                for name, own in scenario.slo.categories.items()
+                for target in own.targets()
+            ),
+        ),
         not_modelled=NOT_MODELLED,
         banners=tuple(f"rejected: {reason}" for reason in tally.rejections),
     )
