@@ -22,6 +22,7 @@ class Engine(Protocol):
     def complete(self, now_ps: int) -> list[Request]: ...
     def plan(self, now_ps: int) -> int | None: ...
     def snapshot(self, now_ps: int) -> Any: ...
+    def settle(self, now_ps: int) -> None: ...
 
 
 class Shell:
@@ -68,9 +69,7 @@ class Shell:
 
     def stop(self) -> None:
         """The run is over: the engine books what it has done until now."""
-        stop = getattr(self.engine, "stop", None)
-        if stop is not None:
-            stop(self._clock.now_ps)
+        self.engine.settle(self._clock.now_ps)
 
     def plan(self) -> None:
         """What the engine does next, and when that ends."""

@@ -12,7 +12,7 @@ With a refresh interval in the gateway both counts and snapshots are as old as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -150,3 +150,9 @@ class Router:
         remembered.
         """
         return self.choose
+
+
+def draws(rng: np.random.Generator, block: int = 1024) -> Iterator[float]:
+    """Uniform numbers in [0, 1) one by one, drawn in blocks (a single draw costs a microsecond)."""
+    while True:
+        yield from rng.random(block).tolist()

@@ -128,7 +128,7 @@ class FakeEngine:
         self.next_end_ps = now_ps + self.steps * self.step_ps
         return self.next_end_ps
 
-    def stop(self, now_ps: int) -> None:
+    def settle(self, now_ps: int) -> None:
         """The run is over: what a run has done so far is booked."""
         if self.next_end_ps is not None and now_ps >= self.start_ps:
             self._advance(min(self.steps, (now_ps - self.start_ps) // self.step_ps))
