@@ -22,7 +22,7 @@ from sim.engine.paged_kv import PagedKv
 from sim.engine.replica import Replica, Sink, Snapshot
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
-from sim.engine.step import Scheduler, Step
+from sim.engine.step import FOREVER, Scheduler, Step
 from sim.engine.step_log import StepLog, StepRow
 from sim.errors import PolicyError
 from sim.results.columns import Status
@@ -165,6 +165,7 @@ class FastForward(Replica):
         self._joined: list[tuple[int, int]] = []
         self._withdrawn: list[Request] = []
         self._left = False
+        self._asks_nothing = bool(getattr(scheduler, "serves_all_when_nobody_waits", False))
         self._wake = True
 
     def _new_step(self) -> Step:
@@ -247,7 +248,7 @@ class FastForward(Replica):
         self.table_blocks -= self.blocks_of(request)
         self.computed_tokens -= request.computed
         self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
-        request.peak = max(request.peak, request.computed)
+        self._end_tenure(request)
         if not counted:
             request.known += request.in_flight  # it will have come before the request can be looked at again
         request.computed = 0
@@ -360,17 +361,25 @@ class FastForward(Replica):
                 for request in self._withdrawn:
                     self._drain(request, now_ps - 1)
                 self._withdrawn.clear()
-        return self._process(now_ps)
+        if self._pending or self._cancels or self.log is not None:
+            return self._process(now_ps)
+        return []
 
     def plan(self, now_ps: int) -> int | None:
         """See :meth:`Replica.plan`; a run under way ends with the step under way if what came may change the plan."""
         if not self._run_steps:
-            return super().plan(now_ps)
+            ends, lag = self._ends, self.lag
+            while len(ends) <= lag and (self.running or self.waiting):
+                direct = self._asks_nothing and self.decoders and not (self.waiting or self.chunking or self.walking)
+                if not (direct and self._run_on(now_ps)) and not self._schedule(now_ps):
+                    break
+                self.next_end_ps = ends[0]
+            return self.next_end_ps
         waiting = len(self.waiting)
         if self._left or (self._wake and waiting > self._waited):
             self._left = False
             if self._cut(now_ps):
-                return super().plan(now_ps)
+                return self.plan(now_ps)
         elif waiting > self._waited:
             self._joined.append((self._planned_before(now_ps), waiting))
         return self.next_end_ps
@@ -431,30 +440,58 @@ class FastForward(Replica):
         if step.work:
             self._schedule_mixed(step)
         elif step.served and self.decoders:
-            self._schedule_run(step)
+            self._schedule_run(now_ps, step.hold, wake=step.wake_on_arrival)
         else:
             return False
         return True
 
-    def _schedule_run(self, step: CountedStep) -> None:
-        """Nothing but decodes: as many steps as the batch stays as it is."""
-        decodes, cost = self.decoders, self.cost
+    def _run_on(self, now_ps: int) -> bool:
+        """Nobody waits and nothing is in prefill: everything decodes, which needs no asking; False when blocks are short.
+
+        The scheduler has promised that this is what it would plan (``serves_all_when_nobody_waits``).
+        """
+        kv = self.kv
+        need = self.crossing[-self.counter % kv.block_size]
+        if need > kv.free or self.decoders > self.settings.max_num_batched_tokens:
+            return False
+        self._step.begin(now_ps)
+        if need:
+            kv.take(need)
+            self.table_blocks += need
+        self.counter += 1
+        self.context += self.decoders
+        self.computed_tokens += self.decoders
+        self._schedule_run(now_ps, FOREVER, wake=True)
+        return True
+
+    def _schedule_run(self, now_ps: int, hold: int, *, wake: bool) -> None:
+        """Nothing but decodes, the first step of which is applied: as many steps as the batch stays as it is."""
+        decodes, cost, ends = self.decoders, self.cost, self._ends
         start = self.gpu_free_ps
-        if start < step.now_ps:
-            start = step.now_ps
+        if start < now_ps:
+            start = now_ps
         self._run_start_ps = start
         self._run_step_ps = first = cost.decode_ps(decodes, self.context - decodes)
-        self._run_growth_ps = cost.kv_ps * decodes
+        self._run_growth_ps = growth = cost.kv_ps * decodes
         self._waited = len(self.waiting)
-        self._wake = step.wake_on_arrival
+        self._wake = wake
         if self._joined:
             self._joined.clear()
-        self._run_steps = steps = self._run_length(step)
+        if hold <= 1 or self._pending or self._cancels or self._step.preempted or (self.lag and not ends):
+            steps = 1
+        else:
+            steps = self._run_length(hold)
+        self._run_steps = steps
         if steps > 1:
-            self._set_run_ends()
+            ends.clear()
+            if self.lag:
+                before = steps - 1
+                ends.append(start + before * first + growth * (before * (before - 1) // 2))
+            self.gpu_free_ps = start + steps * first + growth * (steps * (steps - 1) // 2)
+            ends.append(self.gpu_free_ps)
         else:
             self.gpu_free_ps = start + first
-            self._ends.append(start + first)
+            ends.append(start + first)
             self._close_run()
 
     def _schedule_mixed(self, step: CountedStep) -> None:
@@ -522,17 +559,15 @@ class FastForward(Replica):
         if request.known - request.prompt_tokens == request.reasoning_tokens:
             request.first_answer_ps = end_ps
 
-    def _run_length(self, step: CountedStep) -> int:
-        """For how many steps the decode batch just planned stays as it is, this one included."""
-        if step.hold <= 1 or self._pending or self._cancels or step.preempted or (self.lag and not self._ends):
-            return 1
+    def _run_length(self, hold: int) -> int:
+        """For how many steps the decode batch just planned stays as it is, this one included, *hold* at the most."""
         stops = self._stops
         while True:
             stop, order, request = stops[0]
             if request.counted and request.order == order:
                 break
             heappop(stops)
-        extra = min(stop - self.counter, step.hold - 1)
+        extra = min(stop - self.counter, hold - 1)
         growing, size, free = self.growing, self.kv.block_size, self.kv.free
         if growing * (extra // size + 1) > free:
             crossing, at = self.crossing, -self.counter
@@ -551,10 +586,14 @@ class FastForward(Replica):
         """Blocks that the counted batch takes in its next *steps* steps."""
         size = self.kv.block_size
         rounds, rest = divmod(steps, size)
-        crossing, at = self.crossing, -self.counter
         blocks = rounds * self.growing
-        for offset in range(rest):
-            blocks += crossing[(at - offset) % size]
+        if rest:
+            last = -self.counter % size  # a step looks one place further down, round and round
+            first = last - rest + 1
+            if first >= 0:
+                blocks += sum(self.crossing[first : last + 1])
+            else:
+                blocks += sum(self.crossing[: last + 1]) + sum(self.crossing[first:])
         return blocks
 
     def _close_run(self) -> None:
@@ -583,7 +622,10 @@ class FastForward(Replica):
             self.context += tokens
             self.computed_tokens += tokens
         self.batches += steps
-        dropped = self._settle(start, first, growth, steps)
+        counter, marks, stops = self.counter, self._marks, self._stops
+        dropped = 0
+        if stops[0][0] <= counter or (marks and marks[0][0] <= counter):
+            dropped = self._settle(start, first, growth, steps)
         if crossing and self._joined[0][0] < steps:
             self._add_split(steps, decodes, context, held, live, dropped, crossing)
         else:

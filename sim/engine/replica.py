@@ -213,6 +213,7 @@ class Replica(ABC):
         request.order = self._admissions
         request.running = True
         self.running[request] = None
+        request.reused = cached
         request.cached_tokens += cached
         if request.cached_tokens_first < 0:
             request.cached_tokens_first = cached
@@ -221,10 +222,17 @@ class Replica(ABC):
         """The last words on a request that has left the engine."""
         request.status = status
         request.finished_ps = now_ps
-        first = max(request.cached_tokens_first, 0)
-        request.recomputed_tokens = request.scheduled_tokens - max(request.peak, request.computed) + first
-        if request.scheduled_tokens == 0:
-            request.recomputed_tokens = 0
+        if request.peak:
+            self._end_tenure(request)
+
+    def _end_tenure(self, request: Request) -> None:
+        """*request* gives its blocks up: what it computed below its former peak, it computed again."""
+        peak, computed = request.peak, request.computed
+        again = min(peak, computed) - request.reused
+        if again > 0:
+            request.recomputed_tokens += again
+        if computed > peak:
+            request.peak = computed
 
 
 class Stepwise(Replica):
@@ -266,7 +274,7 @@ class Stepwise(Replica):
     def evict(self, request: Request) -> None:
         """Blocks go back; the tokens that are in flight are kept when they arrive."""
         self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
-        request.peak = max(request.peak, request.computed)
+        self._end_tenure(request)
         request.computed = 0
         request.decoding = request.running = False
         del self.running[request]

@@ -101,6 +101,7 @@ class Request:
         "registered",
         "replica",
         "reserved",
+        "reused",
         "role",
         "running",
         "sample",
@@ -171,7 +172,7 @@ class Request:
         self.peak = 0
         self.counted = self.decoding = self.running = self.draining = self.paused = False
         self.order = 0
-        self.reserved = 0
+        self.reserved = self.reused = 0
         self.end = self.foreseen_end = 0
         self.owner: Any = None
         self.registered = 0

@@ -24,7 +24,11 @@ FOREVER = 1 << 60
 
 
 class Scheduler(Protocol):
-    """Decides what each step computes, through the actions of :class:`Step`."""
+    """Decides what each step computes, through the actions of :class:`Step`.
+
+    A scheduler that plans ``serve_running()`` with ``hold = FOREVER`` whenever nobody waits and nothing is in prefill may say
+    so once, by a class attribute ``serves_all_when_nobody_waits = True``: the fast mode then does not ask it in that case.
+    """
 
     def schedule(self, step: Step) -> None:
         """Plan one step, and say by ``step.hold`` for how many steps the plan stays right if nothing changes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sim.engine.step import FOREVER, Step
 from sim.policies.schedulers import scheduler
@@ -15,6 +16,8 @@ class Vllm:
     then the waiting queue's head as long as it fits, nobody overtaking it. Under memory pressure the last
     admitted (``fcfs``) or the least urgent (``priority``) request is preempted by recomputation, and nothing
     is admitted in that step."""
+
+    serves_all_when_nobody_waits: ClassVar[bool] = True
 
     def schedule(self, step: Step) -> None:
         settings = step.settings
