@@ -22,6 +22,29 @@ DECILE_LIMIT = 3.0
 IMBALANCE_LIMIT = 0.25
 IDLE_LIMIT = 0.10
 TRUNCATED_LIMIT = 0.01
+ANOMALIES: dict[str, str] = {
+    "overloaded": "The verdict is overloaded.",
+    "saturated": "The verdict is saturated.",
+    "idle": "GPUs of a pool are in use less than 10 % of the time.",
+    "load_imbalance": "The busiest replica of a pool works over 25 % more than the mean.",
+    "thrashing": "Recomputed tokens exceed 10 % of generated ones.",
+    "head_of_line_blocking": "The head of a pool's queue is kept out over 20 % of the window.",
+    "stalled_stream": "A request stood still for over 10 s between two tokens.",
+    "rejected": "Queries were refused.",
+    "timed_out": "Clients gave up.",
+    "failed": "Queries were lost with a replica.",
+    "truncated": "Over 1 % of the queries were cut by a limit.",
+    "target_not_judged": "A target cannot be judged from what is recorded.",
+    "unfair_to_short": "The shortest tenth is slowed down over 3 times as much as the longest.",
+    "censored": "`max_drain` ended the run with measured queries open.",
+    "warm_up_short": "The system was still filling up when measuring began.",
+    "few_queries": "Fewer than 10 observations lie beyond a quantile of tta.",
+    "nothing_measured": "No query arrived in the window.",
+    "extrapolated": "Steps left the range that their profile was measured in.",
+    "prior": "Step times are an estimate, not measured.",
+}
+"""Every finding that there is, and when it is made."""
+
 Add = Callable[[str, str, str, str], None]
 
 TAIL_COUNT = 10
@@ -33,6 +56,7 @@ def anomalies(results: Results, summary: Mapping[str, Any]) -> list[dict[str, st
     found: list[dict[str, str]] = []
 
     def add(name: str, severity: str, what: str, do: str) -> None:
+        assert name in ANOMALIES, name
         found.append({"name": name, "severity": severity, "what": what, "do": do})
 
     _load(summary, add)
@@ -136,6 +160,15 @@ def _service(summary: Mapping[str, Any], add: Add) -> None:
             f"{totals['truncated'] / totals['queries']:.1%} of the queries were cut by a limit",
             "raise max_tokens, max_model_len or the thinking budget, or accept the loss of accuracy",
         )
+    for target in summary["slo"]["targets"]:
+        if target["met"] is None:
+            add(
+                "target_not_judged",
+                "warning",
+                f"the target for {target['metric']} of category {target['category']} cannot be judged: "
+                "the tokens of one step are not told apart by category",
+                "set a target for tpot of the category, or for itl of all queries",
+            )
     deciles = summary["fairness"]["by_length_decile"]
     if len(deciles) == 10:
         short, long = deciles[0]["slowdown_mean"], deciles[-1]["slowdown_mean"]

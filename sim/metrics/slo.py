@@ -61,7 +61,7 @@ def meets_all(results: Results) -> BoolArray:
     for target in results.runs[0].slo:
         if target.metric in PER_QUERY:
             values = query_values(results, target.metric)
-            met &= np.isnan(values) | (values <= target.target_s)
+            met &= ~_concerned(results, target) | np.isnan(values) | (values <= target.target_s)
     return met
 
 
@@ -79,7 +79,7 @@ def slo_summary(results: Results) -> dict[str, Any]:
         entry["attainment_ci"] = [max(bounds[0], 0.0), min(bounds[1], 1.0)]
     targets = [_target(results, target) for target in results.runs[0].slo]
     entry["targets"] = targets
-    entry["met"] = all(target["met"] for target in targets) if targets else None
+    entry["met"] = all(target["met"] is not False for target in targets) if targets else None
     return entry
 
 
@@ -110,7 +110,11 @@ def _target(results: Results, target: SloTarget) -> dict[str, Any]:
         "percentile": target.percentile,
         "target": target.target_s,
         "unit": METRICS[target.metric].unit,
+        "category": target.category,
     }
+    if target.metric == "itl" and target.category is not None:
+        # segments tell no categories apart
+        return entry | {"attained": float("nan"), "share": float("nan"), "met": None, "n": 0}
     if target.metric == "itl":
         return entry | _token_target(results, target)
     values = query_values(results, target.metric)
@@ -136,7 +140,7 @@ def _target_sample(
 ) -> Censored:
     """Measured queries as the target sees them: never answered counts as never, still open as censored."""
     queries = results.tables["queries"]
-    rows = measured(queries, runs)
+    rows = measured(queries, runs) & _concerned(results, target)
     known = rows & ~np.isnan(values)
     open_ = rows & ~known & (queries["status"] == Status.UNFINISHED)
     never = rows & ~known & ~open_
@@ -152,6 +156,18 @@ def _target_sample(
         waited = waited / queries["alone_s"][open_]
         waited = waited[~np.isnan(waited)]
     return Censored(np.concatenate([values[known], np.full(int(never.sum()), np.inf)]), waited)
+
+
+def _concerned(results: Results, target: SloTarget) -> BoolArray:
+    """Queries that *target* holds for: those of its category, or of all without a target of their own."""
+    queries = results.tables["queries"]
+    if target.category is not None:
+        return queries.equals("category", target.category)
+    rows: BoolArray = np.ones(len(queries), dtype=bool)
+    for other in results.runs[0].slo:
+        if other.category is not None and other.metric == target.metric:
+            rows &= ~queries.equals("category", other.category)
+    return rows
 
 
 def _token_target(results: Results, target: SloTarget) -> dict[str, Any]:

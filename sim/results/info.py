@@ -19,6 +19,8 @@ class SloTarget:
     metric: str
     percentile: float
     target_s: float
+    category: str | None = None
+    """Queries of this category alone; None: of every category without a target of its own for the metric."""
 
 
 @dataclass(frozen=True)

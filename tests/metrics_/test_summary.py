@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from sim.metrics import METRICS, describe, finish, summarise
 from sim.metrics.definitions import STATS
 from sim.metrics.intervals import interval
+from sim.metrics.keys import KEYS
 from sim.results import Results, SloTarget
 
 TOTALS = [
@@ -256,3 +258,62 @@ def test_a_burst_before_which_the_window_is_closed_still_has_a_cost(toy):
     assert cost["queries_completed"] == 4
     hours = 2 * run.results.runs[0].end_ps / 1e12 / 3600
     assert cost["cost_per_query"] == pytest.approx(2.5 * hours / 4)
+
+
+def test_a_category_can_have_targets_of_its_own(toy):
+    """They replace those of all queries for the metric, and for no other category."""
+    work = toy.random_work(3, 200, gap_s=0.4)
+    slo = (SloTarget("tta", 95, 1.0), SloTarget("tta", 50, 0.2, "proof"), SloTarget("itl", 99, 1.0, "proof"))
+    results = finish(toy.simulate(work, seats=6, slo=slo).results)
+    frame = results.queries
+    proof = frame.category == "proof"
+    limit = np.where(proof, 0.2, 1.0)
+    assert (frame.slo_met == (frame.tta_s <= limit)).all()
+    general, own, gaps = results.summary["slo"]["targets"]
+    assert general["share"] == pytest.approx((frame.tta_s[~proof] <= 1.0).mean())
+    assert general["n"] + own["n"] == 200
+    assert own["share"] == pytest.approx((frame.tta_s[proof] <= 0.2).mean())
+    assert own["category"] == "proof"
+    assert gaps["met"] is None
+    assert "target_not_judged" in {finding["name"] for finding in results.summary["anomalies"]}
+
+
+def paths(data, prefix="") -> set[str]:
+    """Every key of a summary, names replaced as in KEYS."""
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        return set().union(*(paths(entry, f"{prefix}[]") for entry in data))
+    if not isinstance(data, dict) or not data:
+        return {prefix}
+    found = set()
+    for key, value in data.items():
+        name = key
+        if prefix == "metrics":
+            name = "<metric>"
+        elif prefix == "fidelity" or prefix.endswith(".pools"):
+            name = "<pool>"
+        elif prefix == "metrics.<metric>":
+            name = re.sub(rf"^({'|'.join(STATS)})", "<stat>", key)
+        path = f"{prefix}.{name}" if prefix else name
+        found |= {path} if path in ("runs", "warm_up.stated") else paths(value, path)
+    return found
+
+
+def test_every_key_is_declared_and_every_declared_key_occurs(toy):
+    """Over runs that have intervals, censoring, targets known and unknown, and none at all."""
+    found = set()
+    slo = (SloTarget("tta", 99, 1.5), SloTarget("itl", 95, 0.0121), SloTarget("tta", 50, 1.0, "proof"))
+    parts = []
+    for replication in range(2):
+        work = toy.random_work(3 + replication, 250, gap_s=0.08)
+        options = {"window": (0, 10 * toy.PS), "stop_ps": 11 * toy.PS, "slo": slo, "replication": replication}
+        done = toy.simulate(work, seats=4, **options)
+        parts.append((done.results.runs[0], done.results.tables))
+        found |= paths(finish(done.results).summary)
+    found |= paths(finish(Results(scenario_yaml="", runs=parts)).summary)
+    settled = []
+    for replication in range(2):
+        done = toy.simulate(toy.random_work(replication, 30, gap_s=0.4), slo=slo, replication=replication)
+        settled.append((done.results.runs[0], done.results.tables))
+    found |= paths(finish(Results(scenario_yaml="", runs=settled)).summary)
+    assert found - set(KEYS) == set()
+    assert set(KEYS) - found == set()
