@@ -133,7 +133,7 @@ def _targets(results: Results) -> Sequence[Table]:
         bounds = formats.span(target.get("share_ci"), formats.percent)
         rows.append(
             (
-                f"{metric} p{target['percentile']:g}",
+                f"{facts.NAMES.get(metric, metric)} p{target['percentile']:g}",
                 f"≤ {facts.value_of(metric, target['target'])}",
                 facts.attained(target),
                 f"{share} {bounds}".strip(),

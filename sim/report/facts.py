@@ -18,17 +18,21 @@ if TYPE_CHECKING:
 Summary = Mapping[str, Any]
 
 SAY = {
-    "tta": "answer {share} of queries within {target}",
-    "e2e": "finish {share} of requests within {target}",
-    "ttft": "give {share} of queries their first token within {target}",
-    "ttfo": "show {share} of queries the first token of the answer within {target}",
-    "tpot": "generate for {share} of queries at {target} a token or faster",
-    "answer_tpot": "write the answer of {share} of queries at {target} a token or faster",
-    "itl": "bring {share} of tokens within {target} of the one before",
-    "queue_time": "schedule {share} of queries within {target}",
-    "slowdown": "answer {share} of queries within {target} times their time alone",
+    "tta": "answer{s} {share} of queries within {target}",
+    "e2e": "finish{es} {share} of requests within {target}",
+    "ttft": "give{s} {share} of queries their first token within {target}",
+    "ttfo": "show{s} {share} of queries the first token of the answer within {target}",
+    "tpot": "generate{s} for {share} of queries at {target} a token or faster",
+    "answer_tpot": "write{s} the answer of {share} of queries at {target} a token or faster",
+    "itl": "bring{s} {share} of tokens within {target} of the one before",
+    "queue_time": "schedule{s} {share} of queries within {target}",
+    "slowdown": "answer{s} {share} of queries within {target} times their time alone",
 }
 """How a target is said; *share* is of what met it."""
+
+
+NAMES = {name: name.upper() for name in ("tta", "ttft", "ttfo", "tpot", "itl", "e2e")}
+"""How metrics are written in running text; all others as they are."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ def answer(results: Results) -> Answer:
     tone: Tone = "bad" if missed or state == "overloaded" else "warn" if state == "saturated" else "good"
     if not targets and tone == "good":
         tone = "none"
-    sentence = f"{_subject(results)} {_service(summary)}{_price(summary)}"
+    pools = results.runs[0].pools
+    one = len(pools) == 1 and pools[0].replicas == 1
+    sentence = f"{_subject(results)} {_service(summary, one=one)}{_price(summary)}"
     if missed:
         sentence += "; " + _misses(missed)
     sentence += f"; {limit(results)}."
@@ -92,18 +98,20 @@ def _subject(results: Results) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def _service(summary: Summary) -> str:
+def _service(summary: Summary, *, one: bool) -> str:
     rate = formats.number(summary["throughput"]["arrivals_per_s"])
     targets = summary["slo"]["targets"]
     if targets:
         first = next((target for target in targets if target["metric"] == "tta"), targets[0])
         bounds = formats.span(first.get("share_ci"), formats.percent)
         share = formats.percent(first["share"]) + (f" {bounds}" if bounds else "")
-        said = SAY[first["metric"]].format(share=share, target=value_of(first["metric"], first["target"]))
+        said = SAY[first["metric"]].format(
+            share=share, target=value_of(first["metric"], first["target"]), s="s" * one, es="es" * one
+        )
         return f"{said} at {rate} queries/s"
     tta = summary["metrics"]["tta"]
     half, tail = (at(tta, "tta", stat) for stat in ("p50", "p99"))
-    return f"answer half of the queries within {half} and 99 % within {tail} at {rate} queries/s"
+    return f"answer{'s' * one} half of the queries within {half} and 99 % within {tail} at {rate} queries/s"
 
 
 def _price(summary: Summary) -> str:
@@ -112,11 +120,16 @@ def _price(summary: Summary) -> str:
 
 
 def _misses(missed: Sequence[Mapping[str, Any]]) -> str:
-    said = [
-        f"{target['metric']} p{target['percentile']:g} is {attained(target)}, not "
-        f"{value_of(target['metric'], target['target'])}"
-        for target in missed
-    ]
+    said = []
+    for target in missed:
+        limit = value_of(target["metric"], target["target"])
+        name, share = NAMES.get(target["metric"], target["metric"]), f"{target['percentile']:g}"
+        if target.get("attained") is not None:
+            said.append(f"{name} p{share} is {attained(target)}, not {limit}")
+        else:
+            said.append(
+                f"{formats.percent(target['share'])}, not {share} %, have a {name} of {limit} or less"
+            )
     return said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
 
 
@@ -167,13 +180,10 @@ def limit(results: Results) -> str:
     name = max(summary["kv"]["pools"], key=lambda pool: summary["kv"]["pools"][pool]["use_max"] or 0.0)
     kv = summary["kv"]["pools"][name]
     if (kv["use_max"] or 0.0) > 0.95:
-        return (
-            f"KV memory is the limit in reach: {formats.percent(kv['use_mean'], 2)} full in the mean, "
-            f"{formats.percent(kv['use_max'])} at its peak, though it kept no query waiting"
-        )
+        return f"nothing keeps queries waiting yet, but KV memory is {formats.percent(kv['use_max'])} full at its peak"
     return (
-        f"nothing keeps queries waiting: KV memory is {formats.percent(kv['use_max'], 2)} full at its peak, "
-        f"GPUs work {formats.percent(summary['gpu']['value'], 2)} of the time"
+        "nothing keeps queries waiting, generating takes the time: KV memory is "
+        f"{formats.percent(kv['use_max'], 2)} full at its peak"
     )
 
 
@@ -236,7 +246,7 @@ def tiles(results: Results) -> list[Tile]:
             Tile(
                 "cost a million output tokens",
                 formats.money(cost["usd_per_million_output_tokens"]),
-                f"{formats.tokens(cost['output_tokens'])} tokens; no quality model for correct answers",
+                f"{formats.tokens(cost['output_tokens'])} tokens; cost a correct answer needs a quality model",
                 define="usd_per_million_output_tokens",
             )
         )

@@ -37,6 +37,8 @@ def percent(share: float | None, digits: int = 3) -> str:
     if share is None or not math.isfinite(share):
         return MISSING
     value = 100 * share
+    if 0 < value < 1e-3:
+        return "< 0.001 %"
     text = number(value, digits)
     while value < 100 <= float(text) and digits < 7:
         digits += 1
@@ -59,6 +61,8 @@ def span(bounds: Sequence[float] | None, say: Callable[[float], str]) -> str:
     if bounds is None or any(bound is None or not math.isfinite(bound) for bound in bounds):
         return ""
     low, high = (say(bound) for bound in bounds)
+    if low == high:
+        return f"[{low}]"
     unit = high.rpartition(" ")[2]
     if low.endswith(f" {unit}") and unit != high:
         low = low.removesuffix(f" {unit}")

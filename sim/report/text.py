@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sim.report import facts, formats
-from sim.report.html import MARKS, Tone
+from sim.report.html import MARKS, Tile, Tone
 
 if TYPE_CHECKING:
     from sim.results.results import Results
@@ -72,7 +72,7 @@ def summary(results: Results, *, color: bool | None = None, width: int | None = 
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip("\n").split("\n"))
 
 
-def _target(tile: facts.Tile) -> str:
+def _target(tile: Tile) -> str:
     return f"{MARKS[tile.tone]} {tile.target}" if tile.target else ""
 
 

@@ -98,9 +98,9 @@ PART_STYLES: dict[str, Style] = {
     "activations": PURPLE,
     "KV live": GREEN,
     "KV wasted": VERMILLION,
-    "KV free": GREY,
+    "KV free": Style(GREY.color, GREY.dark, "dot", "circle-open", ""),
     "KV reserved": GREEN,
-    "not usable": YELLOW,
+    "not usable": Style(GREY.color, GREY.dark, "dot", "circle-open", "x"),
 }
 """Where a GPU's time and memory go; what is also a phase keeps that colour."""
 
@@ -185,7 +185,7 @@ def template(mode: Mode = "light") -> dict[str, Any]:
             "colorway": [s.color if mode == "light" else s.dark for s in _ORDER],
             "colorscale": {"sequential": "Cividis"},
             "xaxis": axis,
-            "yaxis": axis,
+            "yaxis": {**axis, "ticklabelstandoff": 6},
             "hoverlabel": {
                 "bgcolor": colors.paper,
                 "bordercolor": colors.context,
@@ -297,6 +297,9 @@ def narrow(figure: go.Figure, **layout: Any) -> None:
 DIRECT = "direct"
 """Annotations of this name stand at the end of a series; a phone shows the legend instead."""
 
+WIDE = "wide"
+"""Annotations of this name have no room on a phone and are left out there."""
+
 
 def direct_labels(
     figure: go.Figure,
@@ -340,6 +343,8 @@ def direct_labels(
             xshift=8,
             yshift=up - bottom,
             showarrow=False,
+            bgcolor=LIGHT.paper,
+            borderpad=1,
         )
 
 

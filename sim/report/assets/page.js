@@ -35,7 +35,7 @@
     const layout = merge(figure.layout, figure.slim);
     const notes = layout.annotations || [];
     const direct = notes.some(note => note.name === "direct");
-    layout.annotations = notes.filter(note => note.name !== "direct");
+    layout.annotations = notes.filter(note => note.name !== "direct" && note.name !== "wide");
     const data = direct ? figure.data.map(trace =>
       trace.showlegend === false && trace.hoverinfo !== "skip" && /\(n [\d,]+\)$/.test(trace.name || "")
         ? Object.assign({}, trace, {showlegend: true}) : trace) : figure.data;

@@ -188,7 +188,7 @@ def figure(
     order = {phase: place for place, phase in enumerate(phases.PHASES)}
     fig.for_each_trace(lambda trace: trace.update(legendrank=order[trace.legendgroup]))
     fig.update_layout(legend={"y": 1, "yref": "container", "yanchor": "top"})
-    theme.narrow(fig, **phone)
+    theme.narrow(fig, margin={"t": 86}, **phone)
     return theme.describe(
         fig,
         title=finding(data),

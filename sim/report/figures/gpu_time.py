@@ -75,7 +75,9 @@ def figure(data: pd.DataFrame) -> go.Figure:
     if data.empty or float(data["gpu_hours"].sum()) <= 0:
         return theme.empty("The step cost of this run is not at hand.", title=title)
     pools = list(dict.fromkeys(data["pool"]))[::-1]
-    fig = theme.new_figure(120 + 62 * len(pools), barmode="stack")
+    fig = theme.new_figure(
+        120 + 62 * len(pools), barmode="stack", uniformtext={"mode": "hide", "minsize": 11}
+    )
     for part in PARTS:
         rows = data[data["part"] == part].set_index("pool").reindex(pools)
         if not rows["share"].fillna(0).any():
@@ -108,7 +110,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
     fig.update_xaxes(range=[0, 100], ticksuffix=" %", title_text="share of GPU time in the measured window")
     fig.update_yaxes(showgrid=False)
     fig.update_layout(legend_traceorder="normal")
-    theme.narrow(fig, xaxis={"nticks": 5})
+    theme.narrow(fig, xaxis={"nticks": 5, "title": {"text": "share of GPU time"}})
     said = "; ".join(
         f"{pool}: "
         + ", ".join(

@@ -106,6 +106,7 @@ def figure(requests: pd.DataFrame) -> go.Figure:
             )
         )
     fig.add_annotation(
+        name=theme.WIDE,
         x=float(np.log10(max(low, 0.05) ** 0.5)),
         y=100 * max(low, 0.05) ** 0.5,
         text="if all were equal",

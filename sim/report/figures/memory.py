@@ -77,7 +77,9 @@ def figure(data: pd.DataFrame) -> go.Figure:
         return theme.empty("No pool states its memory.", title=title)
     pools = list(dict.fromkeys(data["pool"]))[::-1]
     total = float(data.groupby("pool")["gigabytes"].sum().max())
-    fig = theme.new_figure(120 + 62 * len(pools), barmode="stack")
+    fig = theme.new_figure(
+        120 + 62 * len(pools), barmode="stack", uniformtext={"mode": "hide", "minsize": 11}
+    )
     for part in PARTS:
         rows = data[data["part"] == part].set_index("pool").reindex(pools)["gigabytes"].fillna(0.0)
         if not rows.any():
@@ -106,7 +108,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
     fig.update_xaxes(range=[0, total], ticksuffix=" GB", title_text="memory of one GPU, mean over the window")
     fig.update_yaxes(showgrid=False)
     fig.update_layout(legend_traceorder="normal")
-    theme.narrow(fig, xaxis={"nticks": 5})
+    theme.narrow(fig, xaxis={"nticks": 5, "title": {"text": "memory of one GPU"}})
     said = "; ".join(
         f"{pool}: "
         + ", ".join(

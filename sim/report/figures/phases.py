@@ -192,7 +192,9 @@ def figure(queries: pd.DataFrame, requests: pd.DataFrame, stalls: pd.DataFrame |
     shown = [phase for phase in PHASES if data.loc[data["phase"] == phase, "mean_s"].sum() > 0]
     counts = data.drop_duplicates("category").set_index("category")["n"]
     labels = {name: f"{theme.label(name)}<br>n {counts[name]:,}" for name in order}
-    fig = theme.new_figure(max(200, 110 + 62 * len(order)), barmode="stack")
+    fig = theme.new_figure(
+        max(200, 110 + 62 * len(order)), barmode="stack", uniformtext={"mode": "hide", "minsize": 11}
+    )
     for phase in shown:
         part = data[data["phase"] == phase].set_index("category").reindex(order)
         style = theme.PHASE_STYLES[phase]
@@ -229,7 +231,7 @@ def figure(queries: pd.DataFrame, requests: pd.DataFrame, stalls: pd.DataFrame |
     )
     fig.update_yaxes(showgrid=False)
     fig.update_layout(legend_traceorder="normal", margin_l=90)
-    theme.narrow(fig, xaxis={"tickvals": few, "ticktext": few_texts})
+    theme.narrow(fig, xaxis={"tickvals": few, "ticktext": few_texts, "title": {"text": "mean time a query"}})
     said = "; ".join(
         f"{name} (n {counts[name]:,}): "
         + ", ".join(

@@ -101,8 +101,8 @@ def finding_by_client(data: pd.DataFrame) -> str:
     worst = named.iloc[int(named["p90"].argmax())]
     best = named.iloc[int(named["p90"].argmin())]
     return (
-        f"{worst['group']} is slowed most (p90 {formats.number(worst['p90'])} times its time alone), "
-        f"{best['group']} least ({formats.number(best['p90'])} times)"
+        f"Client {worst['group']} is slowed most (p90 {formats.number(worst['p90'])} times its time alone), "
+        f"client {best['group']} least ({formats.number(best['p90'])} times)"
     )
 
 

@@ -108,17 +108,13 @@ def finding(data: pd.DataFrame, window_s: tuple[float, float] | None = None) -> 
     if window_s is not None:
         inside = data[data["time_s"].between(*window_s)]
         inside = data if inside.empty else inside
-    kv = inside.groupby("pool")["kv_use"].mean()
-    pool = str(kv.idxmax())
-    part = inside[inside["pool"] == pool]
-    text = (
-        f"KV memory is {formats.percent(float(kv[pool]), 2)} full in the mean, "
-        f"{formats.percent(float(part['kv_use_high'].max()), 3)} at its peak"
-    )
-    waiting = float(inside.groupby("time_s")["waiting"].sum().mean())
-    preempted = float(data["preempted"].sum())
-    text += f"; {formats.number(waiting, 2)} requests wait" if waiting >= 0.05 else "; almost nothing waits"
-    return text + (f", {formats.count(preempted)} preemptions" if preempted else ", no preemption")
+    at_once = inside.groupby("time_s")[["running", "waiting"]].sum().mean()
+    waiting, preempted = float(at_once["waiting"]), float(data["preempted"].sum())
+    text = f"{formats.number(float(at_once['running']), 2)} requests run at once in the mean"
+    text += f", {formats.number(waiting, 2)} wait" if waiting >= 0.05 else ", almost none waits"
+    if not preempted:
+        return f"{text}; none is preempted"
+    return f"{text}; {formats.count(preempted)} preemption{'s' if preempted > 1 else ''}"
 
 
 def figure(
@@ -278,6 +274,7 @@ def _shade(fig: go.Figure, start: float, end: float, last: float, text: str) -> 
         )
     if end - start > 0.07 * last:
         fig.add_annotation(
+            name=theme.WIDE,
             xref="x",
             yref="y domain",
             x=(start + end) / 2,
