@@ -231,7 +231,7 @@ class FastForward(Replica):
         request.busy_until_ps = end_ps
         heappush(self._pending, (end_ps, request.order, request))
 
-    def evict(self, request: Request) -> None:
+    def evict(self, request: Request, planned: int) -> None:
         """Take a running request's blocks and computed tokens; a token in flight is kept when it arrives."""
         counted = request.counted
         if counted:
@@ -248,7 +248,7 @@ class FastForward(Replica):
         self.table_blocks -= self.blocks_of(request)
         self.computed_tokens -= request.computed
         self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
-        self._end_tenure(request)
+        self._end_tenure(request, planned)
         if not counted:
             request.known += request.in_flight  # it will have come before the request can be looked at again
         request.computed = 0

@@ -194,8 +194,8 @@ class Replica(ABC):
         """The simulation ends at *now_ps*, all plans of that instant made: write into every open request what is known."""
 
     @abstractmethod
-    def evict(self, request: Request) -> None:
-        """Take a running request's blocks and computed tokens (for :class:`Step`)."""
+    def evict(self, request: Request, planned: int) -> None:
+        """Take a running request's blocks and computed tokens, *planned* ones of this step among them."""
 
     # ------------------------------------------------------------------ shared by both modes
 
@@ -225,9 +225,12 @@ class Replica(ABC):
         if request.peak:
             self._end_tenure(request)
 
-    def _end_tenure(self, request: Request) -> None:
-        """*request* gives its blocks up: what it computed below its former peak, it computed again."""
-        peak, computed = request.peak, request.computed
+    def _end_tenure(self, request: Request, planned: int = 0) -> None:
+        """*request* gives its blocks up: what it computed below its former peak, it computed again.
+
+        Of its computed tokens the last *planned* were never run.
+        """
+        peak, computed = request.peak, request.computed - planned
         again = min(peak, computed) - request.reused
         if again > 0:
             request.recomputed_tokens += again
@@ -271,10 +274,10 @@ class Stepwise(Replica):
     def settle(self, now_ps: int) -> None:
         """Nothing to do: every request's own fields hold at all times."""
 
-    def evict(self, request: Request) -> None:
+    def evict(self, request: Request, planned: int) -> None:
         """Blocks go back; the tokens that are in flight are kept when they arrive."""
         self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
-        self._end_tenure(request)
+        self._end_tenure(request, planned)
         request.computed = 0
         request.decoding = request.running = False
         del self.running[request]

@@ -112,7 +112,6 @@ class Step:
                     del order[position]
                     if position < at:
                         at -= 1
-                    self.budget += self.work.pop(victim, 0)
                 else:
                     victim = order.pop()
                 self.preempt(victim)
@@ -129,11 +128,16 @@ class Step:
                 return
 
     def preempt(self, request: Request) -> None:
-        """Take everything from *request*: its blocks go back, what it computed is lost, it waits again."""
+        """Take everything from *request*: its blocks go back, what it computed is lost, it waits again.
+
+        What it was to compute in this step goes back to the budget.
+        """
         replica = self.replica
         if not request.running:
             raise PolicyError(f"{replica.scheduler_name}: request {request.id} is not running and cannot be preempted")
-        replica.evict(request)
+        planned = self.work.pop(request, 0)
+        self.budget += planned
+        replica.evict(request, planned)
         replica.waiting.push_front(request)
         request.preemptions += 1
         self.preempted.append(request)
