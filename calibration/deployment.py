@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from calibration.architecture import Architecture, architecture
 from calibration.choose import Wanted, choose
@@ -15,6 +19,7 @@ from calibration.hardware import Hardware, Power, hardware
 from calibration.memory import MemorySum, memory_sum
 from calibration.parts import PS, EngineCost, HardwareCost, combine
 from calibration.step_cost import StepCost
+from calibration.step_parts import parts
 from sim.errors import InputError, Problem
 
 
@@ -46,10 +51,15 @@ class Deployment:
     power: Power
     fidelity: Fidelity
 
+    def cost_parts(self, segments: Any) -> dict[str, npt.NDArray[np.float64]]:
+        """Seconds of each part of a step for each row of a segments table; keys in ``step_parts.PARTS``."""
+        return parts(self.step_cost, segments)
+
     def with_step_scaled(self, factor: float) -> Deployment:
         """The same deployment, every step *factor* times as long (what-if bands)."""
         hardware_half, engine_half = self.hardware_cost.scaled(factor), self.engine_cost.scaled(factor)
-        cost = combine(hardware_half, engine_half, layers=self.architecture.layers)
+        size = len(self.step_cost.linear_ps) - 1
+        cost = combine(hardware_half, engine_half, layers=self.architecture.layers, table_tokens=size)
         return replace(self, step_cost=cost, hardware_cost=hardware_half, engine_cost=engine_half)
 
 

@@ -38,10 +38,9 @@ class Efficiency:
     """Of peak FLOPs in large matrix multiplications."""
     attention: float
     """Of peak FLOPs in prefill attention."""
-    latency_us: float
-    """Of one all-reduce of nothing over two GPUs."""
-    link: float
-    """Of the link's one-way bandwidth in a large all-reduce."""
+    allreduce: dict[int, tuple[float, float]]
+    """By number of GPUs: microseconds of an all-reduce of nothing, and share of the link's one-way
+    bandwidth that a large one reaches."""
     softness: float = 3.0
     """Exponent of the soft maximum: larger is sharper."""
     kernel_us: float = 0.0
@@ -50,6 +49,16 @@ class Efficiency:
     """Of peak bandwidth while reading experts; 0 means as ``weights``."""
     experts_compute: float = 0.0
     """Of peak FLOPs in the experts' multiplications; 0 means as ``compute``."""
+    mla_us: float = 0.0
+    """Of a layer with latent attention: its many small kernels."""
+    mla_compute: float = 0.0
+    """Of peak FLOPs in decode attention on latents; 0 means as ``compute``."""
+    fp8_weights: float = 0.0
+    """As ``weights`` where they are 8 or 4 bits wide; 0 means as ``weights``."""
+    fp8_compute: float = 0.0
+    """Of the narrow format's peak FLOPs; 0 means as ``compute``."""
+    fp8_kernel_us: float = 0.0
+    """More of a layer whose activations are quantised on the way."""
     borrowed: bool = False
     """Taken from other GPUs, because nothing was measured on this one."""
 
@@ -76,9 +85,9 @@ def efficiency(gpu: str) -> Efficiency:
     table = _table()
     default = table["default"]
     own = table["gpus"].get(gpu)
-    if own is None:
-        return Efficiency(**default, borrowed=True)
-    return Efficiency(**{**default, **own})
+    values = {**default, **(own or {})}
+    values["allreduce"] = {int(gpus): (pair[0], pair[1]) for gpus, pair in values["allreduce"].items()}
+    return Efficiency(**values, borrowed=own is None)
 
 
 def expected_error(arch: Architecture, gpu: str) -> PriorError:
@@ -127,7 +136,8 @@ def hardware_cost(
     # logits are computed for sequences, not for prompt tokens; past a large batch the tokens are prompt
     # tokens
     head_s = np.minimum(head_s, np.interp(1024 * dp, at, head_s))
-    link_s = (pp - 1) * (eff.latency_us * 1e-6 + at / dp * arch.hidden * 2 / hardware.link_bytes_per_s)
+    hop_us, _ = _allreduce(eff, 2)
+    link_s = (pp - 1) * (hop_us * 1e-6 + at / dp * arch.hidden * 2 / hardware.link_bytes_per_s)
     linear = np.maximum.accumulate(layers_s + head_s + link_s)
     pair_s = (
         arch.full_layers
@@ -163,7 +173,11 @@ def _kv_s(arch: Architecture, hardware: Hardware, eff: Efficiency, kv_dtype: str
     if not arch.mla:
         return read_s
     flops = arch.attention_flops_per_pair(absorbed=True) / tp
-    return float(_soft_max(read_s, flops / (eff.compute * hardware.peak_flops("bf16")), eff.softness))
+    return float(
+        _soft_max(
+            read_s, flops / ((eff.mla_compute or eff.compute) * hardware.peak_flops("bf16")), eff.softness
+        )
+    )
 
 
 def _layer_s(
@@ -204,13 +218,22 @@ def _layer_s(
         if ep and gpus > 1:
             # dispatch and combine: each token's hidden state to the GPUs of its experts and back
             moved = own * min(arch.moe.active, gpus) * arch.hidden * 2 * (gpus - 1) / gpus
-            seconds = seconds + 2 * (eff.latency_us * 1e-6 + moved / (eff.link * hardware.link_bytes_per_s))
-    total: Array = seconds + eff.kernel_us * 1e-6 + 2 * allreduce_s(hardware, eff, own * arch.hidden * 2, tp)
+            latency_us, link = _allreduce(eff, gpus)
+            seconds = seconds + 2 * (latency_us * 1e-6 + moved / (link * hardware.link_bytes_per_s))
+    kernels_us = eff.kernel_us + (eff.mla_us if arch.mla else 0.0)
+    if _narrow(dtype):
+        kernels_us += eff.fp8_kernel_us
+    total: Array = seconds + kernels_us * 1e-6 + 2 * allreduce_s(hardware, eff, own * arch.hidden * 2, tp)
     return total
 
 
 def _multiplied(dtype: str) -> str:
     return "bf16" if dtype == "mxfp4" else dtype
+
+
+def _narrow(dtype: str) -> bool:
+    """True for formats that multiply narrower than 16 bits, with activations quantised on the way."""
+    return compute_dtype(dtype) in ("fp8", "nvfp4", "int8")
 
 
 def _matmul_s(
@@ -223,8 +246,11 @@ def _matmul_s(
     dtype: str,
     softness: float | None = None,
 ) -> Array:
-    reads = parameters * bytes_each / (eff.weights * hardware.bandwidth_bytes_per_s)
-    flops = 2.0 * parameters * tokens / (eff.compute * hardware.peak_flops(compute_dtype(dtype)))
+    weights, compute = eff.weights, eff.compute
+    if _narrow(dtype):
+        weights, compute = eff.fp8_weights or weights, eff.fp8_compute or compute
+    reads = parameters * bytes_each / (weights * hardware.bandwidth_bytes_per_s)
+    flops = 2.0 * parameters * tokens / (compute * hardware.peak_flops(compute_dtype(dtype)))
     return _soft_max(reads, flops, softness or eff.softness)
 
 
@@ -233,9 +259,15 @@ def allreduce_s(hardware: Hardware, eff: Efficiency, message: Array, gpus: int) 
     over the link."""
     if gpus == 1:
         return np.zeros_like(message)
+    latency_us, link = _allreduce(eff, gpus)
     traffic = 2.0 * message * (gpus - 1) / gpus
-    latency = eff.latency_us * 1e-6 * (1.0 + 0.25 * np.log2(gpus / 2))
-    return np.asarray(latency + traffic / (eff.link * hardware.link_bytes_per_s))
+    return np.asarray(latency_us * 1e-6 + traffic / (link * hardware.link_bytes_per_s))
+
+
+def _allreduce(eff: Efficiency, gpus: int) -> tuple[float, float]:
+    """Latency and share of the link at *gpus*, or at the nearest number that was measured."""
+    known = min(eff.allreduce, key=lambda count: (abs(np.log2(count / gpus)), count))
+    return eff.allreduce[known]
 
 
 def _soft_max(a: float | Array, b: float | Array, softness: float) -> Array:

@@ -75,7 +75,7 @@ def one(
         "source": f"kernel measurements of aiconfigurator-core {package_version()}",
         "licence": "Apache-2.0",
         "version": f"vLLM {Kernels(known).version} kernels",
-        "command": f"thinkcap calibrate compose {model} {gpu} --tp {tp} --dtype {arch.dtype_or_native(dtype)}",
+        "command": f"thinkcap calibrate compose {model} {gpu} --tp {tp} --dtype {dtype}",
         "data_sha256": hashlib.sha256(frame.round(9).to_csv(index=False).encode()).hexdigest(),
     }
     return make(frame, provenance=provenance, ep=ep, source="composed kernels")[0]
