@@ -121,16 +121,19 @@ class Gateway:
         """Take charge of *shells* and set the first arrivals."""
         self.shells = shells
         self.outstanding = [0] * len(shells)
+        self._expected = None if self._predict is None else [0] * len(shells)
         self._first: dict[int, int] = {}
         for shell in shells:
             self._first.setdefault(shell.info.pool_index, shell.info.index)
         self.view: LiveView | StaleView
         if self.settings.refresh_ps is None:
-            self.view = LiveView(shells, self.outstanding, self.source.categories)
+            self.view = LiveView(shells, self.outstanding, self.source.categories, self._expected)
         else:
-            with_states = self.router.sees == "snapshots"
-            self.view = StaleView(shells, self.outstanding, self.source.categories, with_states)
-            if self.router.sees != "nothing":
+            needs = self.router.needs()
+            self.view = StaleView(
+                shells, self.outstanding, self.source.categories, self._expected, needs == "snapshots"
+            )
+            if needs != "nothing":
                 self._refresh_alarm = self.clock.alarm(TICK, REFRESH, self._refresh)
                 self.clock.set(self._refresh_alarm, self.settings.refresh_ps)
         self.membership_changed()
@@ -331,7 +334,6 @@ class Gateway:
         why = shell.engine.never_fits(request)
         if why is not None:
             return self._send_where_it_fits(request, pool, why)
-        self.outstanding[index] += 1
         parent = request.parent
         if parent is not None and (parent.pool, parent.replica) != (
             shell.info.pool_index,
@@ -339,8 +341,20 @@ class Gateway:
         ):
             request.parent = None  # its parent's KV is elsewhere
             request.prefix_len = 0
-        shell.submit(request)
+        self._submit(request, index)
         return index
+
+    def _submit(self, request: Request, index: int) -> None:
+        self.outstanding[index] += 1
+        if self._expected is not None:
+            self._expected[index] += request.prompt_tokens + request.predicted_tokens
+        self.shells[index].submit(request)
+
+    def _forget(self, request: Request) -> None:
+        index = self._first[request.pool] + request.replica
+        self.outstanding[index] -= 1
+        if self._expected is not None:
+            self._expected[index] -= request.prompt_tokens + request.predicted_tokens
 
     def _route(self, request: Request, candidates: tuple[int, ...], members: frozenset[int]) -> int:
         view = self.view
@@ -362,8 +376,7 @@ class Gateway:
             self.reject(request, why)
             return -1
         index = self._route(request, fits, frozenset(fits))
-        self.outstanding[index] += 1
-        self.shells[index].submit(request)
+        self._submit(request, index)
         return index
 
     def reject(self, request: Request, why: str) -> None:
@@ -382,7 +395,7 @@ class Gateway:
         if self._lingering and self._lingering.pop(request.id, None) is not None:
             self._settle(request)  # cancelled before; now its last step is paid
             return
-        self.outstanding[self._index_of(request)] -= 1
+        self._forget(request)
         self._left(request)
 
     def _settle(self, request: Request) -> None:
@@ -422,9 +435,8 @@ class Gateway:
     def cancel(self, request: Request, status: Status) -> None:
         """Take *request* back from wherever it is; its row follows when its last step has ended."""
         if request.pool >= 0:
-            index = self._index_of(request)
-            self.outstanding[index] -= 1
-            if not self.shells[index].cancel(request, status):
+            self._forget(request)
+            if not self.shells[self._index_of(request)].cancel(request, status):
                 self._lingering[request.id] = (request, status)
                 return
         else:

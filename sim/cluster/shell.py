@@ -63,7 +63,9 @@ class Shell:
             self._clock.touch(self)
 
     def cancel(self, request: Request, status: Status) -> bool:
-        """Take *request* back: True when it ended at once, else it comes back when its last step has ended."""
+        """Take *request* back: True when it ended at once, else it comes back when its last step has
+        ended.
+        """
         self.touch()
         return self.engine.cancel(request, self._clock.now_ps, status)
 

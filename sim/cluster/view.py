@@ -14,10 +14,28 @@ if TYPE_CHECKING:
 class LiveView:
     """The cluster as it is at ``now_ps``; the gateway moves ``now_ps`` and ``candidates``."""
 
-    __slots__ = ("_shells", "candidates", "categories", "now_ps", "outstanding", "replicas")
+    __slots__ = (
+        "_expected",
+        "_shells",
+        "candidates",
+        "categories",
+        "now_ps",
+        "outstanding",
+        "replicas",
+    )
 
-    def __init__(self, shells: Sequence[Shell], outstanding: list[int], categories: Sequence[str]) -> None:
+    def __init__(
+        self,
+        shells: Sequence[Shell],
+        outstanding: list[int],
+        categories: Sequence[str],
+        expected: list[int] | None = None,
+    ) -> None:
+        """*expected* holds, by replica, prompt and predicted tokens of its live requests; None: no
+        predictor.
+        """
         self._shells = shells
+        self._expected: Sequence[int] | None = expected
         self.replicas: Sequence[ReplicaInfo] = tuple(shell.info for shell in shells)
         self.outstanding: Sequence[int] = outstanding
         self.categories = categories
@@ -28,6 +46,15 @@ class LiveView:
         """The inside of replica *index* after its last step."""
         return self._shells[index].engine.snapshot(self.now_ps)
 
+    def tokens(self, index: int) -> int:
+        """Outstanding tokens of replica *index*."""
+        state = self.state(index)
+        queued: int = state.queued_tokens
+        known: int = queued + state.computed_tokens
+        if self._expected is None:
+            return known
+        return queued + max(0, self._expected[index] - known)
+
     def among(self, candidates: Sequence[int]) -> View:
         """The same view with fewer candidates."""
         return _Among(self, candidates)
@@ -36,13 +63,19 @@ class LiveView:
 class StaleView(LiveView):
     """The cluster as it was at the last `refresh`."""
 
-    __slots__ = ("_live", "_states", "_with_states")
+    __slots__ = ("_live", "_live_expected", "_states", "_with_states")
 
     def __init__(
-        self, shells: Sequence[Shell], outstanding: list[int], categories: Sequence[str], with_states: bool
+        self,
+        shells: Sequence[Shell],
+        outstanding: list[int],
+        categories: Sequence[str],
+        expected: list[int] | None,
+        with_states: bool,
     ) -> None:
         super().__init__(shells, list(outstanding), categories)
         self._live = outstanding
+        self._live_expected = expected
         self._with_states = with_states
         self._states: list[Any] = []
         self.refresh(0)
@@ -51,6 +84,7 @@ class StaleView(LiveView):
         """Take a new picture."""
         self.outstanding = tuple(self._live)
         if self._with_states:
+            self._expected = None if self._live_expected is None else tuple(self._live_expected)
             self._states = [shell.engine.snapshot(now_ps) for shell in self._shells]
 
     def state(self, index: int) -> Any:
@@ -84,6 +118,9 @@ class _Among:
 
     def state(self, index: int) -> Any:
         return self._view.state(index)
+
+    def tokens(self, index: int) -> int:
+        return self._view.tokens(index)
 
     def among(self, candidates: Sequence[int]) -> View:
         return _Among(self._view, candidates)

@@ -61,6 +61,11 @@ class RoutedRequest(Protocol):
         """Output tokens that the length predictor expects; ``max_tokens`` without one."""
         ...
 
+    @property
+    def deadline_ps(self) -> int:
+        """Latest moment that meets the time-to-answer target; a far future without one."""
+        ...
+
 
 class ReplicaState(Protocol):
     """The inside of a replica after its last step, as its metrics endpoint would tell."""
@@ -74,7 +79,9 @@ class ReplicaState(Protocol):
     @property
     def kv_use(self) -> float: ...
     @property
-    def outstanding_tokens(self) -> int: ...
+    def computed_tokens(self) -> int: ...
+    @property
+    def queued_tokens(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,12 @@ class View(Protocol):
         """The inside of replica *index*."""
         ...
 
+    def tokens(self, index: int) -> int:
+        """Outstanding tokens of replica *index*: prompt tokens not yet computed, and the output that the
+        predictor still expects; without a predictor, the computed tokens of its live requests.
+        """
+        ...
+
     def among(self, candidates: Sequence[int]) -> View:
         """The same view with fewer candidates, for a router that asks another."""
         ...
@@ -140,6 +153,10 @@ class Router:
     sees: ClassVar[Sees] = "nothing"
     per_request: ClassVar[bool] = False
     """True: each request of a query is routed by itself; False: they follow the query's first one."""
+
+    def needs(self) -> Sees:
+        """What this router reads of the replicas."""
+        return self.sees
 
     def choose(self, view: View, request: RoutedRequest) -> int:
         """The index of one of ``view.candidates``, which is never empty."""
@@ -156,3 +173,79 @@ def draws(rng: np.random.Generator, block: int = 1024) -> Iterator[float]:
     """Uniform numbers in [0, 1) one by one, drawn in blocks (a single draw costs a microsecond)."""
     while True:
         yield from rng.random(block).tolist()
+
+
+def wait_ps(view: View, index: int) -> float:
+    """Time in which replica *index* works off its outstanding tokens at a full batch."""
+    return view.tokens(index) * view.replicas[index].token_ps
+
+
+class Affinity(Router):
+    """Base of routers that send requests of one *key* to one replica, with a guard against overloading it.
+
+    The fields ``guard`` and ``slack`` are the subclass's: a home with more than ``guard`` times the mean of
+    outstanding requests plus ``slack`` is left for the replica with the fewest, which becomes the new home.
+    """
+
+    sees: ClassVar[Sees] = "counts"
+    guard: float
+    slack: int
+
+    def key(self, request: RoutedRequest) -> object | None:
+        """What binds *request* to its home; None: nothing does."""
+        raise NotImplementedError
+
+    def begin(self, rng: np.random.Generator) -> Choose:
+        homes: dict[object, int] = {}
+
+        def choose(view: View, request: RoutedRequest) -> int:
+            outstanding, candidates = view.outstanding, view.candidates
+            key = self.key(request)
+            if key is not None:
+                home = homes.get(key)
+                if home is not None and home in candidates:
+                    mean = sum(outstanding[index] for index in candidates) / len(candidates)
+                    if outstanding[home] <= self.guard * mean + self.slack:
+                        return home
+            chosen = min(candidates, key=outstanding.__getitem__)
+            if key is not None:
+                homes[key] = chosen
+            return chosen
+
+        return choose
+
+
+class PoolPicker(Router):
+    """Base of routers that pick a pool and leave the replica to another router, named by the field ``then``.
+
+    When the pool has no replica to offer, all candidates are offered to the other router.
+    """
+
+    then: str
+
+    def pool(self, view: View, request: RoutedRequest) -> str | None:
+        """The pool for *request*; None: any."""
+        raise NotImplementedError
+
+    def inner(self) -> Router:
+        """The router within the pool."""
+        from sim.policies.routers import router
+
+        return router.make(self.then)
+
+    def needs(self) -> Sees:
+        return self.inner().needs()
+
+    def begin(self, rng: np.random.Generator) -> Choose:
+        inner = self.inner().begin(rng)
+
+        def choose(view: View, request: RoutedRequest) -> int:
+            pool = self.pool(view, request)
+            if pool is not None:
+                replicas = view.replicas
+                members = [index for index in view.candidates if replicas[index].pool == pool]
+                if members:
+                    view = view.among(members)
+            return inner(view, request)
+
+        return choose

@@ -19,7 +19,7 @@ class FakeSnapshot:
     waiting: int
     free_blocks: int
     total_blocks: int
-    outstanding_tokens: int
+
     queued_tokens: int = 0
     computed_tokens: int = 0
 
@@ -141,5 +141,6 @@ class FakeEngine:
             waiting=len(self.waiting),
             free_blocks=1_000_000 - held,
             total_blocks=1_000_000,
-            outstanding_tokens=held + sum(request.known for request in self.waiting),
+            computed_tokens=held,
+            queued_tokens=sum(request.known for request in self.waiting),
         )

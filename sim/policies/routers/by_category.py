@@ -1,0 +1,26 @@
+"""Each category to its pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sim.policies.routers import router
+from sim.policies.routing import PoolPicker, RoutedRequest, View
+
+
+@router("by_category")
+@dataclass(frozen=True)
+class ByCategory(PoolPicker):
+    """Queries go to the pool of their category, as a gateway that is told the kind of query would send them;
+    which replica of it, another router says."""
+
+    pools: Mapping[str, str] = field(default_factory=dict)
+    """Pool by category."""
+    default: str | None = None
+    """Pool of all other categories; default: any replica."""
+    then: str = "least_outstanding_requests"
+    """Router within the pool."""
+
+    def pool(self, view: View, request: RoutedRequest) -> str | None:
+        return self.pools.get(view.categories[request.category], self.default)
