@@ -93,10 +93,10 @@ _PART = re.compile(r"[^.\[\]=]+|\[\d+\]")
 
 def parse_override(text: str) -> Document:
     """``a.b.c=VALUE`` as a document; VALUE is YAML. Raise an InputError when it is no such text."""
-    key, equals, value = text.partition("=")
+    key, _, value = text.partition("=")
     key = key.strip()
     parts = key.split(".")
-    if not equals or not all(re.fullmatch(r"[^\s.\[\]]+(?:[ ][^\s.\[\]]+)*", part) for part in parts):
+    if not value.strip() or not all(re.fullmatch(r"[^\s.\[\]]+(?:[ ][^\s.\[\]]+)*", part) for part in parts):
         raise InputError(
             Problem(f"{text!r} sets nothing", source="--set", expected="key=value, such as workload.rate=4/s")
         )

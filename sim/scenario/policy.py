@@ -237,7 +237,7 @@ def check_policies(document: Document) -> list[Problem]:
                     )
                 )
             continue
-        options = {**defaults(policy), **{k: v for k, v in ref.options.items() if v is not None}}
+        options = {**{k: v for k, v in ref.options.items() if v is not None}, **defaults(policy)}
         _put(document.data, path, {"name": name, **options} if options else name)
     return problems
 
