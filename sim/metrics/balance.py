@@ -5,11 +5,13 @@ A broken balance is a bug of the simulator, never of its input, so it raises and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.metrics.gaps import token_gaps
 from sim.results.columns import STATUSES, Role, Status
 from sim.results.info import RunInfo
 from sim.results.results import Results
@@ -59,7 +61,9 @@ def check(results: Results) -> None:
       computation): scheduled = p + g - 1 - cached at its first admission + recomputed + dropped; where it was
       admitted again and found more in the prefix cache than it had computed itself, at most that, and at
       least with all that was cached in place of what was cached at first;
-    - tokens computed by the replicas' steps = tokens scheduled for the requests, when nothing is unfinished;
+    - tokens computed by the replicas' steps = tokens scheduled for the requests;
+    - gaps between tokens, of segments and stalls up to the end of the run = tokens generated, less the first
+      of each request (where all requests generate);
     - no time of a request or query lies before its arrival, in a wrong order, or after the end of the run.
     """
     queries, requests, segments = (results.tables[name] for name in ("queries", "requests", "segments"))
@@ -88,13 +92,15 @@ def check(results: Results) -> None:
             f"{name} of a query", queries[name], _summed(place, tokens, len(queries)), queries, "query"
         )
     _check_scheduled(requests, generated)
-    if not figures["unfinished"] and not (requests["status"] == Status.UNFINISHED).any():
-        computed = segments["steps"] * segments["decodes"] + segments["chunk_tokens"]
-        _equal(
-            "tokens computed in steps = tokens scheduled for requests",
-            int(computed.sum()),
-            int(requests["scheduled_tokens"].sum()),
-        )
+    computed = segments["steps"] * segments["decodes"] + segments["chunk_tokens"]
+    _equal(
+        "tokens computed in steps = tokens scheduled for requests",
+        int(computed.sum()),
+        int(requests["scheduled_tokens"].sum()),
+    )
+    if generate.all():
+        for run in results.runs:
+            _check_gaps(run, results, generated)
     for run in results.runs:
         _check_times(run, queries, ("arrived_s", "finished_s"), "query")
         _check_times(
@@ -166,6 +172,14 @@ def _check_scheduled(requests: Table, generated: NDArray[np.int64]) -> None:
             f"- dropped {dropped} = {useful[row]} tokens, expected {least[row]} to {most[row]}; "
             f"{len(wrong)} requests in all"
         )
+
+
+def _check_gaps(run: RunInfo, results: Results, generated: NDArray[np.int64]) -> None:
+    tables = results.tables
+    whole = replace(run, window_start_ps=0, window_end_ps=run.end_ps + 1)
+    gaps = token_gaps(whole, tables["segments"], tables["stalls"], tables["requests"])
+    mine = tables["requests"]["replication"] == run.replication
+    _equal("gaps between tokens", gaps.n, int(np.maximum(generated[mine] - 1, 0).sum()))
 
 
 def _check_times(run: RunInfo, table: Table, columns: tuple[str, ...], key: str) -> None:

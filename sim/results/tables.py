@@ -222,7 +222,8 @@ def _request_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array
     reasoning = np.minimum(generated, rows["reasoning_tokens"])
     answers = generated - reasoning
     front_end = _front_end(info, rows["pool"])
-    scheduled = rows["first_scheduled_ps"]
+    # an asynchronous engine has committed a batch that starts only after the end: that has not happened
+    scheduled = np.where(rows["first_scheduled_ps"] > info.end_ps, -1, rows["first_scheduled_ps"])
     return _table(
         "requests",
         info,

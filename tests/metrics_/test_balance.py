@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -60,6 +61,9 @@ def test_the_run_to_break_is_whole_and_has_preemptions(run):
         ("requests", "dropped_tokens", lambda a: a + 1, "expected"),
         ("requests", "cached_tokens_first", lambda a: a + 1, "expected"),
         ("requests", "first_answer_s", lambda a: a - 1e3, "first_answer_s"),
+        ("segments", "fresh", lambda a: a + (a > 0), "gaps between tokens"),
+        ("segments", "dropped", lambda a: a + (a.cumsum() + np.arange(len(a)) == 40), "gaps between tokens"),
+        ("stalls", "at_s", lambda a: a + 1e6, "gaps between tokens"),
         ("segments", "decodes", lambda a: a + 1, "tokens computed in steps"),
         ("segments", "chunk_tokens", lambda a: a * 2, "tokens computed in steps"),
     ],

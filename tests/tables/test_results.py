@@ -185,6 +185,19 @@ def test_what_does_not_exist_is_missing():
     assert results.queries.tta_s[3] == 1.01
 
 
+def test_what_was_to_start_after_the_end_has_not_happened():
+    late = request(
+        5,
+        status=Status.UNFINISHED,
+        first_scheduled_ps=20 * S + 1,
+        first_token_ps=-1,
+        first_answer_ps=-1,
+        finished_ps=-1,
+    )
+    row = tables([late])["requests"].frame().loc[0]
+    assert np.isnan([row.first_scheduled_s, row.queue_s]).all()
+
+
 def test_segments_end_where_their_steps_end():
     frame = some_results(1).segments
     assert frame.kind.tolist() == ["decode", "decode", "mixed"]
