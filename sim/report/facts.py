@@ -180,7 +180,10 @@ def limit(results: Results) -> str:
     name = max(summary["kv"]["pools"], key=lambda pool: summary["kv"]["pools"][pool]["use_max"] or 0.0)
     kv = summary["kv"]["pools"][name]
     if (kv["use_max"] or 0.0) > 0.95:
-        return f"nothing keeps queries waiting yet, but KV memory is {formats.percent(kv['use_max'])} full at its peak"
+        return (
+            "nothing keeps queries waiting yet, but KV memory is "
+            f"{formats.percent(kv['use_max'])} full at its peak"
+        )
     return (
         "nothing keeps queries waiting, generating takes the time: KV memory is "
         f"{formats.percent(kv['use_max'], 2)} full at its peak"
@@ -246,7 +249,7 @@ def tiles(results: Results) -> list[Tile]:
             Tile(
                 "cost a million output tokens",
                 formats.money(cost["usd_per_million_output_tokens"]),
-                f"{formats.tokens(cost['output_tokens'])} tokens; cost a correct answer needs a quality model",
+                f"{formats.tokens(cost['output_tokens'])} tokens; no quality model for correct answers",
                 define="usd_per_million_output_tokens",
             )
         )

@@ -155,7 +155,7 @@ def time_ticks(low_s: float, high_s: float, *, most: int = 8) -> tuple[list[floa
     length, unit = next(
         (length, unit)
         for length, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (0.0, "µs"))
-        if step >= length
+        if step >= length or (length <= 1 and high_s >= length)
     )
     length = length or 1e-6
     start, end = math.ceil(low_s / step - 1e-9), math.floor(high_s / step + 1e-9)

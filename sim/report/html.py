@@ -164,7 +164,11 @@ def render(page: Page) -> str:
     plotly = get_plotlyjs().replace("</script", "<\\/script")
     script = _asset("page.js")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
     )
     environment.filters["whole"] = whole
     environment.tests["block"] = lambda value, kind: type(value).__name__ == kind
@@ -198,6 +202,14 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|µs|min|h|days|GB|MB|KB|TB|queries)\b|
 def whole(text: str) -> str:
     """*text* with numbers kept on one line with their units, and both ends of a range together."""
     return _UNIT.sub("\u00a0", text).replace(formats.DASH, formats.DASH + "\u2060")
+
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def _visible(value: Any) -> Any:
+    """Text without control and direction characters, which could rearrange what stands around it."""
+    return _HIDDEN.sub(" ", value) if type(value) is str else value
 
 
 def _trusted(text: str) -> Any:

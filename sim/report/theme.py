@@ -232,6 +232,7 @@ def dark_map() -> dict[str, str]:
 COLOR_KEYS = frozenset(
     {
         "color",
+        "arrowcolor",
         "bgcolor",
         "bordercolor",
         "gridcolor",
@@ -303,7 +304,7 @@ WIDE = "wide"
 
 def direct_labels(
     figure: go.Figure,
-    ends: Sequence[tuple[float, float, str]],
+    ends: Sequence[tuple[float, float, str, str]],
     *,
     size: tuple[int, int] = (900, 340),
     x_range: tuple[float, float],
@@ -311,7 +312,7 @@ def direct_labels(
     x_log: bool = False,
     y_log: bool = False,
 ) -> None:
-    """Write each series' name at its end (x, y, safe text), moved apart where they would overlap.
+    """Write each series' name at its end (x, y, safe text, colour), moved apart where they would overlap.
 
     *size* is the plot's likely size in pixels; ranges are in data units, the figure's axes being set to them.
     """
@@ -325,9 +326,10 @@ def direct_labels(
     width, height = size
     placed: list[tuple[float, float, float]] = []
     spots = [
-        (place(y, y_range, y_log, height), place(x, x_range, x_log, width), x, y, text) for x, y, text in ends
+        (place(y, y_range, y_log, height), place(x, x_range, x_log, width), x, y, text, color)
+        for x, y, text, color in ends
     ]
-    for bottom, left, x, y, text in sorted(spots, key=lambda spot: (-spot[1], spot[0])):
+    for bottom, left, x, y, text, color in sorted(spots, key=lambda spot: (-spot[1], spot[0])):
         long = 7.0 * len(html.unescape(text)) + 12
         up = bottom
         while any(abs(up - at) < 16 and left < end and start < left + long for at, start, end in placed):
@@ -340,9 +342,13 @@ def direct_labels(
             text=text,
             xanchor="left",
             yanchor="middle",
-            xshift=8,
-            yshift=up - bottom,
-            showarrow=False,
+            showarrow=True,
+            arrowhead=0,
+            arrowwidth=1.5,
+            arrowcolor=color,
+            standoff=2,
+            ax=22,
+            ay=bottom - up,
             bgcolor=LIGHT.paper,
             borderpad=1,
         )

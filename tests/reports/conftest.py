@@ -333,6 +333,7 @@ SHAPES: dict[str, Shape] = {
         categories={"chat": (1.0, 500, 200)}, clients=("only",), replicas=1, rate=0.8, queries=300
     ),
     "empty": Shape(queries=3, drain_s=0.001, warm_up_s=0.0, replications=1, replicas=1),
+    "nothing": Shape(longest_prompt=1, queries=40, replications=2, warm_up_s=0.0),
     "one": Shape(queries=1, warm_up_s=0.0, replications=1, replicas=1),
     "untidy": Shape(longest_prompt=1500, timeout_s=45.0, drain_s=5.0, queries=500, rate=1.8, kind="prior"),
     "hostile": Shape(

@@ -243,7 +243,7 @@ def figure(
     if direct:
         high *= (high / low) ** 0.22
     floor = max(float(data["beyond"].min()) / 1.6, 1e-7)
-    ends: list[tuple[float, float, str]] = []
+    ends: list[tuple[float, float, str, str]] = []
     for name in groups:
         part = data[data["group"] == name]
         total = len(groups) > 1 and name == ALL
@@ -252,8 +252,8 @@ def figure(
         n = int(part["n"].iloc[0])
         fig.add_trace(
             go.Scatter(
-                x=_round(part["value_s"]),
-                y=_round(part["beyond"]),
+                x=_round([low, *part["value_s"]]),
+                y=_round([1.0, *part["beyond"]]),
                 name=f"{theme.label(text)} (n {n:,})",
                 mode="lines",
                 line={
@@ -262,13 +262,14 @@ def figure(
                     "width": 1.5 if total else 2.2,
                     "shape": "hv",
                 },
-                customdata=[formats.duration(v) for v in part["value_s"]],
+                customdata=[formats.duration(value) for value in (low, *part["value_s"])],
                 hovertemplate="%{y:.3~%} take longer than %{customdata}<extra>%{fullData.name}</extra>",
                 showlegend=not direct,
             )
         )
         last = part.iloc[-1]
-        ends.append((float(last["value_s"]), float(last["beyond"]), theme.label(text)))
+        color = theme.LIGHT.text if total else style.color
+        ends.append((float(last["value_s"]), float(last["beyond"]), theme.label(text), color))
     fig.update_layout(showlegend=not direct and not small and len(groups) > 1)
     values, texts = formats.log_ticks(low, high, "seconds", most=5 if small else 10)
     few, few_texts = formats.log_ticks(low, high, "seconds", most=4)

@@ -164,7 +164,7 @@ def figure(
                     x=row.time_s,
                     y=rows[(row.replication, row.query)],
                     text=f"{str(row.status).replace('_', ' ')} ▸",
-                    xanchor="right",
+                    xanchor="right" if row.time_s > longest / 4 else "left",
                     yanchor="middle",
                     bgcolor=theme.LIGHT.paper,
                     borderpad=1,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MARKS = (0.01, 0.1, 0.5)
 POINTS = 300
+FEWEST = 20
+"""Requests that a share of the longest needs at least."""
 
 
 def table(requests: pd.DataFrame) -> pd.DataFrame:
@@ -43,6 +45,8 @@ def finding(data: pd.DataFrame) -> str:
     """What the curve says."""
     if data.empty:
         return "No output token was generated"
+    if len(data) < FEWEST:
+        return "Too few requests to speak of a tail"
     return (
         f"The longest tenth of the requests generates {formats.percent(_at(data, 0.1), 2)} of the output "
         f"tokens, "
@@ -56,8 +60,11 @@ def figure(requests: pd.DataFrame) -> go.Figure:
 
     data = table(requests)
     title = finding(data)
-    if data.empty:
-        return theme.empty("No request of the measured window generated a token.", title=title)
+    if len(data) < FEWEST:
+        return theme.empty(
+            f"{len(data)} requests of the measured window generated tokens; at least {FEWEST} are needed.",
+            title=title,
+        )
     fig = theme.new_figure(380)
     low = float(data["top"].min())
     even = np.geomspace(low, 1.0, 60)
@@ -99,7 +106,7 @@ def figure(requests: pd.DataFrame) -> go.Figure:
                 mode="markers+text",
                 marker={"color": theme.BLUE.color, "size": 9},
                 text=[f"{formats.percent(share, 2)} by the top {formats.percent(mark)}  "],
-                textposition="top left",
+                textposition="top left" if mark > low**0.75 else "bottom right",
                 cliponaxis=False,
                 hoverinfo="skip",
                 showlegend=False,
