@@ -117,13 +117,15 @@ def place(name: str, pool: Pool, scenario: Scenario) -> PlacedPool:
     """The pool called *name* with its costs, its memory and the settings of its engines."""
     placed = deployment(pool)
     engine = pool.engine
+    windowed = placed.memory.window_blocks_per_request > 0
     settings = EngineSettings(
         num_gpu_blocks=placed.memory.num_gpu_blocks,
         block_size=engine.block_size,
         max_num_seqs=engine.max_num_seqs or 256,
         max_num_batched_tokens=engine.max_num_batched_tokens or 8192,
         max_model_len=placed.max_model_len,
-        enable_prefix_caching=engine.enable_prefix_caching,
+        enable_prefix_caching=engine.enable_prefix_caching and not windowed,
+        window_blocks=placed.memory.window_blocks_per_request,
         enable_chunked_prefill=engine.enable_chunked_prefill,
         long_prefill_token_threshold=engine.long_prefill_token_threshold,
         long_prefill_token_threshold_adaptive=engine.long_prefill_token_threshold_adaptive,
@@ -291,7 +293,7 @@ def _run_info(
                 for target in own.targets()
             ),
         ),
-        not_modelled=NOT_MODELLED,
+        not_modelled=NOT_MODELLED + tuple(_left_out(pool) for pool in pools if _left_out(pool)),
         banners=tuple(f"rejected: {reason}" for reason in tally.rejections),
     )
 
@@ -325,6 +327,12 @@ def _pool_info(number: int, pool: PlacedPool, outcome: Outcome, sinks: Sequence[
         out_of_range=_out_of_range(number, placed, outcome, sinks),
         deployment=placed,
     )
+
+
+def _left_out(pool: PlacedPool) -> str:
+    if pool.pool.engine.enable_prefix_caching and pool.settings.window_blocks:
+        return f"the prefix cache of pool {pool.name}: its model has sliding-window layers"
+    return ""
 
 
 def _memory(placed: Deployment) -> dict[str, Any]:

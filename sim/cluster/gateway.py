@@ -301,7 +301,9 @@ class Gateway:
             prefix_len=prefix_len,
         )
         if parent >= 0:
-            request.parent = self._parents.get(parent)
+            before = request.parent = self._parents.get(parent)
+            if before is not None and before.session == row[7] >= 0:
+                del self._parents[parent]  # the next turn goes on from this one
         if row[7] >= 0 or parent >= 0:
             self._parents[row[0]] = request
         deadlines_ps = self.settings.deadlines_ps
@@ -334,13 +336,6 @@ class Gateway:
         why = shell.engine.never_fits(request)
         if why is not None:
             return self._send_where_it_fits(request, pool, why)
-        parent = request.parent
-        if parent is not None and (parent.pool, parent.replica) != (
-            shell.info.pool_index,
-            shell.info.replica,
-        ):
-            request.parent = None  # its parent's KV is elsewhere
-            request.prefix_len = 0
         self._submit(request, index)
         return index
 
@@ -349,6 +344,7 @@ class Gateway:
         if self._expected is not None:
             self._expected[index] += request.prompt_tokens + request.predicted_tokens
         self.shells[index].submit(request)
+        request.parent = None  # its engine has taken what it needs; a chain of turns must not live for ever
 
     def _forget(self, request: Request) -> None:
         index = self._first[request.pool] + request.replica
