@@ -1,4 +1,4 @@
-"""``thinkcap explain DIR QUERY``: one query's life in words and times."""
+"""Tell one query's life in words and times: why it waited, when it thought and answered, what delayed it."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ another file."""
 from __future__ import annotations
 
 import platform
-import resource
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -52,8 +51,12 @@ def collect(
     }
 
 
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far, in bytes."""
+def peak_memory_bytes() -> int | None:
+    """Largest resident size of this process so far, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -1,4 +1,4 @@
-"""The metrics on runs of the simulator itself: everything adds up under pressure, and survives a trip to disk."""
+"""Metrics on runs of the simulator itself: all adds up under pressure, and survives a trip to disk."""
 
 from __future__ import annotations
 
