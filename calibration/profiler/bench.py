@@ -24,6 +24,8 @@ WARM_UP = 3
 POINT_SECONDS = 20.0
 """No point is repeated for longer than this; the number of repeats goes down to five before that."""
 FEWEST = 5
+CPU_POOL_BYTES = 2e9
+"""A CPU's memory is shared with everything else on the machine, and filling it takes its time."""
 COOL_DOWN_S = 30.0
 """How long a throttled device is left alone before its point is tried once more."""
 
@@ -55,7 +57,7 @@ class TorchBench:
         self.shape, self.dtype, self.device, self.seed = shape, dtype, device, seed
         self.group = group or Group()
         self.writes = self.group.rank == 0
-        self.graphs = graphs and device.kind == "cuda"
+        self.wanted_graphs = self.graphs = graphs and device.kind == "cuda"
         self.compiled = compiled
         kinds = shape.kinds()
         if layers is None:
@@ -104,6 +106,8 @@ class TorchBench:
         per_block = layers * self.shape.kv_layer_bytes(self.dtype) * self.block_size
         free = self.device.free_bytes()
         room = 0.9 * free - activations
+        if self.device.kind == "cpu":
+            room = min(room, CPU_POOL_BYTES)
         wanted = None if kv_tokens is None else -(-kv_tokens // self.block_size) + 1
         blocks = int(room / per_block)
         if blocks < 16:
@@ -130,7 +134,8 @@ class TorchBench:
             "block_size": self.block_size,
             "stacks": [[stack.layers, stack.weight] for stack in self.stacks],
             "compiled": self.compiled,
-            "graphs": self.graphs,
+            "graphs": self.wanted_graphs,
+            "clock": self.device.clock.__name__,
             "seed": self.seed,
         }
 

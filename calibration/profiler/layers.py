@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -124,10 +123,11 @@ class Latent:
         self.down = build.linear(arch.hidden, m.latent)
         self.norm = build.norm(m.kv_lora_rank)
         self.expand = build.linear(m.kv_lora_rank, self.heads * (m.qk_nope_head_dim + m.v_head_dim))
-        make: Any = random_weight
-        options = {"device": build.device, "dtype": build.work, "fan_in": m.kv_lora_rank}
-        self.absorb_keys: torch.Tensor = make(self.heads, m.qk_nope_head_dim, m.kv_lora_rank, **options)
-        self.absorb_values: torch.Tensor = make(self.heads, m.kv_lora_rank, m.v_head_dim, **options)
+        # The same matrix, taken apart: its key half takes queries into latent space, its value half results
+        # out of it.
+        halves = self.expand.plain().view(self.heads, m.qk_nope_head_dim + m.v_head_dim, m.kv_lora_rank)
+        self.absorb_keys = halves[:, : m.qk_nope_head_dim].contiguous()
+        self.absorb_values = halves[:, m.qk_nope_head_dim :].transpose(1, 2).contiguous()
         self.out = build.linear(self.heads * m.v_head_dim, arch.hidden)
         self.cache = torch.empty(0)
 

@@ -59,6 +59,12 @@ class Linear:
             self.scale = scale.t().contiguous()
         self.weight = weight
 
+    def plain(self) -> torch.Tensor:
+        """The matrix in the format of activations."""
+        if self.scale is None:
+            return self.weight
+        return (self.weight.float() * self.scale.t()).to(torch.bfloat16)
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.scale is None:
             return F.linear(x, self.weight, self.bias)

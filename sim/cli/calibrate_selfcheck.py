@@ -30,6 +30,12 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--dtype", default="auto", help="auto, fp32, bf16, fp16, fp8")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of a CPU")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "process"),
+        default="wall",
+        help="process: CPU time, which leaves out what others on this machine take (cpu only)",
+    )
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds, at least 5")
     parser.add_argument("--requests", type=int, default=14, metavar="N", help="requests of the serving loop")
     parser.add_argument("--seats", type=int, default=6, metavar="N", help="requests at once")
@@ -112,16 +118,23 @@ def _check(args: argparse.Namespace, out: Path) -> tuple[Report, dict[str, float
 
 
 def _bench(args: argparse.Namespace, load: Any) -> Any:
+    import time
+
     import torch
 
     from calibration.profiler.bench import TorchBench
     from calibration.profiler.devices import Device
     from calibration.profiler.session import choose_device, choose_dtype
     from calibration.profiler.shapes import Shape
+    from sim.errors import InputError, Problem
 
     if args.threads:
         torch.set_num_threads(args.threads)
     device = Device(choose_device(args.device))
+    if args.clock == "process":
+        if device.kind != "cpu":
+            raise InputError(Problem("process time does not see a GPU", key="--clock", expected="wall"))
+        device.clock = time.process_time
     arch = _model(args.model)
     return TorchBench(
         Shape(arch),
