@@ -100,10 +100,11 @@ class BlockPool:
             self._cached.setdefault(key, []).append(request.table[index])
         request.registered = max(request.registered, upto)
 
-    def release(self, request: Request, computed: int, committed: int, reserved: int = 0) -> None:
+    def release(self, request: Request, blocks: int, committed: int) -> None:
         """Give the table back, tail first: blocks without a hash to the front, cached ones to the back."""
         self.register(request, committed // self.block_size)
         assert request.table is not None
+        assert len(request.table) == blocks
         freed = []
         for block in reversed(request.table):
             self._references[block] -= 1
@@ -122,5 +123,3 @@ class BlockPool:
         """Raise AssertionError unless references, free list and *held* agree."""
         assert sum(count > 0 for count in self._references) == held
         assert len(self._free) + held == self.total
-
-

@@ -30,7 +30,14 @@ from sim.results.columns import Status
 if TYPE_CHECKING:
     from calibration.step_cost import StepCost
 
-_COMPLETED, _UNFINISHED = int(Status.COMPLETED), int(Status.UNFINISHED)  # an enum's attributes are slow to read
+_COMPLETED, _UNFINISHED = (
+    int(Status.COMPLETED),
+    int(Status.UNFINISHED),
+)  # an enum's attributes are slow to read
+
+
+def _by_order(request: Request) -> int:
+    return request.order
 
 
 class CountedStep(Step):
@@ -49,6 +56,36 @@ class CountedStep(Step):
         if self.replica.walking or not self._serve_counted(chunk_limit):
             self.replica.walk(self.now_ps)
             super().serve_running(chunk_limit=chunk_limit)
+
+    def computed(self, request: Request) -> int:
+        """See :meth:`Step.computed`."""
+        return request.base + self.replica.counter if request.counted else request.computed
+
+    def blocks_needed(self, *, chunk_limit: int = 0) -> int:
+        """See :meth:`Step.blocks_needed`."""
+        replica = self.replica
+        if replica.walking:
+            return super().blocks_needed(chunk_limit=chunk_limit)
+        need = replica.crossing[-replica.counter % replica.kv.block_size]
+        left = self.budget - replica.decoders
+        for request in sorted(replica.chunking, key=_by_order):
+            if request.decoding:
+                continue  # resumed: a decode, counted below
+            if left > 0:
+                new = min(request.known - request.computed, chunk_limit or left, left)
+                need += replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
+                left -= new
+        return need
+
+    def pause(self, request: Request) -> None:
+        """See :meth:`Step.pause`."""
+        super().pause(request)
+        self.replica.park(request)
+
+    def resume(self, request: Request) -> None:
+        """See :meth:`Step.resume`."""
+        super().resume(request)
+        self.replica.unpark(request)
 
     def _serve_counted(self, chunk_limit: int) -> bool:
         """Serve by counts; False, with nothing changed, where only a walk is exact."""
@@ -83,7 +120,9 @@ class CountedStep(Step):
                     if not alone and request._kin:
                         return False
                     if new:
-                        need = replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
+                        need = replica.blocks_for(request, request.computed + new) - replica.blocks_of(
+                            request
+                        )
                         free -= need
                         if free < 0:
                             if self.settings.policy == "priority" or not alone:
@@ -122,8 +161,8 @@ class CountedStep(Step):
             if not crossing:
                 return
             victim = next(reversed(replica.running))
-            if victim.counted and not victim.reserved and (victim.base + replica.counter) % kv.block_size == 0:
-                crossing -= 1  # the last of those not yet served
+            if victim.counted and (victim.base + replica.counter) % kv.block_size == 0:
+                crossing -= victim.growth  # the last of those not yet served
             self.preempt(victim)
 
 
@@ -165,6 +204,8 @@ class FastForward(Replica):
         self._joined: list[tuple[int, int]] = []
         self._withdrawn: list[Request] = []
         self._left = False
+        self._borders: list[tuple[int, int, int, Request]] = []
+        self._paged = settings.reservation == "none" and not settings.window_blocks
         self._asks_nothing = bool(getattr(scheduler, "serves_all_when_nobody_waits", False))
         self._wake = True
 
@@ -201,14 +242,21 @@ class FastForward(Replica):
         request.counted_from = counter
         self.decoders += 1
         self.context += computed
-        if request.reserved * self.kv.block_size < request.foreseen_end:
-            self.crossing[request.base % self.kv.block_size] += 1
-            self.growing += 1
+        if self._paged:
+            request.growth = 1
+        else:
+            self._set_growth(request)
+        self.crossing[request.base % self.kv.block_size] += request.growth
+        self.growing += request.growth
         heappush(self._stops, (counter + left, request.order, request))
         if request.first_answer_ps < 0 and request.prompt_tokens + request.reasoning_tokens < request.end:
             heappush(
                 self._marks,
-                (counter + request.prompt_tokens + request.reasoning_tokens - computed, request.order, request),
+                (
+                    counter + request.prompt_tokens + request.reasoning_tokens - computed,
+                    request.order,
+                    request,
+                ),
             )
 
     def _uncount(self, request: Request) -> None:
@@ -220,9 +268,8 @@ class FastForward(Replica):
         request.steps += steps
         self.decoders -= 1
         self.context -= request.computed
-        if request.reserved * self.kv.block_size < request.foreseen_end:
-            self.crossing[request.base % self.kv.block_size] -= 1
-            self.growing -= 1
+        self.crossing[request.base % self.kv.block_size] -= request.growth
+        self.growing -= request.growth
 
     def _leave(self, request: Request, end_ps: int) -> None:
         """Its last token comes at *end_ps*: nothing more is scheduled for *request*, which drains until then."""
@@ -243,15 +290,22 @@ class FastForward(Replica):
                 self._leave(request, self.gpu_free_ps)
         elif request.decoding:
             request.in_flight = int(request.busy_until_ps > self._step.now_ps)
+            if request.paused or request.draining:
+                request.known = request.computed + 1 - request.in_flight
+            if request in self.chunking:  # resumed in this very step
+                self.chunking.remove(request)
         elif request in self.chunking:
             self.chunking.remove(request)
-        self.table_blocks -= self.blocks_of(request)
+        blocks = self.blocks_of(request)
+        self.table_blocks -= blocks
         self.computed_tokens -= request.computed
-        self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
+        self.kv.release(request, blocks, request.computed - request.in_flight)
         self._end_tenure(request, planned)
+        self._swap_out(request, planned)
+        self._unpause(request)
         if not counted:
             request.known += request.in_flight  # it will have come before the request can be looked at again
-        request.computed = 0
+        request.computed = request.reserved = 0
         request.in_flight = 0
         request.decoding = request.running = False
         del self.running[request]
@@ -261,6 +315,56 @@ class FastForward(Replica):
         super().seat(request, cached, blocks)
         self.table_blocks += blocks
         self.computed_tokens += request.computed
+
+    def _set_growth(self, request: Request) -> None:
+        """How many blocks *request* takes when it crosses into a new one, and when that changes."""
+        size, window = self.kv.block_size, self.settings.window_blocks
+        computed = request.base + self.counter
+        request.growth = int(computed >= request.reserved * size) + int(computed < window * size)
+        for border, change in ((request.reserved, 1), (window, -1)):
+            if border * size > computed:
+                heappush(self._borders, (border * size - request.base, request.order, change, request))
+
+    def _cross_borders(self) -> None:
+        """Apply the changes of growth that the counter has reached."""
+        borders, size = self._borders, self.kv.block_size
+        while borders and borders[0][0] <= self.counter:
+            at, order, change, request = heappop(borders)
+            if (
+                request.counted
+                and request.order == order
+                and request.base + at
+                == (request.reserved if change > 0 else self.settings.window_blocks) * size
+            ):
+                request.growth += change
+                self.crossing[request.base % size] += change
+                self.growing += change
+
+    def park(self, request: Request) -> None:
+        """*request* is paused: it leaves the counted batch with a token in flight, if it decodes."""
+        if request.counted:
+            self._uncount(request)
+            request.decoding = True
+            request.in_flight = self.lag
+            request.known = request.computed + 1 - self.lag
+            request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
+            if self.lag and request.computed + 1 >= request.end:
+                self._leave(request, self.gpu_free_ps)
+        elif request in self.chunking:
+            self.chunking.remove(request)
+
+    def unpark(self, request: Request) -> None:
+        """*request* is resumed: its next token is given like a prefill of one token, then it is counted again."""
+        if request.draining:
+            return
+        if request.decoding:
+            request.in_flight = 0
+            request.known = request.computed + 1
+            if self.walking:
+                return
+        if not self.walking:
+            self.chunking.append(request)
+            self.chunking.sort(key=_by_order)
 
     def walk(self, now_ps: int) -> None:
         """From here on this step is walked: every request's own fields are brought up to date."""
@@ -278,6 +382,7 @@ class FastForward(Replica):
                 request.known = request.computed + 1 - request.in_flight
         self._stops.clear()
         self._marks.clear()
+        self._borders.clear()
         self.chunking.clear()
         self.walking = True
 
@@ -340,7 +445,7 @@ class FastForward(Replica):
                 request.known = request.computed + 1 - min(len(coming), yielded)
             elif request in last:
                 request.known = request.end - sum(end <= last[request] for end in coming)
-            elif request.draining and request.decoding:
+            elif (request.draining or request.paused) and request.decoding:
                 request.known = request.computed + 1 - sum(end <= request.busy_until_ps for end in coming)
             self._hide_future(request, now_ps)
         for request in self.waiting:
@@ -370,7 +475,11 @@ class FastForward(Replica):
         if not self._run_steps:
             ends, lag = self._ends, self.lag
             while len(ends) <= lag and (self.running or self.waiting):
-                direct = self._asks_nothing and self.decoders and not (self.waiting or self.chunking or self.walking)
+                direct = (
+                    self._asks_nothing
+                    and self.decoders
+                    and not (self.waiting or self.chunking or self.walking or self.paused)
+                )
                 if not (direct and self._run_on(now_ps)) and not self._schedule(now_ps):
                     break
                 self.next_end_ps = ends[0]
@@ -473,6 +582,8 @@ class FastForward(Replica):
         self._run_start_ps = start
         self._run_step_ps = first = cost.decode_ps(decodes, self.context - decodes)
         self._run_growth_ps = growth = cost.kv_ps * decodes
+        if self._step.copied_blocks:
+            self._run_step_ps = first = first + self._step.copied_blocks * self.settings.swap_block_ps
         self._waited = len(self.waiting)
         self._wake = wake
         if self._joined:
@@ -514,8 +625,14 @@ class FastForward(Replica):
                 pairs += new * (new + 2 * before)
                 cached += before
         cost = self.cost.step_ps(
-            decodes=decodes, context=context, chunks=chunks, chunk_tokens=chunk_tokens, pairs=pairs, cached=cached
+            decodes=decodes,
+            context=context,
+            chunks=chunks,
+            chunk_tokens=chunk_tokens,
+            pairs=pairs,
+            cached=cached,
         )
+        cost += step.copied_blocks * self.settings.swap_block_ps
         end = start + cost
         self._ends.append(end)
         self.gpu_free_ps = end
@@ -568,6 +685,14 @@ class FastForward(Replica):
                 break
             heappop(stops)
         extra = min(stop - self.counter, hold - 1)
+        if self._borders:
+            extra = min(extra, max(0, self._borders[0][0] - self.counter))
+        if self._step.wake_on_phase:
+            marks = self._marks
+            while marks and not (marks[0][2].counted and marks[0][2].order == marks[0][1]):
+                heappop(marks)
+            if marks:
+                extra = min(extra, marks[0][0] - self.counter)
         growing, size, free = self.growing, self.kv.block_size, self.kv.free
         if growing * (extra // size + 1) > free:
             crossing, at = self.crossing, -self.counter
@@ -624,7 +749,7 @@ class FastForward(Replica):
         self.batches += steps
         counter, marks, stops = self.counter, self._marks, self._stops
         dropped = 0
-        if stops[0][0] <= counter or (marks and marks[0][0] <= counter):
+        if stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders:
             dropped = self._settle(start, first, growth, steps)
         if crossing and self._joined[0][0] < steps:
             self._add_split(steps, decodes, context, held, live, dropped, crossing)
@@ -658,6 +783,8 @@ class FastForward(Replica):
     def _settle(self, start_ps: int, first_ps: int, growth_ps: int, steps: int) -> int:
         """After *steps* steps: who began to answer in them, and whose last token came; return the tokens dropped."""
         dropped = 0
+        if self._borders:
+            self._cross_borders()
         counter = self.counter
         origin = counter - steps
         marks = self._marks
@@ -708,8 +835,14 @@ class FastForward(Replica):
                 else:
                     tokens.append((request, follows))
         cost = self.cost.step_ps(
-            decodes=decodes, context=context, chunks=chunks, chunk_tokens=chunk_tokens, pairs=pairs, cached=cached
+            decodes=decodes,
+            context=context,
+            chunks=chunks,
+            chunk_tokens=chunk_tokens,
+            pairs=pairs,
+            cached=cached,
         )
+        cost += step.copied_blocks * self.settings.swap_block_ps
         end = start + cost
         self._ends.append(end)
         self.gpu_free_ps = end
@@ -750,7 +883,7 @@ class FastForward(Replica):
         chunking = []
         starved = False
         for request in self.running:
-            if request in ending or request.draining:
+            if request in ending or request.draining or request.paused:
                 continue
             if request.decoding:
                 decoding.append(request)
@@ -801,9 +934,11 @@ class FastForward(Replica):
         if request.running:
             in_flight = int(request.computed >= request.end)
             request.dropped_tokens += in_flight
-            self.table_blocks -= self.blocks_of(request)
+            blocks = self.blocks_of(request)
+            self.table_blocks -= blocks
             self.computed_tokens -= request.computed
-            self.kv.release(request, request.computed, request.computed - in_flight, request.reserved)
+            self.kv.release(request, blocks, request.computed - in_flight)
+            self._unpause(request)
             request.running = False
             del self.running[request]
         else:
@@ -831,13 +966,16 @@ class FastForward(Replica):
             free_blocks=free,
             total_blocks=self.settings.usable_blocks,
             computed_tokens=computed,
-            queued_tokens=sum(r.known - r.computed for r in self.chunking) + sum(r.known for r in self.waiting),
+            queued_tokens=sum(r.known - r.computed for r in self.chunking)
+            + sum(r.known for r in self.waiting),
         )
 
     def _log_step(self, step: CountedStep, start: int, end: int, context: int, counted: int) -> None:
         assert self.log is not None
         if counted:
-            order = [(r.id, 1 if r.counted else step.work[r]) for r in self.running if r.counted or r in step.work]
+            order = [
+                (r.id, 1 if r.counted else step.work[r]) for r in self.running if r.counted or r in step.work
+            ]
         else:
             order = [(request.id, new) for request, new in step.work.items()]
         self.log.rows.append(

@@ -163,7 +163,9 @@ class PagedKv:
                 self.register(owner, self._committed(owner) // self.block_size)
             while at < end:
                 stop = end
-                for run in space.runs:  # in order of registration: the first that covers the block is the oldest
+                for (
+                    run
+                ) in space.runs:  # in order of registration: the first that covers the block is the oldest
                     if run.lo <= at < run.hi:
                         break
                     if at < run.lo < stop:
@@ -292,12 +294,12 @@ class PagedKv:
                 break
         tenure.registered = upto
 
-    def release(self, request: Request, computed: int, committed: int, reserved: int = 0) -> None:
-        """End the tenure of a request with *computed* tokens, *committed* of them known; its cached blocks stay cached.
+    def release(self, request: Request, blocks: int, committed: int) -> None:
+        """End the tenure of a request that holds *blocks* and has *committed* tokens computed and known; its full blocks
+        stay cached.
 
         Freed tail first: blocks without a hash to the front of the free list, cached ones to its back.
         """
-        blocks = max(-(-computed // self.block_size), reserved)
         if not self.caching:
             self._unhashed += blocks
             self.free += blocks

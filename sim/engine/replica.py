@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.engine.block_pool import BlockPool
 from sim.engine.paged_kv import PagedKv
@@ -90,9 +90,12 @@ class Replica(ABC):
         self.lag = 1 if settings.async_scheduling else 0
         self.watermark_blocks = settings.watermark_blocks
         self.running: dict[Request, None] = {}
-        self.waiting: WaitingQueue = (
-            KeyQueue(lambda r: (r.priority, r.arrived_ps)) if settings.policy == "priority" else FcfsQueue()
-        )
+        order = getattr(scheduler, "queue_order", None)
+        key = order(settings) if order is not None else None
+        self.waiting: WaitingQueue = FcfsQueue() if key is None else KeyQueue(key)
+        self.paused = 0
+        self.memory: dict[Any, Any] = {}
+        self.free_swap_blocks = settings.swap_blocks
         self.next_end_ps: int | None = None
         self.gpu_free_ps = 0
         self.batches = 0
@@ -115,6 +118,7 @@ class Replica(ABC):
             return f"a prompt of {request.prompt_tokens:,} tokens leaves no room for output in max_model_len {limit:,}"
         tokens = min(request.prompt_tokens + self._allowance(request), limit) - 1
         blocks, size = -(-tokens // self.settings.block_size), self.settings.block_size
+        blocks += min(blocks, self.settings.window_blocks)
         if blocks > self.settings.usable_blocks:
             return (
                 f"{tokens:,} tokens need {blocks:,} KV blocks of {size}, "
@@ -201,11 +205,25 @@ class Replica(ABC):
 
     def blocks_for(self, request: Request, tokens: int) -> int:
         """Blocks that *tokens* of *request* take."""
-        return max(-(-tokens // self.settings.block_size), request.reserved)
+        blocks = -(-tokens // self.settings.block_size)
+        window = self.settings.window_blocks
+        if window:
+            return max(blocks, request.reserved) + (blocks if blocks < window else window)
+        return blocks if blocks > request.reserved else request.reserved
 
     def blocks_of(self, request: Request) -> int:
         """Blocks that an admitted *request* holds."""
-        return max(-(-request.computed // self.settings.block_size), request.reserved)
+        return self.blocks_for(request, request.computed)
+
+    def reservation(self, request: Request) -> int:
+        """Blocks set aside for *request* when it is admitted."""
+        kind = self.settings.reservation
+        if kind == "none":
+            return 0
+        tokens = request.foreseen_end
+        if kind == "predicted" and request.predicted_tokens >= 0:
+            tokens = min(tokens, max(request.prompt_tokens + request.predicted_tokens, request.known))
+        return -(-(tokens - 1) // self.settings.block_size)
 
     def seat(self, request: Request, cached: int, blocks: int) -> None:
         """*request* takes the last place of the running order, with *blocks*; *cached* of its tokens are computed."""
@@ -222,8 +240,34 @@ class Replica(ABC):
         """The last words on a request that has left the engine."""
         request.status = status
         request.finished_ps = now_ps
+        if request.swapped:
+            self.free_swap_blocks += -(-request.swapped // self.settings.block_size)
+            request.swapped = 0
         if request.peak:
             self._end_tenure(request)
+
+    def _swap_out(self, request: Request, planned: int) -> None:
+        """A preempted request's blocks are copied to the host, where swapping is on and the host has room."""
+        if not self.settings.swap_block_ps or planned or not request.computed:
+            return
+        blocks = -(-request.computed // self.settings.block_size)
+        if blocks <= self.free_swap_blocks:
+            self.free_swap_blocks -= blocks
+            self._step.copied_blocks += blocks
+            request.swapped = request.computed
+
+    def swap_in(self, request: Request) -> None:
+        """The blocks of *request* come back from the host."""
+        blocks = -(-request.swapped // self.settings.block_size)
+        self.free_swap_blocks += blocks
+        self._step.copied_blocks += blocks
+        request.reused = request.swapped
+        request.swapped = 0
+
+    def _unpause(self, request: Request) -> None:
+        if request.paused:
+            request.paused = False
+            self.paused -= 1
 
     def _end_tenure(self, request: Request, planned: int = 0) -> None:
         """*request* gives its blocks up: what it computed below its former peak, it computed again.
@@ -276,9 +320,11 @@ class Stepwise(Replica):
 
     def evict(self, request: Request, planned: int) -> None:
         """Blocks go back; the tokens that are in flight are kept when they arrive."""
-        self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
+        self.kv.release(request, self.blocks_of(request), request.computed - request.in_flight)
         self._end_tenure(request, planned)
-        request.computed = 0
+        self._swap_out(request, planned)
+        self._unpause(request)
+        request.computed = request.reserved = 0
         request.decoding = request.running = False
         del self.running[request]
 
@@ -313,8 +359,14 @@ class Stepwise(Replica):
                 request.last_batch = self.batches
                 dropped += request.computed >= request.end
         cost = self.cost.step_ps(
-            decodes=decodes, context=context, chunks=chunks, chunk_tokens=chunk_tokens, pairs=pairs, cached=cached
+            decodes=decodes,
+            context=context,
+            chunks=chunks,
+            chunk_tokens=chunk_tokens,
+            pairs=pairs,
+            cached=cached,
         )
+        cost += step.copied_blocks * self.settings.swap_block_ps
         end = start + cost
         for request, new in step.work.items():
             request.scheduled_tokens += new
@@ -381,7 +433,8 @@ class Stepwise(Replica):
     def _finish(self, request: Request, now_ps: int) -> None:
         request.dropped_tokens += request.in_flight
         if request.running:
-            self.kv.release(request, request.computed, request.computed - request.in_flight, request.reserved)
+            self.kv.release(request, self.blocks_of(request), request.computed - request.in_flight)
+            self._unpause(request)
             request.running = False
             del self.running[request]
         else:

@@ -41,6 +41,10 @@ class RequestView(Protocol):
 
     @property
     def preemptions(self) -> int: ...
+    @property
+    def order(self) -> int:
+        """Place in the running order, 0 before the first admission."""
+        ...
 
 
 class Request:
@@ -74,6 +78,7 @@ class Request:
         "first_scheduled_ps",
         "first_token_ps",
         "foreseen_end",
+        "growth",
         "hits",
         "id",
         "in_flight",
@@ -110,6 +115,7 @@ class Request:
         "space",
         "status",
         "steps",
+        "swapped",
         "table",
         "tenure",
         "truncated",
@@ -172,7 +178,7 @@ class Request:
         self.peak = 0
         self.counted = self.decoding = self.running = self.draining = self.paused = False
         self.order = 0
-        self.reserved = self.reused = 0
+        self.reserved = self.reused = self.growth = self.swapped = 0
         self.end = self.foreseen_end = 0
         self.owner: Any = None
         self.registered = 0
@@ -189,4 +195,6 @@ class Request:
         return self.known - self.prompt_tokens
 
     def __repr__(self) -> str:
-        return f"Request({self.id}, {self.prompt_tokens}+{self.max_tokens}, {Status(self.status).name.lower()})"
+        return (
+            f"Request({self.id}, {self.prompt_tokens}+{self.max_tokens}, {Status(self.status).name.lower()})"
+        )

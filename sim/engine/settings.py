@@ -22,13 +22,34 @@ class EngineSettings:
     policy: str = "fcfs"
     watermark: float = 0.0
     scheduler_reserve_full_isl: bool = True
+    reservation: str = "none"
+    """KV blocks set aside at admission: ``none`` (paged), ``max_tokens`` (what PagedAttention replaced) or ``predicted``
+    (prompt plus the predictor's output tokens; paged beyond)."""
+    window_blocks: int = 0
+    """Blocks a request holds beside those of its full-attention layers, for the window of its sliding-window layers."""
+    swap_block_ps: int = 0
+    """Time to copy one block to or from the host; 0 where preemption recomputes."""
+    swap_blocks: int = 0
+    """Blocks of host memory for preempted requests; where they run out, preemption recomputes."""
     async_scheduling: bool = True
     """Two batches in flight: a batch is scheduled while the one before it runs."""
 
     def __post_init__(self) -> None:
         if self.policy not in ("fcfs", "priority"):
             raise ValueError(f"policy must be 'fcfs' or 'priority', not {self.policy!r}")
-        for name in ("num_gpu_blocks", "block_size", "max_num_seqs", "max_num_batched_tokens", "max_model_len"):
+        if self.reservation not in ("none", "max_tokens", "predicted"):
+            raise ValueError(
+                f"reservation must be 'none', 'max_tokens' or 'predicted', not {self.reservation!r}"
+            )
+        if self.enable_prefix_caching and (self.window_blocks or self.reservation != "none"):
+            raise ValueError("a prefix cache with sliding-window layers or reserved blocks is not modelled")
+        for name in (
+            "num_gpu_blocks",
+            "block_size",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "max_model_len",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 

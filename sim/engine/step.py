@@ -48,13 +48,22 @@ class Step:
         self.work: dict[Request, int] = {}
         self.preempted: list[Request] = []
         self.admitted: list[tuple[Request, int]] = []
+        self.memory = replica.memory
+        """The scheduler's own notes on this replica, kept from step to step."""
         self.now_ps = 0
+        self.copied_blocks = 0
         self.budget = 0
         """Tokens that this step may still compute."""
         self.hold = 1
         """For how many steps the plan stays right if nothing arrives, ends or runs out; set by the scheduler."""
         self.wake_on_arrival = True
         """Whether an arrival may change the plan before ``hold`` is over; set by the scheduler."""
+        self.wake_on_phase = False
+        """Whether a request's change from reasoning to answering may change the plan; set by the scheduler."""
+        settings = self.settings
+        self._paged = (
+            settings.reservation == "none" and not settings.window_blocks and not settings.swap_block_ps
+        )
 
     def begin(self, now_ps: int) -> None:
         """Start a new pass at *now_ps*."""
@@ -62,6 +71,8 @@ class Step:
         self.budget = self.settings.max_num_batched_tokens
         self.hold = 1
         self.wake_on_arrival = True
+        self.wake_on_phase = False
+        self.copied_blocks = 0
         if self.work:
             self.work = {}
         if self.preempted:
@@ -73,15 +84,68 @@ class Step:
 
     @property
     def seats(self) -> int:
-        """How many more requests may run."""
-        return self.settings.max_num_seqs - len(self.replica.running)
+        """How many more requests may run; paused ones take no seat."""
+        return self.settings.max_num_seqs - len(self.replica.running) + self.replica.paused
 
     @property
     def free_blocks(self) -> int:
         """KV blocks without a reference."""
         return self.replica.kv.free
 
+    def computed(self, request: Request) -> int:
+        """Tokens of *request* in the KV cache, as planned so far."""
+        return request.computed
+
+    def generated(self, request: Request) -> int:
+        """Output tokens of *request* so far, one in flight included."""
+        return max(0, max(request.peak, self.computed(request)) + 1 - request.prompt_tokens)
+
+    def answering(self, request: Request) -> bool:
+        """Whether *request* has begun its answer: the engine has seen the end of its reasoning."""
+        return self.generated(request) > request.reasoning_tokens
+
+    def blocks_needed(self, *, chunk_limit: int = 0) -> int:
+        """KV blocks that ``serve_running`` will take, if they are there: compare with ``free_blocks`` and preempt before."""
+        replica, size = self.replica, self.settings.block_size
+        running = [request for request in replica.running if not (request.paused or request.draining)]
+        need = left = 0
+        left = self.budget
+        for request in running:
+            if request.decoding and not self._foreseen(request):
+                need += self._growth_at(request, request.computed) if request.computed % size == 0 else 0
+                left -= 1
+        for request in running:
+            if not request.decoding and left > 0:
+                new = min(request.known - request.computed, chunk_limit or left, left)
+                need += replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
+                left -= new
+        return need
+
+    def _foreseen(self, request: Request) -> bool:
+        return request.in_flight > 0 and request.computed + 1 >= request.foreseen_end
+
+    def _growth_at(self, request: Request, computed: int) -> int:
+        """Blocks that a decode with *computed* tokens, a multiple of the block size, takes in its next step."""
+        blocks = computed // self.settings.block_size
+        return int(blocks >= request.reserved) + int(blocks < self.settings.window_blocks)
+
     # ------------------------------------------------------------------ what a scheduler does
+
+    def pause(self, request: Request) -> None:
+        """Keep *request* and its blocks, but give it nothing until it is resumed; it takes no seat meanwhile."""
+        if not request.running or request.paused or request in self.work:
+            raise PolicyError(f"{self.replica.scheduler_name}: request {request.id} cannot be paused now")
+        request.paused = True
+        self.replica.paused += 1
+
+    def resume(self, request: Request) -> None:
+        """Let a paused *request* run again, from this step's ``serve_running`` on."""
+        if not request.paused or request.busy_until_ps > self.now_ps:
+            raise PolicyError(f"{self.replica.scheduler_name}: request {request.id} cannot be resumed now")
+        if self.seats <= 0:
+            raise PolicyError(f"{self.replica.scheduler_name}: no seat to resume request {request.id}")
+        request.paused = False
+        self.replica.paused -= 1
 
     def serve_running(self, *, chunk_limit: int = 0) -> None:
         """Give every running request its next tokens, in order of admission, until the budget is used up.
@@ -134,7 +198,9 @@ class Step:
         """
         replica = self.replica
         if not request.running:
-            raise PolicyError(f"{replica.scheduler_name}: request {request.id} is not running and cannot be preempted")
+            raise PolicyError(
+                f"{replica.scheduler_name}: request {request.id} is not running and cannot be preempted"
+            )
         planned = self.work.pop(request, 0)
         self.budget += planned
         replica.evict(request, planned)
@@ -150,15 +216,17 @@ class Step:
         """
         replica, settings = self.replica, self.settings
         kv, block = replica.kv, settings.block_size
-        if request.running or len(replica.running) >= settings.max_num_seqs:
-            raise PolicyError(f"{replica.scheduler_name}: no seat for request {request.id}, or it runs already")
+        if request.running or self.seats <= 0:
+            raise PolicyError(
+                f"{replica.scheduler_name}: no seat for request {request.id}, or it runs already"
+            )
         hits: Any = ()
         hit = revived = 0
-        if settings.enable_prefix_caching:
+        if settings.enable_prefix_caching and not request.swapped:
             hits, hit = kv.lookup(request)
             if hit:
                 revived = kv.revived(hits)
-        cached = hit * block
+        cached = hit * block + request.swapped
         new = request.known - cached
         if 0 < chunk_limit < new:
             new = chunk_limit
@@ -170,20 +238,30 @@ class Step:
         if replica.running:
             spare -= replica.watermark_blocks
         limit = settings.max_model_len
-        if settings.scheduler_reserve_full_isl and -(-min(request.known, limit) // block) - hit > spare:
-            return False
-        need = max(0, -(-min(cached + new, limit) // block) - hit)
-        if need > spare:
-            return False
+        if not self._paged:
+            request.reserved = replica.reservation(request)
+            whole = replica.blocks_for(request, min(request.known, limit)) - hit
+            need = max(0, replica.blocks_for(request, min(cached + new, limit)) - hit)
+            if need > spare or (settings.scheduler_reserve_full_isl and whole > spare):
+                request.reserved = 0
+                return False
+        else:
+            if settings.scheduler_reserve_full_isl and -(-min(request.known, limit) // block) - hit > spare:
+                return False
+            need = max(0, -(-min(cached + new, limit) // block) - hit)
+            if need > spare:
+                return False
         replica.waiting.remove(request)
         kv.admit(request, hits, hit, need)
         request.computed = cached + new
-        replica.seat(request, cached, hit + need)
+        replica.seat(request, hit * block, hit + need)
+        if request.swapped:
+            replica.swap_in(request)
         if settings.enable_prefix_caching:
             kv.register(request, request.computed // block)
         self.budget -= new
         self.work[request] = new
-        self.admitted.append((request, cached))
+        self.admitted.append((request, hit * block))
         return True
 
     def candidates(self) -> Iterator[Request]:
@@ -206,4 +284,6 @@ class Step:
         """
         if not request._kin or request.pieces is None:
             return True
-        return not any(piece.space.owner is not None and piece.space.owner.running for piece in request.pieces[:-1])
+        return not any(
+            piece.space.owner is not None and piece.space.owner.running for piece in request.pieces[:-1]
+        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
 from sim.policies.schedulers import scheduler
 
@@ -18,6 +21,14 @@ class Vllm:
     is admitted in that step."""
 
     serves_all_when_nobody_waits: ClassVar[bool] = True
+
+    def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any] | None:
+        """First come first served, or under the ``priority`` policy by (priority, arrival)."""
+        return (
+            (lambda request: (request.priority, request.arrived_ps))
+            if settings.policy == "priority"
+            else None
+        )
 
     def schedule(self, step: Step) -> None:
         settings = step.settings
