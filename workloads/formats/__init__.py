@@ -27,6 +27,8 @@ class Report:
     source: str
     notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    any_order: bool = False
+    """Let rows stand in any order: whoever asked will sort them."""
 
     def count(self, what: str, rows: int) -> None:
         """*rows* more rows of which *what* is true."""

@@ -227,11 +227,12 @@ def standard(
 
     done: dict[str, Any] = {}
     arrived = numbers(columns["arrived_at"], first=first, column=time_column, faults=faults)
-    for i in np.flatnonzero((arrived < 0) | (arrived > LONGEST_S))[:_MOST_PROBLEMS].tolist():
+    earliest = -LONGEST_S if report.any_order else 0.0
+    for i in np.flatnonzero((arrived < earliest) | (arrived > LONGEST_S))[:_MOST_PROBLEMS].tolist():
         message = f"{arrived[i]:.17g} is {'negative' if arrived[i] < 0 else 'more than 53 days'}"
         faults.add(first + i, time_column, message, "seconds from the start of the trace")
     faults.stop()
-    if order is not None:
+    if order is not None and not report.any_order:
         order.check(arrived, first, time_column, faults)
     done["arrived_at"] = arrived
     for name in INTEGERS:

@@ -19,7 +19,7 @@ KINDS: dict[str, tuple[float, tuple[int, int], tuple[int, int]]] = {
     "coding": (0.25, (200, 500), (2_000, 8_000)),
     "math_word": (0.20, (100, 200), (3_000, 15_000)),
     "competition_math": (0.10, (200, 500), (10_000, 50_000)),
-    "complex_proof": (0.05, (500, 1_000), (20_000, 100_000)),
+    "proof": (0.05, (500, 1_000), (20_000, 100_000)),
 }
 """Weight (assumed), and the article's ranges of generated tokens: a standard model, a reasoning model."""
 
