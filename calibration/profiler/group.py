@@ -64,7 +64,9 @@ class DistributedGroup(Group):
         """All-gather along the last axis."""
         x = x.contiguous()
         out = x.new_empty(self.size * x.shape[0], *x.shape[1:])
-        self._dist.all_gather_into_tensor(out, x)
+        # torch 2.13 renamed it
+        gather = getattr(self._dist, "all_gather_single", None) or self._dist.all_gather_into_tensor
+        gather(out, x)
         return out.view(self.size, *x.shape).movedim(0, -2).reshape(*x.shape[:-1], -1)
 
     def _reduced(self, value: float, how: Any) -> float:

@@ -171,7 +171,7 @@ def custom_grid(
     """The cross of what the user named: decode, then prefill, then (with *mixed*) the largest batch beside
     each chunk.
 
-    Raise an InputError when nothing of it fits.
+    Raise an InputError when nothing of it, or no decode, fits.
     """
     points = [Point(decodes=b, context=c) for b in batches for c in contexts]
     points += [Point(chunks=1, chunk_tokens=n, chunk_cached=c) for n in chunks for c in cached]
@@ -184,10 +184,11 @@ def custom_grid(
             for n in chunks
         ]
     chosen = select(points, limits)
-    if not chosen:
+    decodes = [point for point in points if point.kind == "decode"]
+    if not chosen or (decodes and not set(decodes) & set(chosen)):
         raise InputError(
             Problem(
-                f"none of the {len(points)} points fits: the KV pool holds {limits.kv_tokens} tokens, "
+                f"none of the {len(decodes or points)} points fits: the KV pool holds {limits.kv_tokens} tokens, "
                 f"a sequence at most {limits.max_context}, a step at most {limits.max_tokens}",
                 key="--batches",
                 expected="smaller batches or contexts",

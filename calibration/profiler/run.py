@@ -79,7 +79,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: the table's *rows*, how many came from an earlier run, what did not fit the budget or
+    """What a run left: the table's *rows*, how many points came from an earlier run, what did not fit the budget or
     broke."""
 
     rows: list[dict[str, Any]]
@@ -128,6 +128,7 @@ def run(
     journal = Journal(out.with_name(out.name + ".journal"), {**bench.identity(), "repeats": repeats})
     if bench.writes:
         journal.open()
+    resumed = sum("point" in record for record in journal.records.values())
     todo = [point for point in points if point.key not in journal.records]
     total = len(points)
     failed: list[tuple[Point, str]] = []
@@ -166,7 +167,7 @@ def run(
         rows = table_rows(bench, journal)
         if bench.writes and rows:
             write_table(bench, rows, out, command=command, finished=finished)
-    return Outcome(rows, journal.resumed, tuple(todo), tuple(failed), finished)
+    return Outcome(rows, resumed, tuple(todo), tuple(failed), finished)
 
 
 def _one(bench: Bench, journal: Journal, point: Point, repeats: int, now: Callable[[], float]) -> str:

@@ -101,9 +101,13 @@ def run(args: argparse.Namespace) -> int:
     if args.restart:
         out.with_name(out.name + ".journal").unlink(missing_ok=True)
     command = "thinkcap calibrate measure " + shlex.join(_given(args))
-    outcome = measure(
-        settings, out=out, command=command, say=show, note=lambda text: print(text, file=sys.stderr)
-    )
+    try:
+        outcome = measure(
+            settings, out=out, command=command, say=show, note=lambda text: print(text, file=sys.stderr)
+        )
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished points are kept, the same command goes on", file=sys.stderr)
+        return 130
     if outcome.rows:
         tail = f", {outcome.resumed} of an earlier run" if outcome.resumed else ""
         print(f"{out}: {len(outcome.rows)} rows{tail}")

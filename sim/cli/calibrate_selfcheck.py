@@ -37,7 +37,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         help="process: CPU time, which leaves out what others on this machine take (cpu only)",
     )
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds, at least 5")
-    parser.add_argument("--requests", type=int, default=14, metavar="N", help="requests of the serving loop")
+    parser.add_argument("--requests", type=int, default=10, metavar="N", help="requests of the serving loop")
     parser.add_argument("--seats", type=int, default=6, metavar="N", help="requests at once")
     parser.add_argument(
         "--synthetic",

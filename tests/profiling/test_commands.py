@@ -131,7 +131,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(
 ) -> None:
     given = ["--model", model, "--out", str(tmp_path / "m.parquet"), "--device", "cpu", *words]
     if words[0] == "--batches":
-        given += ["--contexts", "2047"]
+        given += ["--contexts", "4096"]
     with pytest.raises(InputError, match=message):
         call(calibrate_measure, *given)
     assert not (tmp_path / "m.parquet").exists()
