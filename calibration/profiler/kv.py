@@ -28,7 +28,8 @@ class BlockTables:
         count = -(-tokens // self.block_size)
         if count > len(self._free):
             raise DoesNotFit(
-                f"{tokens} tokens need {count} blocks of {self.block_size}, {len(self._free)} of {self.blocks} are free"
+                f"{tokens} tokens need {count} blocks of {self.block_size}, "
+                f"and {len(self._free)} of {self.blocks} are free"
             )
         taken = self._free[-count:] if count else []
         del self._free[len(self._free) - count :]

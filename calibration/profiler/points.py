@@ -188,8 +188,8 @@ def custom_grid(
     if not chosen or (decodes and not set(decodes) & set(chosen)):
         raise InputError(
             Problem(
-                f"none of the {len(decodes or points)} points fits: the KV pool holds {limits.kv_tokens} tokens, "
-                f"a sequence at most {limits.max_context}, a step at most {limits.max_tokens}",
+                f"none of the {len(decodes or points)} points fits: the KV pool holds "
+                f"{limits.kv_tokens} tokens, a sequence at most {limits.max_context}, a step at most {limits.max_tokens}",
                 key="--batches",
                 expected="smaller batches or contexts",
             )

@@ -79,8 +79,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: the table's *rows*, how many points came from an earlier run, what did not fit the budget or
-    broke."""
+    """What a run left: the table's *rows*, how many points came from an earlier run, what did not fit the
+    budget or broke."""
 
     rows: list[dict[str, Any]]
     resumed: int

@@ -217,7 +217,8 @@ def description(bench: TorchBench, points: list[Point]) -> list[str]:
         kinds[point.kind] = kinds.get(point.kind, 0) + 1
     lines = [
         f"{arch.name} in {bench.dtype} on {bench.device.name}, tp {bench.shape.tp}: {layers}",
-        f"attention {bench.attention.name}, blocks of {bench.block_size}, KV pool of {bench.limits.kv_tokens:,} tokens",
+        f"attention {bench.attention.name}, blocks of {bench.block_size}, "
+        f"KV pool of {bench.limits.kv_tokens:,} tokens",
         "points: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
     ]
     return lines + [f"passed over: {reason}" for reason in bench.notes]

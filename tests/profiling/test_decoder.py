@@ -225,7 +225,7 @@ def test_blocks_are_scattered_and_come_back(torch: Any) -> None:
     assert len(one) == 11
     assert not set(one) & set(other)
     assert one != sorted(one)
-    with pytest.raises(DoesNotFit, match="0 of 40 are free"):
+    with pytest.raises(DoesNotFit, match="and 0 of 40 are free"):
         tables.take(1)
     tables.give(one)
     assert sorted(tables.take(16 * 11)) == sorted(one)
