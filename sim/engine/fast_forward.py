@@ -275,7 +275,8 @@ class FastForward(Replica):
         """Its last token comes at *end_ps*: nothing more is scheduled for *request*, which drains until then."""
         request.draining = True
         request.in_flight = self.lag
-        request.busy_until_ps = end_ps
+        request.known = request.end - self.lag
+        request.last_token_ps = request.busy_until_ps = end_ps
         heappush(self._pending, (end_ps, request.order, request))
 
     def evict(self, request: Request, planned: int) -> None:
@@ -283,14 +284,14 @@ class FastForward(Replica):
         counted = request.counted
         if counted:
             self._uncount(request)
-            request.known = request.computed + 1
             request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
             request.in_flight = self.lag
-            if self.lag and request.known >= request.end:
+            if self.lag and request.computed + 1 >= request.end:
                 self._leave(request, self.gpu_free_ps)
+            request.known = request.computed + 1
         elif request.decoding:
             request.in_flight = int(request.busy_until_ps > self._step.now_ps)
-            if request.paused or request.draining:
+            if request.paused or (request.draining and request.cancelled is not None):
                 request.known = request.computed + 1 - request.in_flight
             if request in self.chunking:  # resumed in this very step
                 self.chunking.remove(request)
