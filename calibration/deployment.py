@@ -118,7 +118,7 @@ def deploy(
     hardware_half, fidelity = choose(wanted, profile=profile, base=base)
     engine_half = engine_cost(arch, tp=tp, engine=engine, version=engine_version)
     fidelity = replace(fidelity, engine=f"{engine_half.name} {engine_half.version}")
-    pool = memory.kv_tokens // dp
+    pool = max(1, memory.kv_tokens // dp - block_size)  # one block of each rank is the null block
     return Deployment(
         architecture=arch,
         hardware=gpu,
