@@ -208,7 +208,7 @@ def _measurement(results: Results, summary: Mapping[str, Any], add: Add) -> None
             f"{n:,} measured queries leave fewer than {TAIL_COUNT} beyond {' and '.join(weak)} of tta",
             "measure longer, or with more replications",
         )
-    if not n:
+    if not summary["slo"]["n"]:
         add(
             "nothing_measured",
             "warning",

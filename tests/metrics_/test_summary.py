@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sim.metrics import METRICS, describe, finish, summarise
 from sim.metrics.definitions import STATS
 from sim.metrics.intervals import interval
 from sim.metrics.keys import KEYS
+from sim.metrics.usage import _live_area
 from sim.results import Results, SloTarget
 
 TOTALS = [
@@ -147,6 +149,18 @@ def test_memory_efficiency_by_hand(toy):
     live = sum(t * s for t, s in zip(tokens, steps, strict=True))
     reserved = sum(-(-t // 16) * 16 * s for t, s in zip(tokens, steps, strict=True))
     assert run.results.summary["kv"]["memory_efficiency"] == pytest.approx(live / reserved, rel=0.03)
+
+
+def test_live_tokens_over_time_step_by_step(toy):
+    """Steps that grow a lot: the closed form equals the sum over steps."""
+    cost = replace(toy.COST, kv_ps=10**9)
+    results = toy.simulate(toy.random_work(2, 40, gap_s=3.0), cost=cost).results
+    part = results.tables["segments"]
+    for row, area in zip(results.segments.itertuples(), _live_area(part), strict=True):
+        i = np.arange(row.steps)
+        steps = row.step_s + i * row.step_growth_s
+        assert area == pytest.approx(((row.live_tokens + i * row.decodes) * steps).sum(), rel=1e-9)
+    assert (results.segments.steps * results.segments.step_growth_s / results.segments.step_s).max() > 1
 
 
 def test_slo_shares_and_goodput_by_hand(run):
