@@ -55,6 +55,31 @@ def step_flops(arch: Architecture, tokens: Array | float, *, tp: int = 1, dp: in
     return flops
 
 
+ELEMENTWISE_SHARE = 0.6
+"""Of peak bandwidth, in norms, activations and rotary embeddings of 512 tokens and more: 0.53-0.68 over
+five models on A100 and H100, TP 1 and 4, in Vidur's published per-layer profiles (MIT)."""
+
+
+def elementwise_s(
+    arch: Architecture, tokens: Array | float, hardware: Hardware, *, tp: int = 1, dp: int = 1
+) -> Array:
+    """Seconds of all layers' kernels that only pass over activations, for *tokens* tokens; no launch, no
+    floor.
+
+    Per token and layer: two norms with their residuals (8 hidden), the activation (3 widths of the MLP, in
+    dense layers; fused expert kernels hold their own) and rotary embedding, head norms and the KV write (4 of
+    all heads), 16 bits each.
+    """
+    at = np.asarray(tokens, float) / dp
+    heads = arch.heads if arch.mla else arch.heads + arch.kv_heads
+    layer = 8.0 * arch.hidden + 4.0 * heads * arch.head_dim / tp
+    mlps = arch.dense_mlp_layers * 3.0 * arch.ffn / tp
+    if arch.moe:
+        mlps += arch.moe_layers * 3.0 * arch.moe.shared_width / tp
+    moved = 2.0 * at * (arch.layers * layer + mlps)
+    return np.asarray(moved / (ELEMENTWISE_SHARE * hardware.bandwidth_bytes_per_s))
+
+
 @dataclass(frozen=True)
 class Shares:
     """Shares of a GPU's peaks that a cost implies; 1 is the peak."""

@@ -20,6 +20,7 @@ from calibration.architecture import Architecture
 from calibration.dtypes import compute_dtype
 from calibration.hardware import Hardware
 from calibration.parts import HardwareCost, knots
+from calibration.physics import elementwise_s
 
 Array = npt.NDArray[np.float64]
 
@@ -138,7 +139,8 @@ def hardware_cost(
     head_s = np.minimum(head_s, np.interp(1024 * dp, at, head_s))
     hop_us, _ = _allreduce(eff, 2)
     link_s = (pp - 1) * (hop_us * 1e-6 + at / dp * arch.hidden * 2 / hardware.link_bytes_per_s)
-    linear = np.maximum.accumulate(layers_s + head_s + link_s)
+    passes_s = elementwise_s(arch, at, hardware, tp=tp, dp=dp)
+    linear = np.maximum.accumulate(layers_s + passes_s + head_s + link_s)
     pair_s = (
         arch.full_layers
         * arch.attention_flops_per_pair()

@@ -2,8 +2,9 @@
 
 The package (Apache-2.0, optional extra ``kernels``) holds measured times of matrix multiplications,
 attention, mixtures of experts and all-reduces on eight GPUs, by engine and version. A step is their sum over
-the layers. Norms, activations, rotary embeddings, the router, sampling and the host are not in it: the engine
-part of a step (``calibration/engines``) stands for them.
+the layers, and the time to pass over the activations in norms, activation functions and rotary embeddings
+(:func:`calibration.physics.elementwise_s`). Kernel launches, the router's top-k, sampling and the host are
+not in it: the engine part of a step (``calibration/engines``) stands for them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from calibration.hardware import Hardware
 from calibration.measurements import check
 from calibration.memory import memory_sum
 from calibration.parts import knots
+from calibration.physics import elementwise_s
 from sim.errors import DoesNotFit, InputError, Problem
 
 if TYPE_CHECKING:
@@ -604,6 +606,7 @@ class _Step:
             router = kernels.gemm(tokens, arch.moe.experts, arch.hidden, "bf16")
             shared = self._mlp(tokens, arch.moe.shared_width, dense) if arch.moe.shared else 0.0
             total = total + arch.moe_layers * (experts + router + shared)
+        total = total + elementwise_s(arch, tokens, kernels.hardware, tp=tp)
         return np.asarray(total + 2 * arch.layers * kernels.allreduce(tokens * arch.hidden * 2.0, tp))
 
     def _mlp(self, tokens: Array, width: int, dtype: str) -> Array:

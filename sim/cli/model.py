@@ -1,0 +1,111 @@
+"""``thinkcap model NAME``: what a model weighs, what a token of context takes, and what fits on which GPU.
+
+NAME is a shipped model (``thinkcap list models``), its name on the Hugging Face hub, or a path to a
+``config.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from calibration.architecture import Architecture
+
+HELP = "weights, KV bytes a token and largest context by GPU, of a model or a config.json"
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments on *parser*."""
+    parser.add_argument("model", metavar="NAME", help="a shipped model, a hub name, or a config.json")
+    parser.add_argument("--dtype", default="auto", help="format of the weights (default: as published)")
+    parser.add_argument("--kv-cache-dtype", default="auto", help="format of the KV cache (default: 16 bits)")
+    parser.add_argument("--gpu-memory-utilization", type=float, default=0.92, metavar="SHARE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it; raise InputError for an unknown model or format."""
+    from calibration.architecture import architecture
+    from calibration.dtypes import dtype_name
+
+    arch = architecture(args.model)
+    dtype = arch.native_dtype if args.dtype == "auto" else dtype_name(args.dtype)
+    kv_dtype = (
+        "auto" if args.kv_cache_dtype == "auto" else dtype_name(args.kv_cache_dtype, key="kv_cache_dtype")
+    )
+    print("\n".join(_about(arch, dtype, kv_dtype)))
+    print()
+    print("\n".join(_fits(arch, dtype, kv_dtype, args.gpu_memory_utilization)))
+    return 0
+
+
+def _about(arch: Architecture, dtype: str, kv_dtype: str) -> list[str]:
+    hub = f" ({arch.hf[0]})" if arch.hf else ""
+    out = [f"{arch.title or arch.name}{hub}"]
+    if arch.mla:
+        kind = f"latent attention (MLA), {arch.mla.latent} numbers a token and layer"
+    elif arch.kv_heads == arch.heads:
+        kind = f"multi-head attention, {arch.heads} heads of {arch.head_dim}"
+    else:
+        kind = f"grouped-query attention, {arch.heads} heads of {arch.head_dim} on {arch.kv_heads} KV heads"
+    out.append(f"  {arch.layers} layers of width {arch.hidden}, {kind}")
+    if arch.sliding_layers:
+        out.append(f"  {arch.sliding_layers} layers look back {arch.sliding_window} tokens only")
+    if arch.moe:
+        shared = f" and {arch.moe.shared} shared" if arch.moe.shared else ""
+        out.append(
+            f"  {arch.moe.active} of {arch.moe.experts} experts{shared} a token in {arch.moe_layers} layers"
+        )
+    active = f", {arch.active_parameters / 1e9:.2f} billion used by a token" if arch.moe else ""
+    out.append(f"  {arch.parameters / 1e9:.2f} billion parameters{active}")
+    out.append(f"  weights: {arch.weight_bytes(dtype) / 1e9:.1f} GB in {dtype}")
+    kv = arch.kv_bytes_per_token(kv_dtype)
+    out.append(f"  KV cache: {kv / 1024:.1f} KiB a token, {kv * 1e-6 * 1000:.0f} MB a thousand tokens")
+    out.append(f"  context: {arch.max_context:,} tokens at most")
+    return out
+
+
+def _fits(arch: Architecture, dtype: str, kv_dtype: str, utilization: float) -> list[str]:
+    """A table: for each GPU and tensor parallel size, the tokens its KV pool holds, or that it does not
+    fit."""
+    from calibration.hardware import hardware, names
+    from calibration.memory import memory_sum
+    from sim.errors import DoesNotFit
+
+    sizes = (1, 2, 4, 8)
+    head = (
+        "tokens of KV cache, all requests together, by tensor_parallel_size (longest context of one request)"
+    )
+    rows = [head, f"  {'GPU':<14}" + "".join(f"{f'TP{tp}':>22}" for tp in sizes)]
+    for name in names():
+        gpu = hardware(name)
+        cells = []
+        for tp in sizes:
+            splits = arch.heads % tp == 0 and (
+                arch.mla or max(tp, arch.kv_heads) % min(tp, arch.kv_heads) == 0
+            )
+            if tp > gpu.gpus_per_node or not splits:
+                cells.append("-")
+                continue
+            try:
+                found = memory_sum(
+                    arch,
+                    gpu,
+                    tp=tp,
+                    pp=1,
+                    dp=1,
+                    ep=False,
+                    dtype=dtype,
+                    kv_dtype=kv_dtype,
+                    gpu_memory_utilization=utilization,
+                    block_size=16,
+                    max_num_seqs=256,
+                    max_num_batched_tokens=8192,
+                )
+            except DoesNotFit:
+                cells.append("does not fit")
+                continue
+            longest = min(arch.max_context, found.kv_tokens)
+            cells.append(f"{found.kv_tokens:,} ({longest // 1024}K)")
+        rows.append(f"  {name:<14}" + "".join(f"{cell:>22}" for cell in cells))
+    return rows
