@@ -189,7 +189,8 @@ def custom_grid(
         raise InputError(
             Problem(
                 f"none of the {len(decodes or points)} points fits: the KV pool holds "
-                f"{limits.kv_tokens} tokens, a sequence at most {limits.max_context}, a step at most {limits.max_tokens}",
+                f"{limits.kv_tokens} tokens, a sequence at most {limits.max_context}, "
+                f"a step at most {limits.max_tokens}",
                 key="--batches",
                 expected="smaller batches or contexts",
             )

@@ -196,7 +196,8 @@ def test_a_stack_runs_as_many_layers_as_it_says(torch: Any) -> None:
     ran: list[int] = []
     for kind, layers in rig.decoder.layers.items():
         for layer in layers:
-            layer.mlp = _Spy(layer.mlp, ran, kinds.index(kind))
+            place: Any = layer
+            place.mlp = _Spy(layer.mlp, ran, kinds.index(kind))
     step = build_step(
         rig.device, *point_sequences(Point(decodes=2, context=20), rig.tables), block_size=BLOCK, vocab=200
     )

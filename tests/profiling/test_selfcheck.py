@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ class Watching(SyntheticExecutor):
     def end(self, job: int) -> None:
         assert self.computed[job] == self.load.jobs[job].prompt + self.load.jobs[job].output - 1
 
-    def execute(self, work: list[Work]) -> float:  # type: ignore[override]
+    def execute(self, work: Sequence[Work]) -> float:
         assert sum(item.new for item in work) <= self.load.budget
         assert len(work) <= self.load.seats
         for item in work:
@@ -97,7 +98,7 @@ def test_a_wrong_cost_is_found_out(tmp_path: Path) -> None:
     class Slower(SyntheticExecutor):
         """A loop that runs a tenth slower than the grid said."""
 
-        def execute(self, work: list[Work]) -> float:  # type: ignore[override]
+        def execute(self, work: Sequence[Work]) -> float:
             return 1.1 * super().execute(work)
 
     report = selfcheck(bench, lambda: Slower(bench), schedule(), out=tmp_path / "m.parquet")
