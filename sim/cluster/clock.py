@@ -87,6 +87,8 @@ class Clock:
         self._gathered: list[list[Alarm | _Item]] = [[] for _ in range(PHASES)]
         self._waiting = 0
         self._touched: list[Planner] = []
+        self.touch: Callable[[Planner], None] = self._touched.append
+        """Have a planner plan when the instant is quiet; to be asked once an instant."""
         self._handling = False
         self._joined = False  # something joined the instant under way
         self._pulse = pulse
@@ -133,10 +135,6 @@ class Clock:
         assert self._handling, "soon() is for the instant under way; use at()"
         self._gathered[phase].append(_Item(order, action))
         self._joined = True
-
-    def touch(self, planner: Planner) -> None:
-        """Have *planner* plan when the instant is quiet; ask once an instant."""
-        self._touched.append(planner)
 
     def run(self) -> None:
         """Run until `stop` is called or nothing is left to happen."""
@@ -208,7 +206,8 @@ class Clock:
                             break
             if not again and self._touched:
                 again = True
-                touched, self._touched = self._touched, []
+                touched = self._touched.copy()
+                self._touched.clear()
                 if len(touched) > 1:
                     touched.sort(key=_order)
                 for planner in touched:

@@ -32,7 +32,18 @@ class Shell:
     at the end if anything of this happened. ``accepting`` says whether the router may choose it.
     """
 
-    __slots__ = ("_alarm", "_clock", "_ended", "_touched", "accepting", "engine", "info", "order")
+    __slots__ = (
+        "_alarm",
+        "_clock",
+        "_ended",
+        "_touch",
+        "_touched",
+        "accepting",
+        "engine",
+        "info",
+        "order",
+        "tokens_bound",
+    )
 
     def __init__(
         self, clock: Clock, engine: Engine, info: ReplicaInfo, ended: Callable[[Request], None]
@@ -42,15 +53,17 @@ class Shell:
         self.info = info
         self.order = info.index
         self.accepting = True
+        self.tokens_bound = -1  # outstanding tokens when last looked at, -1 since something changed
         self._ended = ended
         self._touched = False
+        self._touch = clock.touch
         self._alarm = clock.alarm(COMPLETION, info.index, self._complete)
 
     def touch(self) -> None:
         """Plan when the instant is quiet."""
         if not self._touched:
             self._touched = True
-            self._clock.touch(self)
+            self._touch(self)
 
     def submit(self, request: Request) -> None:
         """Give *request* to the engine."""
@@ -60,13 +73,14 @@ class Shell:
         self.engine.submit(request, self._clock.now_ps)
         if not self._touched:
             self._touched = True
-            self._clock.touch(self)
+            self._touch(self)
 
     def cancel(self, request: Request, status: Status) -> bool:
         """Take *request* back: True when it ended at once, else it comes back when its last step has
         ended.
         """
         self.touch()
+        self.tokens_bound = -1
         return self.engine.cancel(request, self._clock.now_ps, status)
 
     def stop(self) -> None:
@@ -76,6 +90,7 @@ class Shell:
     def plan(self) -> None:
         """What the engine does next, and when that ends."""
         self._touched = False
+        self.tokens_bound = -1
         clock = self._clock
         next_end_ps = self.engine.plan(clock.now_ps)
         if next_end_ps is None:
@@ -86,8 +101,9 @@ class Shell:
     def _complete(self) -> None:
         clock = self._clock
         ended = self.engine.complete(clock.now_ps)
+        self.tokens_bound = -1
         if not self._touched:
             self._touched = True
-            clock.touch(self)
+            self._touch(self)
         for request in ended:
             self._ended(request)

@@ -55,6 +55,41 @@ class LiveView:
             return known
         return queued + max(0, self._expected[index] - known)
 
+    def least_loaded(self, candidates: Sequence[int], weights: Sequence[float] | None = None) -> int:
+        """Of *candidates* the one with the least outstanding tokens, each replica's times its weight.
+
+        Between two plans of a replica its tokens only grow, so what they were is a lower bound of what they
+        are: only replicas whose bound is below the best found are looked into, which keeps the cost from
+        growing with the fleet.
+        """
+        if self._expected is not None:
+            return min(candidates, key=lambda index: self._load(index, weights))
+        shells = self._shells
+        best: tuple[float, int, int] | None = None
+        bounded: list[tuple[float, int]] = []
+        for index in candidates:
+            bound = shells[index].tokens_bound
+            if bound < 0:
+                load = self._load(index, weights)
+                if best is None or load < best:
+                    best = load
+            else:
+                bounded.append((bound if weights is None else bound * weights[index], index))
+        bounded.sort()
+        for least, index in bounded:
+            if best is not None and least > best[0]:
+                break
+            load = self._load(index, weights)
+            if best is None or load < best:
+                best = load
+        assert best is not None
+        return best[2]
+
+    def _load(self, index: int, weights: Sequence[float] | None) -> tuple[float, int, int]:
+        tokens = self._shells[index].tokens_bound = self.tokens(index)
+        load = tokens if weights is None else tokens * weights[index]
+        return load, self.outstanding[index], index
+
     def among(self, candidates: Sequence[int]) -> View:
         """The same view with fewer candidates."""
         return _Among(self, candidates)
@@ -90,6 +125,9 @@ class StaleView(LiveView):
     def state(self, index: int) -> Any:
         return self._states[index]
 
+    def least_loaded(self, candidates: Sequence[int], weights: Sequence[float] | None = None) -> int:
+        return min(candidates, key=lambda index: self._load(index, weights))
+
 
 class _Among:
     """A view with other candidates; everything else is asked of *view*."""
@@ -121,6 +159,9 @@ class _Among:
 
     def tokens(self, index: int) -> int:
         return self._view.tokens(index)
+
+    def least_loaded(self, candidates: Sequence[int], weights: Sequence[float] | None = None) -> int:
+        return self._view.least_loaded(candidates, weights)
 
     def among(self, candidates: Sequence[int]) -> View:
         return _Among(self._view, candidates)

@@ -139,6 +139,11 @@ class View(Protocol):
         """
         ...
 
+    def least_loaded(self, candidates: Sequence[int], weights: Sequence[float] | None = None) -> int:
+        """Of *candidates* the one with the least `tokens`, each replica's times its weight; on a tie the one
+        with fewer requests, then the first. Looks into as few replicas as it can."""
+        ...
+
     def among(self, candidates: Sequence[int]) -> View:
         """The same view with fewer candidates, for a router that asks another."""
         ...

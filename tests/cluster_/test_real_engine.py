@@ -16,6 +16,7 @@ from sim.cluster.window import Measure
 from sim.engine.replica import Replica, make_replica
 from sim.engine.settings import EngineSettings
 from sim.policies import registry
+from sim.policies.routing import Router
 from sim.results.columns import Status
 from sim.results.sinks import SegmentSink
 
@@ -119,6 +120,26 @@ def test_step_by_step_equals_fast_forward() -> None:
             seen["preempted"] = seen.get("preempted", 0) + bool(row["preemptions"])
     ends = ("COMPLETED", "REJECTED", "TIMED_OUT", "CANCELLED", "UNFINISHED", "preempted")
     assert all(seen.get(name, 0) > 5 for name in ends), seen
+
+
+class Thorough(Router):
+    """Looks into every replica, every time."""
+
+    sees = "snapshots"
+
+    def choose(self, view: Any, request: Any) -> int:
+        return min(view.candidates, key=lambda i: (view.tokens(i), view.outstanding[i], i))
+
+
+def test_fewest_tokens_found_by_bounds_are_those_found_by_looking_everywhere() -> None:
+    spread = set()
+    for seed in range(BASE_SEED, BASE_SEED + 60):
+        given = {**case(seed), "replicas": 4}
+        by_bounds, _ = play({**given, "router": "least_outstanding_tokens"}, stepwise=False)
+        thorough, _ = play({**given, "router": Thorough()}, stepwise=False)
+        assert rows(by_bounds) == rows(thorough), f"seed {seed}"
+        spread |= {row["replica"] for row in rows(by_bounds)}
+    assert spread >= {0, 1, 2, 3}
 
 
 # ------------------------------------------------------------------ theory

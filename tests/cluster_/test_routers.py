@@ -75,6 +75,12 @@ class Scene:
         self.looked_inside += 1
         return self.token_counts[index]
 
+    def least_loaded(self, candidates: Any, weights: Any = None) -> int:
+        return min(
+            candidates,
+            key=lambda i: (self.tokens(i) * (weights[i] if weights else 1), self.outstanding[i], i),
+        )
+
     def among(self, candidates: Any) -> Scene:
         inner = copy.copy(self)
         inner.candidates = tuple(candidates)
@@ -255,6 +261,31 @@ def test_slo_aware_packs_and_saves_the_idle_for_the_urgent() -> None:
     assert choose(scene, Asked(prompt_tokens=1, predicted_tokens=9)) == 0
     assert choose(scene, Asked(prompt_tokens=1, predicted_tokens=9, deadline_ps=1_000 + 599)) == 1
     assert choose(scene, Asked(prompt_tokens=1, predicted_tokens=9, deadline_ps=1_000 + 600)) == 0
+
+
+@pytest.mark.parametrize("name", ["least_outstanding_tokens", "shortest_predicted_wait"])
+def test_looking_into_few_replicas_chooses_as_looking_into_all_does(name: str) -> None:
+    """The bound of `least_loaded` never changes the choice."""
+
+    class Thorough(Router):
+        sees = "snapshots"
+
+        def choose(self, view: Any, request: Any) -> int:
+            return min(view.candidates, key=lambda i: (view.tokens(i), view.outstanding[i], i))
+
+    rng = np.random.default_rng(8)
+    at = np.sort(rng.integers(0, 3000, 300))
+    queries = [
+        Q(int(t), prompt=int(p), answer=int(n))
+        for t, p, n in zip(at, rng.integers(1, 40, 300), rng.integers(1, 60, 300), strict=True)
+    ]
+    engines = [[FakeEngine(seats=3, base_ps=7) for _ in range(6)] for _ in range(2)]
+    fast, slow = (
+        run(queries, engines=made, router=router)
+        for made, router in zip(engines, (ROUTERS.make(name), Thorough()), strict=True)
+    )
+    assert rows(fast) == rows(slow)
+    assert len({row["replica"] for row in rows(fast)}) == 6
 
 
 def test_bad_options_are_refused() -> None:

@@ -19,4 +19,4 @@ class LeastOutstandingTokens(Router):
     sees: ClassVar[Sees] = "snapshots"
 
     def choose(self, view: View, request: RoutedRequest) -> int:
-        return min(view.candidates, key=lambda index: (view.tokens(index), view.outstanding[index]))
+        return view.least_loaded(view.candidates)

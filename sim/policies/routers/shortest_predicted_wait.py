@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sim.policies.routers import router
-from sim.policies.routing import RoutedRequest, Router, Sees, View, wait_ps
+from sim.policies.routing import RoutedRequest, Router, Sees, View
 
 
 @router("shortest_predicted_wait")
@@ -18,4 +18,5 @@ class ShortestPredictedWait(Router):
     sees: ClassVar[Sees] = "snapshots"
 
     def choose(self, view: View, request: RoutedRequest) -> int:
-        return min(view.candidates, key=lambda index: (wait_ps(view, index), view.outstanding[index]))
+        speeds = [info.token_ps for info in view.replicas]
+        return view.least_loaded(view.candidates, speeds)
