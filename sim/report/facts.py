@@ -79,8 +79,9 @@ def answer(results: Results) -> Answer:
     pools = results.runs[0].pools
     one = len(pools) == 1 and pools[0].replicas == 1
     sentence = f"{_subject(results)} {_service(summary, one=one)}{_price(summary)}"
-    if missed:
-        sentence += "; " + _misses(missed)
+    others = [target for target in missed if target is not _headline(summary)]
+    if others:
+        sentence += "; " + _misses(others)
     sentence += f"; {limit(results)}."
     return Answer(f"{heading}, {state}", tone, sentence, _sentence(str(summary["verdict_reason"])))
 
@@ -102,16 +103,24 @@ def _service(summary: Summary, *, one: bool) -> str:
     rate = formats.number(summary["throughput"]["arrivals_per_s"])
     targets = summary["slo"]["targets"]
     if targets:
-        first = next((target for target in targets if target["metric"] == "tta"), targets[0])
+        first = _headline(summary)
         bounds = formats.span(first.get("share_ci"), formats.percent)
         share = formats.percent(first["share"]) + (f" {bounds}" if bounds else "")
         said = SAY[first["metric"]].format(
             share=share, target=value_of(first["metric"], first["target"]), s="s" * one, es="es" * one
         )
+        if not first["met"]:
+            said += f", not the {first['percentile']:g} % asked,"
         return f"{said} at {rate} queries/s"
     tta = summary["metrics"]["tta"]
     half, tail = (at(tta, "tta", stat) for stat in ("p50", "p99"))
     return f"answer{'s' * one} half of the queries within {half} and 99 % within {tail} at {rate} queries/s"
+
+
+def _headline(summary: Summary) -> Mapping[str, Any]:
+    """The target that the answer speaks of: that of the time to answer, else the first."""
+    targets: list[Mapping[str, Any]] = summary["slo"]["targets"]
+    return next((target for target in targets if target["metric"] == "tta"), targets[0])
 
 
 def _price(summary: Summary) -> str:
@@ -152,16 +161,16 @@ def at(entry: Mapping[str, Any], metric: str, stat: str) -> str:
 def limit(results: Results) -> str:
     """What gives out first, by what kept requests waiting; said from measured shares alone."""
     summary = results.summary
+    if not summary["totals"]["completed"]:
+        return "no query was completed"
     detail = summary["verdict_detail"]["pools"]
     several = len(detail) > 1
     causes = []
     for name, shares in detail.items():
         kv = summary["kv"]["pools"][name]
         where = f" of pool {name}" if several else ""
-        use = (
-            f"{formats.percent(kv['use_mean'], 2)} full in the mean and "
-            f"{formats.percent(kv['use_max'])} at its peak"
-        )
+        mean, most = formats.percent(kv["use_mean"], 2), formats.percent(kv["use_max"])
+        use = f"{mean} full in the mean and {most} at its peak"
         causes += [
             (shares["blocked_by_kv_share"], f"KV memory{where} is the limit, {use}"),
             (
@@ -180,10 +189,8 @@ def limit(results: Results) -> str:
     name = max(summary["kv"]["pools"], key=lambda pool: summary["kv"]["pools"][pool]["use_max"] or 0.0)
     kv = summary["kv"]["pools"][name]
     if (kv["use_max"] or 0.0) > 0.95:
-        return (
-            "nothing keeps queries waiting yet, but KV memory is "
-            f"{formats.percent(kv['use_max'])} full at its peak"
-        )
+        most = formats.percent(kv["use_max"])
+        return f"nothing keeps queries waiting yet, but KV memory is {most} full at its peak"
     return (
         "nothing keeps queries waiting, generating takes the time: KV memory is "
         f"{formats.percent(kv['use_max'], 2)} full at its peak"
@@ -229,7 +236,9 @@ def tiles(results: Results) -> list[Tile]:
             formats.money(cost["cost_per_query"]),
             _detail(n, formats.span(cost.get("cost_per_query_ci"), formats.money))
             if cost["cost_per_query"] is not None
-            else "a pool has no price",
+            else "a pool has no price"
+            if cost["unpriced_pools"]
+            else "no query was completed",
             define="cost_per_query",
         )
     )

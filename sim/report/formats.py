@@ -96,7 +96,8 @@ def tokens(value: float | None) -> str:
 Kind = Literal["seconds", "tokens", "share", "plain"]
 
 _MINUTES = (60, 120, 300, 600, 1200, 1800)
-_HOURS = (3600, 7200, 18000, 36000, 86400, 172800, 432000, 864000)
+_HOURS = (3600, 7200, 18000, 36000)
+_DAYS = tuple(86400 * digit * 10**power for power in range(9) for digit in (1, 2, 5))
 
 
 def log_ticks(
@@ -119,6 +120,7 @@ def log_ticks(
     if kind == "seconds":
         ranked += [(0 if v in (60, 600) else 1 if v in (300, 1800) else 2, float(v)) for v in _MINUTES]
         ranked += [(0 if v in (3600, 36000) else 1, float(v)) for v in _HOURS]
+        ranked += [(0 if str(v // 86400).startswith("1") else 1, float(v)) for v in _DAYS]
     inside = [(rank, value) for rank, value in ranked if low * 0.999 <= value <= high * 1.001]
     apart = math.log10(high / low) / (most + 0.5)
     chosen: list[float] = []

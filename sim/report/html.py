@@ -171,6 +171,7 @@ def render(page: Page) -> str:
         finalize=_visible,
     )
     environment.filters["whole"] = whole
+    environment.filters["prose"] = _prose
     environment.tests["block"] = lambda value, kind: type(value).__name__ == kind
     template = environment.from_string(_asset("page.html"))
     setup = {
@@ -185,7 +186,7 @@ def render(page: Page) -> str:
         marks=MARKS,
         css=_trusted(_asset("page.css")),
         colors=_trusted(
-            f":root{{{style['light']}}}"
+            f":root{{{style['light']}}}\n"
             f"@media screen and (prefers-color-scheme:dark){{:root{{{style['dark']}}}}}"
         ),
         setup=_trusted(_json(setup)),
@@ -210,6 +211,13 @@ _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u206
 def _visible(value: Any) -> Any:
     """Text without control and direction characters, which could rearrange what stands around it."""
     return _HIDDEN.sub(" ", value) if type(value) is str else value
+
+
+def _prose(text: str) -> Any:
+    """*text*, escaped, with what stands in backticks as code."""
+    from markupsafe import escape
+
+    return _trusted(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(_visible(text)))))
 
 
 def _trusted(text: str) -> Any:
@@ -255,8 +263,7 @@ def _figure(exhibit: Exhibit) -> dict[str, Any]:
     """The figure as plain JSON data, without template and title: the page has both."""
     if points(exhibit.figure) > MOST_POINTS:
         raise ValueError(
-            f"figure {exhibit.key!r} has {points(exhibit.figure):,} points, more than {MOST_POINTS:,}: "
-            "downsample it"
+            f"figure {exhibit.key!r} has {points(exhibit.figure):,} points, not at most {MOST_POINTS:,}"
         )
     plain = _plain(exhibit.figure.to_plotly_json())
     layout = plain["layout"]

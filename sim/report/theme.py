@@ -64,7 +64,7 @@ GREEN = Style("#009E73", "#00B283", "dot", "diamond", "")
 PURPLE = Style("#BF6997", "#CC79A7", "dashdot", "triangle-up", "x")
 ORANGE = Style("#C08400", "#E69F00", "longdash", "cross", "\\")
 SKY = Style("#2F95CF", "#56B4E9", "longdashdot", "x", ".")
-YELLOW = Style("#8F8500", "#F0E442", "solid", "star", "+")
+YELLOW = Style("#8F8500", "#F0E442", "3px,6px", "star", "+")
 GREY = Style(LIGHT.context, DARK.context, "dot", "circle-open", "-")
 
 _ORDER = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, YELLOW)
@@ -397,7 +397,11 @@ def empty(message: str, *, title: str, caption: str = "") -> go.Figure:
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.add_annotation(
-        x=0.5, y=0.5, xref="paper", yref="paper", text="<br>".join(_wrap(html.escape(message), 60))
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
+        text="<br>".join(html.escape(line) for line in _wrap(message, 34)),
     )
     return describe(figure, title=title, caption=caption, alt=message)
 

@@ -1,7 +1,7 @@
 """Synthetic runs for the reports: a small first-come-first-served batch server writes the real tables.
 
-It is no engine (no blocks, no chunks, coarse steps); it makes rows that hang together: every step is in a segment, every
-preemption leaves a stall, every query ends in one status.
+It is no engine (no blocks, no chunks, coarse steps); it makes rows that hang together: every step is in
+a segment, every preemption leaves a stall, every query ends in one status.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Shape:
     """What a synthetic run looks like."""
 
     rate: float = 0.8
-    queries: int = 900
+    queries: int = 400
     replicas: int = 2
     blocks: int = 9_000
     seats: int = 64
-    warm_up_s: float = 90.0
+    warm_up_s: float = 60.0
     drain_s: float = 600.0
     timeout_s: float | None = None
     longest_prompt: int = 100_000
@@ -328,7 +328,7 @@ HOSTILE = '</script><img src=x onerror="window.pwned=1">{{7*7}}<b>%{x}\'\u2028\u
 
 SHAPES: dict[str, Shape] = {
     "normal": Shape(),
-    "overloaded": Shape(rate=2.2, queries=1200, blocks=5_000, drain_s=120.0, timeout_s=900.0),
+    "overloaded": Shape(rate=2.4, queries=700, blocks=5_000, drain_s=120.0, timeout_s=900.0),
     "single": Shape(
         categories={"chat": (1.0, 500, 200)}, clients=("only",), replicas=1, rate=0.8, queries=300
     ),

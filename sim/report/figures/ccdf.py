@@ -183,10 +183,7 @@ def _finding(
     if half is None:
         return f"Fewer than half of the {what.rows} have a {what.name}"
     if tail is None:
-        return (
-            f"One in two takes {formats.duration(half)} to {_verb(metric)}; the slowest were never "
-            f"seen to end"
-        )
+        return f"One in two takes {formats.duration(half)} to {_verb(metric)}; the slowest had not by the end"
     return (
         f"One in two takes {formats.duration(half)} to {_verb(metric)}, one in a hundred more than "
         f"{formats.duration(tail)}"
@@ -262,7 +259,9 @@ def figure(
                     "width": 1.5 if total else 2.2,
                     "shape": "hv",
                 },
-                customdata=[formats.duration(value) for value in (low, *part["value_s"])],
+                customdata=np.array(
+                    [formats.duration(value) for value in (low, *part["value_s"])], dtype=object
+                ),
                 hovertemplate="%{y:.3~%} take longer than %{customdata}<extra>%{fullData.name}</extra>",
                 showlegend=not direct,
             )
@@ -368,5 +367,5 @@ def _alt(observed: pd.DataFrame, what: Metric, slo: tuple[float, float] | None) 
     return f"{what.name.capitalize()} by category. " + "; ".join(parts) + "."
 
 
-def _round(values: Any) -> list[float]:
-    return [float(f"{value:.5g}") for value in values]
+def _round(values: Any) -> np.ndarray:
+    return np.array([float(f"{value:.5g}") for value in values])

@@ -195,7 +195,7 @@ def figure(
         caption=(
             "One row a query, by number, from arrival to answer along its critical path"
             f"{'; r is the replication' if several else ''}. Most starved are those with the highest "
-            "slowdown; their time axis is their own. “thinkcap explain” tells any query's life."
+            "slowdown; their time axis is their own. `thinkcap explain` tells any query's life."
         ),
         alt=_alt(data),
     )

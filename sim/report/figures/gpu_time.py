@@ -55,6 +55,8 @@ def finding(data: pd.DataFrame) -> str:
     hours = data.groupby("part")["gpu_hours"].sum() / total
     work = hours.drop("idle", errors="ignore")
     top = str(work.idxmax())
+    if not float(work[top]):
+        return "GPUs do no work in the measured window"
     names = {
         "weights": "reading weights",
         "KV read": "reading the KV cache",

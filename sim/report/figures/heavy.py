@@ -86,10 +86,13 @@ def figure(requests: pd.DataFrame) -> go.Figure:
             mode="lines",
             name="this workload",
             line={"color": theme.BLUE.color, "width": 2.2},
-            customdata=[
-                [formats.percent(top), formats.count(tokens)]
-                for top, tokens in zip(data["top"], data["tokens"], strict=True)
-            ],
+            customdata=np.array(
+                [
+                    [formats.percent(top), formats.count(tokens)]
+                    for top, tokens in zip(data["top"], data["tokens"], strict=True)
+                ],
+                dtype=object,
+            ),
             hovertemplate="the longest %{customdata[0]} (≥ %{customdata[1]} tokens)"
             "<br>generate %{y:.3~r} % of the tokens<extra></extra>",
             showlegend=False,
@@ -149,5 +152,5 @@ def figure(requests: pd.DataFrame) -> go.Figure:
     )
 
 
-def _short(values: object) -> list[float]:
-    return [float(f"{value:.5g}") for value in np.asarray(values, dtype=float)]
+def _short(values: object) -> np.ndarray:
+    return np.array([float(f"{value:.5g}") for value in np.asarray(values, dtype=float)])

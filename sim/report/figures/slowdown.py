@@ -149,16 +149,16 @@ def _dots(data: pd.DataFrame, labels: list[str], hover: list[str]) -> go.Figure:
 
     fig = theme.new_figure(150 + 30 * len(data))
     rows = list(range(len(data)))
-    for row, (low, high) in enumerate(zip(data["p50"], data["p99"], strict=True)):
-        fig.add_shape(
-            type="line",
-            x0=low,
-            x1=high,
-            y0=row,
-            y1=row,
+    fig.add_trace(
+        go.Scatter(
+            x=[value for ends in zip(data["p50"], data["p99"], strict=True) for value in (*ends, None)],
+            y=[place for row in rows for place in (row, row, None)],
+            mode="lines",
             line={"color": theme.LIGHT.grid, "width": 4},
-            layer="below",
+            hoverinfo="skip",
+            showlegend=False,
         )
+    )
     for name, _, style in QUANTILES:
         fig.add_trace(
             go.Scatter(
@@ -168,8 +168,9 @@ def _dots(data: pd.DataFrame, labels: list[str], hover: list[str]) -> go.Figure:
                 name=name,
                 marker={"color": style.color, "symbol": style.symbol, "size": 10},
                 customdata=[[text, f"{n:,}"] for text, n in zip(hover, data["n"], strict=True)],
-                hovertemplate="%{customdata[0]}: %{x:.4~g} times, n "
-                "%{customdata[1]}<extra>%{fullData.name}</extra>",
+                hovertemplate=(
+                    "%{customdata[0]}: %{x:.4~g} times, n %{customdata[1]}<extra>%{fullData.name}</extra>"
+                ),
             )
         )
     low, high = min(1.0, float(data["p50"].min())) / 1.05, float(data["p99"].max()) * 1.12

@@ -169,7 +169,7 @@ def figure(
                     legendgroup=theme.label(pool),
                     showlegend=row == 1 and not single,
                     line={"color": style.color, "dash": "solid" if single else style.dash, "width": 1.6},
-                    customdata=[formats.duration(t) for t in part["time_s"]],
+                    customdata=np.array([formats.duration(t) for t in part["time_s"]], dtype=object),
                     hovertemplate=f"{name} {pattern} at %{{customdata}}<extra>%{{fullData.name}}</extra>",
                 ),
                 row=row,
@@ -303,5 +303,5 @@ def _alt(data: pd.DataFrame, window_s: tuple[float, float] | None) -> str:
     )
 
 
-def _short(values: Any) -> list[float]:
-    return [float(f"{value:.5g}") for value in values]
+def _short(values: Any) -> np.ndarray:
+    return np.array([float(f"{value:.5g}") for value in values])
