@@ -3,9 +3,10 @@ torch.
 
 ``thinkcap calibrate measure`` builds the decoder of an architecture (real shapes, random weights), runs
 decode, prefill and mixed steps over a grid of points and writes a table as :mod:`calibration.measurements`
-declares it. The modules that need torch (``devices``, ``attention``, ``mlp``, ``decoder``, ``bench``,
-``links``, ``loop``) are imported only after :func:`require_torch`; the others (``points``, ``shapes``,
-``journal``, ``telemetry``, ``synthetic``, ``run``) never import it.
+declares it. The modules that need
+torch (``devices``, ``kv``, ``attention``, ``layers``, ``mlp``, ``decoder``, ``bench``, ``group``, ``links``,
+``executor``) are imported only after :func:`require_torch`; the others (``points``, ``shapes``, ``journal``,
+``telemetry``, ``run``, ``loop``, ``synthetic``, ``session``) import without it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@ group."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,49 @@ def prepare(settings: Settings) -> tuple[TorchBench, list[Point]]:
         seed=settings.seed,
     )
     return bench, make(bench.limits)
+
+
+def whole_bench(
+    architecture: Architecture,
+    *,
+    layers: int,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    clock: str,
+    max_tokens: int,
+    longest: int,
+    kv_tokens: int,
+) -> TorchBench:
+    """A decoder of *layers* layers of each kind that stands for nothing but itself, without CUDA graphs.
+
+    *clock* is "wall", or "process" for CPU time (InputError for other devices). For checks that run the same
+    decoder in a loop, which launches its kernels one by one.
+    """
+    require_torch()
+    import torch
+
+    from calibration.profiler.bench import TorchBench
+    from calibration.profiler.devices import Device
+
+    if threads:
+        torch.set_num_threads(threads)
+    place = Device(choose_device(device))
+    if clock == "process":
+        if place.kind != "cpu":
+            raise InputError(Problem("process time does not see a GPU", key="--clock", expected="wall"))
+        place.clock = time.process_time
+    return TorchBench(
+        Shape(architecture),
+        dtype=choose_dtype(architecture, dtype, place.kind),
+        device=place,
+        layers=min(layers, architecture.layers),
+        max_tokens=max_tokens,
+        longest=longest,
+        kv_tokens=kv_tokens,
+        graphs=False,
+        whole=True,
+    )
 
 
 def _has_triton() -> bool:

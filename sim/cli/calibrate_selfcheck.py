@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from calibration.architecture import Architecture
@@ -109,45 +109,23 @@ def _check(args: argparse.Namespace, out: Path) -> tuple[Report, dict[str, float
 
     require_torch()
     from calibration.profiler.executor import TorchExecutor
+    from calibration.profiler.session import whole_bench
 
-    real = _bench(args, load)
+    real = whole_bench(
+        _model(args.model),
+        layers=args.layers,
+        dtype=args.dtype,
+        device=args.device,
+        threads=args.threads,
+        clock=args.clock,
+        max_tokens=load.budget + load.seats,
+        longest=load.longest + 1,
+        kv_tokens=load.kv_tokens,
+    )
     report = selfcheck(
         real, lambda: TorchExecutor(real), load, out=out, repeats=args.repeats, command=command, say=say
     )
     return report, {}
-
-
-def _bench(args: argparse.Namespace, load: Any) -> Any:
-    import time
-
-    import torch
-
-    from calibration.profiler.bench import TorchBench
-    from calibration.profiler.devices import Device
-    from calibration.profiler.session import choose_device, choose_dtype
-    from calibration.profiler.shapes import Shape
-    from sim.errors import InputError, Problem
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = Device(choose_device(args.device))
-    if args.clock == "process":
-        if device.kind != "cpu":
-            raise InputError(Problem("process time does not see a GPU", key="--clock", expected="wall"))
-        device.clock = time.process_time
-    arch = _model(args.model)
-    return TorchBench(
-        Shape(arch),
-        dtype=choose_dtype(arch, args.dtype, device.kind),
-        device=device,
-        layers=min(args.layers, arch.layers),
-        max_tokens=load.budget + load.seats,
-        longest=load.longest + 1,
-        kv_tokens=load.kv_tokens,
-        # The loop launches kernels one by one, so the grid does too.
-        graphs=False,
-        whole=True,
-    )
 
 
 def _model(name: str | None) -> Architecture:
