@@ -88,6 +88,15 @@ class GeneratedSource:
         self._states: OrderedDict[int, Any] = OrderedDict({0: start})
         split = [kind.lengths.output is None or kind.lengths.reasoning_share is not None for kind in kinds]
         self._split_known = all(split)
+        used = {
+            "max_tokens": any(kind.max_tokens >= 0 for kind in kinds),
+            "priority": any(kind.priority != 0 for kind in kinds),
+            "session_id": isinstance(process, SessionProcess),
+            "parent_id": isinstance(process, SessionProcess),
+            "prefix_group": extras.shared_prefix is not None,
+            "prefix_len": extras.shared_prefix is not None or isinstance(process, SessionProcess),
+        }
+        self._columns = tuple(name for name, is_used in used.items() if is_used)
         self._blocks = _Lately(_KEPT_BLOCKS)
         self._samples = _Lately(_KEPT_SAMPLES)
         self._prefixes: tuple[npt.NDArray[np.float64], Int64Array] | None = None
@@ -112,7 +121,7 @@ class GeneratedSource:
         return int(reasoning[place]), int(answer[place])
 
     def describe(self) -> dict[str, object]:
-        return {"name": self.name, **self._facts}
+        return {"name": self.name, **self._facts, "columns": self._columns}
 
     # -- making a block ---------------------------------------------------------------------------------
 

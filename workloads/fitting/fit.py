@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workloads.fitting.em import fit_lengths, fit_shares
+from workloads.fitting.em import by_quantiles, fit_lengths, fit_shares, follows
+from workloads.laws import LawBase
 from workloads.measures import Held, window_for
 
 FloatArray = npt.NDArray[np.float64]
@@ -22,6 +23,8 @@ _LEAST_ROWS = 200
 _MOST_MEMBERS = 120
 _FIT_ROWS = 400_000
 _MOST_WINDOWS = 288
+_LEAST_CHECKED = 1000
+"""A law for fewer rows than this is not checked: their own quantiles are no better known."""
 
 
 @dataclass
@@ -155,14 +158,25 @@ def _lengths(held: Held, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
     if len(rows) > _FIT_ROWS:
         rows = rows[np.linspace(0, len(rows) - 1, _FIT_ROWS).astype(np.int64)]
     output = held.output[rows]
-    lengths: dict[str, Any] = {"prompt": plain(fit_lengths(held.prompt[rows]))}
+    lengths: dict[str, Any] = {"prompt": plain(length_law(held.prompt[rows]))}
     if not held.split_known:
-        return lengths | {"answer": plain(fit_lengths(output))}
+        return lengths | {"answer": plain(length_law(output))}
     share = held.reasoning[rows] / np.maximum(output, 1)
-    lengths["output"] = plain(fit_lengths(output))
-    lengths["reasoning_share"] = plain(fit_shares(share))
+    lengths["output"] = plain(length_law(output))
+    law: LawBase = fit_shares(share)
+    if len(rows) >= _LEAST_CHECKED and not follows(law, share, floor=0.01):
+        law = by_quantiles(share)
+    lengths["reasoning_share"] = plain(law)
     lengths["share_correlation"] = _round(_normal_correlation(output, share), 3)
     return lengths
+
+
+def length_law(values: npt.NDArray[Any]) -> LawBase:
+    """A mixture for *values* where one is near enough, their quantiles otherwise."""
+    mixture = fit_lengths(values)
+    if len(values) < _LEAST_CHECKED or follows(mixture, values.astype(np.float64)):
+        return mixture
+    return by_quantiles(values.astype(np.float64))
 
 
 def _normal_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:

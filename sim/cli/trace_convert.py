@@ -1,0 +1,38 @@
+"""Turn a trace of any known format into another, row by row, in constant memory.
+
+Traces of Azure, BurstGPT, Mooncake, Qwen-Bailian, ServeGen, Splitwise, Vidur, vllm bench, ShareGPT,
+guidellm, AIPerf and inference-perf, OpenAI-style usage logs and OpenTelemetry spans are recognised by their
+content.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from sim.cli._trace import Input, add_input, add_output
+
+HELP = "turn a trace into our columns, or into the input of a load generator"
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments on *parser*."""
+    add_input(parser)
+    add_output(parser)
+    parser.add_argument(
+        "--sort", action="store_true", help="sort rows by arrival (keeps all of them in memory)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; say what was noticed."""
+    from pathlib import Path
+
+    from workloads.formats.write import write
+    from workloads.transform import in_order
+
+    source = Input(args.trace, args.format, any_order=args.sort)
+    batches = in_order(source.batches()).to_batches() if args.sort else source.batches()
+    rows = write(Path(args.out), batches, name=args.to)
+    source.tell()
+    print(f"{rows:,} rows of {source.title} written to {args.out}")
+    return 0
