@@ -98,6 +98,7 @@ def deploy(
     kv_dtype = "auto" if kv_cache_dtype == "auto" else dtype_name(kv_cache_dtype, key="kv_cache_dtype")
     _check_parallelism(arch, gpu, tp=tp, pp=pp, dp=dp, ep=enable_expert_parallel)
     _check_settings(kv_dtype, gpu_memory_utilization, block_size, max_num_seqs, max_num_batched_tokens)
+    engine_half = engine_cost(arch, tp=tp, dtype=dtype, engine=engine, version=engine_version)
     memory = memory_sum(
         arch,
         gpu,
@@ -113,10 +114,10 @@ def deploy(
         max_num_batched_tokens=max_num_batched_tokens,
         num_gpu_blocks_override=num_gpu_blocks_override,
         kv_cache_memory_bytes=kv_cache_memory_bytes,
+        sampler_bytes=engine_half.sampler_bytes,
     )
     wanted = Wanted(arch, gpu, tp, pp, dp, enable_expert_parallel, dtype, kv_dtype)
     hardware_half, fidelity = choose(wanted, profile=profile, base=base)
-    engine_half = engine_cost(arch, tp=tp, engine=engine, version=engine_version)
     fidelity = replace(fidelity, engine=f"{engine_half.name} {engine_half.version}")
     pool = max(1, memory.kv_tokens // dp - block_size)  # one block of each rank is the null block
     return Deployment(

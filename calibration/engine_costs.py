@@ -47,11 +47,38 @@ def default_version(engine: str = "vllm") -> str:
     return str(_table(engine)["default"])
 
 
+def nearest_version(stated: str, engine: str = "vllm") -> str:
+    """The version of *engine* with known costs that is closest to one *stated* as "0.18.1" or
+    "v0.19.0-cu130".
+
+    Closest counts minor releases; a text without a release gets the default.
+    """
+    import re
+
+    found = re.search(r"(\d+)\.(\d+)", stated)
+    if not found:
+        return default_version(engine)
+    minor = int(found[1]) * 100 + int(found[2])
+
+    def distance(version: str) -> int:
+        parts = version.split(".")
+        return abs(int(parts[0]) * 100 + int(parts[1]) - minor)
+
+    return min(versions(engine), key=distance)
+
+
 def engine_cost(
-    arch: Architecture, *, tp: int = 1, engine: str = "vllm", version: str | None = None
+    arch: Architecture,
+    *,
+    tp: int = 1,
+    dtype: str = "auto",
+    engine: str = "vllm",
+    version: str | None = None,
 ) -> EngineCost:
-    """What *engine* adds to a step of *arch* over *tp* GPUs; raise an InputError naming the nearest known
-    version."""
+    """What *engine* adds to a step of *arch* over *tp* GPUs with weights of *dtype*.
+
+    Raise an InputError naming the nearest known engine or version.
+    """
     known = versions(engine)
     version = version or default_version(engine)
     if version not in known:
@@ -64,8 +91,11 @@ def engine_cost(
             )
         )
     entry = _table(engine)["versions"][version]
-    layer_us = entry["moe_layer_us"] if arch.moe and "moe_layer_us" in entry else entry["layer_us"]
-    seq_us = entry["moe_seq_us"] if arch.moe and "moe_seq_us" in entry else entry["seq_us"]
+    layer_us, seq_us = entry["layer_us"], entry["seq_us"]
+    if arch.moe:
+        block_fp8 = arch.dtype_or_native(dtype) == "fp8"
+        layer_us = entry["moe_fp8_layer_us" if block_fp8 else "moe_layer_us"]
+        seq_us = entry.get("moe_seq_us", seq_us)
     return EngineCost(
         name=engine,
         version=version,
@@ -74,6 +104,7 @@ def engine_cost(
         seq_s=_at_tp(seq_us, tp) * 1e-6,
         mixed_s=entry["mixed_us"] * 1e-6,
         front_end_s=entry["front_end_ms"] * 1e-3,
+        sampler_bytes=float(entry["sampler_bytes"]),
         source=entry["source"],
         identified_by=entry["identified_by"],
     )

@@ -17,9 +17,9 @@ from sim.errors import DoesNotFit
 GIB = 2**30
 
 # Fitted on the KV block counts that real engines reported (docs/calibration.md, "Memory").
-BASE_BYTES = 0.25e9
-NCCL_BYTES = 0.35e9
-SAMPLER_COPIES = 2.0
+BASE_BYTES = 0.22e9
+NCCL_BYTES = 0.40e9
+SAMPLER_BYTES = 24.0
 MLP_COPIES = 2.0
 HIDDEN_COPIES = 6.0
 
@@ -83,14 +83,24 @@ class MemorySum:
         return out
 
 
-def activation_bytes(arch: Architecture, *, tp: int, max_num_seqs: int, max_num_batched_tokens: int) -> float:
-    """Bytes of a GPU that are neither weights nor KV cache, as an engine's profiling run finds them."""
+def activation_bytes(
+    arch: Architecture,
+    *,
+    tp: int,
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    sampler_bytes: float = SAMPLER_BYTES,
+) -> float:
+    """Bytes of a GPU that are neither weights nor KV cache, as an engine's profiling run finds them.
+
+    *sampler_bytes* are those of a logit while sampling (sorting for top-k and top-p makes several copies).
+    """
     tokens = max_num_batched_tokens
     width = max(arch.ffn, (arch.moe.ffn * arch.moe.active if arch.moe else 0)) / tp
     hidden = HIDDEN_COPIES * arch.hidden
     layer = 2.0 * tokens * (MLP_COPIES * width + hidden)
     rows = min(max_num_seqs, tokens)
-    sampler = SAMPLER_COPIES * 4.0 * rows * arch.vocab
+    sampler = sampler_bytes * rows * arch.vocab
     return BASE_BYTES + (NCCL_BYTES if tp > 1 else 0.0) + max(layer, sampler)
 
 
@@ -110,13 +120,18 @@ def memory_sum(
     max_num_batched_tokens: int,
     num_gpu_blocks_override: int | None = None,
     kv_cache_memory_bytes: float | None = None,
+    sampler_bytes: float = SAMPLER_BYTES,
 ) -> MemorySum:
     """The sum for one replica; raise DoesNotFit with the arithmetic when no block is left."""
     usable = hardware.memory_bytes * gpu_memory_utilization
     expert_gpus = tp * dp if arch.moe and (ep or dp > 1) else 1
     weights = arch.weight_bytes(dtype, tp=tp, pp=pp, ep=expert_gpus if ep or dp > 1 else 1)
     activations = activation_bytes(
-        arch, tp=tp, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens
+        arch,
+        tp=tp,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        sampler_bytes=sampler_bytes,
     )
     token = arch.kv_bytes_per_token(kv_dtype, tp=tp, pp=pp)
     token_replica = arch.kv_bytes_per_token(kv_dtype, tp=tp) * tp

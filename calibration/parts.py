@@ -85,6 +85,8 @@ class EngineCost:
     """A decode that shares its step with a prefill chunk."""
     front_end_s: float
     """Outside the step, once a request, in every time the client sees."""
+    sampler_bytes: float = 24.0
+    """Bytes of a logit while sampling, for the memory sum."""
     source: str = ""
     identified_by: str = ""
 

@@ -304,8 +304,9 @@ def page(profile: Profile, rows: Rows | None = None, fit: Fit | None = None) -> 
     return Page(
         title=f"Profile {profile.name}",
         kicker="calibration profile",
-        answer=f"Steps of {profile.model} on {profile.tensor_parallel_size} x {profile.hardware} in {profile.dtype}, "
-        f"{profile.kind}: error {median:.1%} in the median and {p95:.1%} at the 95th percentile, on {basis}.",
+        answer=f"Steps of {profile.model} on {profile.tensor_parallel_size} x {profile.hardware} "
+        f"in {profile.dtype}, {profile.kind}: error {median:.1%} in the median "
+        f"and {p95:.1%} at the 95th percentile, on {basis}.",
         verdict=profile.kind,
         tone="none",
         tiles=[
