@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -83,7 +83,9 @@ def _conserved(trace: Trace) -> bool:
 
 def _assert_not_vacuous(slow: Counter[str], fast: Counter[str]) -> None:
     for name in MUST_OCCUR:
-        assert slow[name] + fast[name] > 0, f"{name} never occurred: the comparison says less than it seems to"
+        assert slow[name] + fast[name] > 0, (
+            f"{name} never occurred: the comparison says less than it seems to"
+        )
     assert slow["priority preemptions"] > 0
     assert slow["async preemptions"] > 0
     assert fast["steps in runs"] > fast["runs"] > 0
@@ -123,21 +125,25 @@ def test_looking_changes_nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Boastful:
+class Boastful(Vllm):
     """Like ``vllm``, but says that every plan holds for ever."""
 
+    serves_all_when_nobody_waits: ClassVar[bool] = False
+
     def schedule(self, step: Step) -> None:
-        Vllm().schedule(step)
+        super().schedule(step)
         step.hold = FOREVER
         step.wake_on_arrival = False
 
 
 @dataclass(frozen=True)
-class Modest:
+class Modest(Vllm):
     """Like ``vllm``, but says nothing of how long a plan holds."""
 
+    serves_all_when_nobody_waits: ClassVar[bool] = False
+
     def schedule(self, step: Step) -> None:
-        Vllm().schedule(step)
+        super().schedule(step)
         step.hold = 1
         step.wake_on_arrival = True
 

@@ -41,7 +41,8 @@ class Twins:
     def __init__(self, blocks: int, size: int, *, caching: bool = True) -> None:
         self.size = size
         self.sides = [
-            Side(kind(blocks, size, caching=caching, committed=_committed), []) for kind in (PagedKv, BlockPool)
+            Side(kind(blocks, size, caching=caching, committed=_committed), [])
+            for kind in (PagedKv, BlockPool)
         ]
         self.seen: Counter[str] = Counter()
 
@@ -81,7 +82,9 @@ class Twins:
         caching = self.sides[0].pool.caching  # without it nobody asks
         found = [side.pool.lookup(side.requests[index]) if caching else ([], 0) for side in self.sides]
         hit = self._same([blocks for _, blocks in found])
-        revived = self._same([side.pool.revived(hits) for side, (hits, _) in zip(self.sides, found, strict=True)])
+        revived = self._same(
+            [side.pool.revived(hits) for side, (hits, _) in zip(self.sides, found, strict=True)]
+        )
         request = self.sides[0].requests[index]
         computed = min(request.known, hit * self.size + tokens)
         need = -(-computed // self.size) - hit
@@ -144,6 +147,7 @@ def _play(seed: int, steps: int) -> Counter[str]:
     twins = Twins(rng.choice((12, 20, 40, 80)), size, caching=rng.random() < 0.95)
     running: list[int] = []
     waiting: list[int] = []
+    one_family = rng.random() < 0.5
     for _ in range(steps):
         action = rng.random()
         if action < 0.2 and len(waiting) < 8:
@@ -152,9 +156,9 @@ def _play(seed: int, steps: int) -> Counter[str]:
             kind = rng.random()
             if kind < 0.4:
                 prefix = prompt if rng.random() < 0.5 else rng.randint(0, prompt)
-                options = {"prefix_group": rng.randrange(2), "prefix_len": prefix}
+                options = {"prefix_group": 0 if one_family else rng.randrange(2), "prefix_len": prefix}
             elif kind < 0.8 and (running or waiting):
-                parent = rng.choice(running + waiting)
+                parent = min(running + waiting) if one_family else rng.choice(running + waiting)
                 options = {"parent": parent, "prefix_len": rng.randint(1, prompt + 3 * size)}
                 prompt = options["prefix_len"] + rng.randint(0, 2 * size)
             waiting.append(twins.enter(prompt, **options))
