@@ -184,7 +184,7 @@ def selfcheck(
     *,
     out: Path,
     repeats: int = FEWEST_REPEATS,
-    samples: int = 2,
+    samples: int = 3,
     command: str = "",
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
