@@ -46,7 +46,7 @@ class BurstGpt:
         head = look(path)
         needed = ["Timestamp", "Request tokens", "Response tokens"]
         require(head, needed, needed)
-        faults, order, stamps = Faults(str(path)), Order(), StampReader(report)
+        faults, order, stamps = Faults(str(path)), Order(), StampReader(report, shift=False)
         for raw in raw_rows(path, head.kind):
             columns = {_NAMES.get(name, name): values for name, values in raw.columns.items()}
             columns.pop("Total tokens", None)
