@@ -300,16 +300,15 @@ def _run_info(
 
 def _pool_info(number: int, pool: PlacedPool, outcome: Outcome, sinks: Sequence[SegmentSink]) -> PoolInfo:
     placed, settings = pool.placed, pool.settings
-    window_ps = outcome.window_end_ps - outcome.window_start_ps
-    gpus = pool.pool.replicas * placed.gpus
+    mine = [place for place, sink in enumerate(sinks) if sink.pool == number]
     return PoolInfo(
         name=pool.name,
         model=placed.architecture.name,
         hardware=placed.hardware.name,
         replicas=pool.pool.replicas,
         gpus_per_replica=placed.gpus,
-        gpu_hours=gpus * window_ps / PS_PER_HOUR,
-        gpu_hours_run=gpus * outcome.end_ps / PS_PER_HOUR,
+        gpu_hours=placed.gpus * sum(outcome.on_ps[place] for place in mine) / PS_PER_HOUR,
+        gpu_hours_run=placed.gpus * sum(outcome.on_run_ps[place] for place in mine) / PS_PER_HOUR,
         price_usd_per_gpu_hour=pool.price,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,

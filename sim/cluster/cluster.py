@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sim.cluster.clock import Clock
+from sim.cluster.failures import Failures, Mishaps
+from sim.cluster.fleet import Fleet
 from sim.cluster.gateway import Gateway, GatewaySettings, Predictor, Tally
 from sim.cluster.plain import PlainQueries
+from sim.cluster.scaling import Controller, Scaling
 from sim.cluster.shell import Engine, Shell
 from sim.cluster.window import Measure, Window
 from sim.policies.reasoning import Strategy
@@ -31,6 +34,11 @@ class Outcome:
     requests: RequestSink
     queries: RowSink
     tally: Tally
+    on_ps: list[int]
+    """Time that each replica's GPUs were paid for within the window."""
+    on_run_ps: list[int]
+    """The same over the whole run."""
+    crashes: int
 
 
 class Cluster:
@@ -52,6 +60,10 @@ class Cluster:
         settings: GatewaySettings | None = None,
         predictor: Predictor | None = None,
         progress: Callable[[int, int], None] | None = None,
+        makers: Sequence[Callable[[], Engine]] | None = None,
+        off: Sequence[int] = (),
+        failures: Failures | None = None,
+        scalings: Sequence[Scaling] = (),
     ) -> None:
         self._progress = progress
         self.clock = Clock(self._pulse if progress is not None else None)
@@ -67,11 +79,35 @@ class Cluster:
         )
         self.shells = [Shell(self.clock, engine, info, self.gateway.ended) for info, engine in replicas]
         assert [shell.info.index for shell in self.shells] == list(range(len(self.shells)))
+        self._streams = streams
+        self._makers = makers
+        self._off = off
+        self._failures = failures
+        self._scalings = scalings
+        self.fleet: Fleet | None = None
+        self.controllers: list[Controller] = []
+
+    def _govern(self) -> None:
+        """Let replicas come and go, where something makes them."""
+        if self._makers is None:
+            assert self._failures is None, "engines that can be lost need makers"
+            assert not self._scalings, "engines that come and go need makers"
+            return
+        fleet = self.fleet = Fleet(self.clock, self.gateway, self.shells, self._makers, self._off)
+        self.gateway.membership_changed()
+        if self._failures is not None:
+            self.gateway.max_retries = self._failures.max_retries
+            Mishaps(self.clock, fleet, self._failures, self._streams).start()
+        for number, scaling in enumerate(self._scalings):
+            controller = Controller(self.clock, self.gateway, fleet, scaling, number)
+            self.controllers.append(controller)
+            controller.start()
 
     def run(self) -> Outcome:
         """Run to the end of the window and its drain, or until nothing comes any more."""
         gateway = self.gateway
         gateway.start(self.shells)
+        self._govern()
         self.clock.run()
         gateway.finish()
         window = gateway.window
@@ -86,7 +122,15 @@ class Cluster:
             requests=gateway.requests,
             queries=queries,
             tally=gateway.tally,
+            on_ps=[self._on_ps(shell, window.start_ps, window.end_ps) for shell in self.shells],
+            on_run_ps=[self._on_ps(shell, 0, self.clock.now_ps) for shell in self.shells],
+            crashes=self.fleet.crashes if self.fleet is not None else 0,
         )
+
+    def _on_ps(self, shell: Shell, start_ps: int, end_ps: int) -> int:
+        if self.fleet is None:
+            return end_ps - start_ps
+        return self.fleet.on_ps(shell.info.index, start_ps, end_ps)
 
     def _pulse(self) -> None:
         assert self._progress is not None

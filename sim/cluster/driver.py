@@ -245,6 +245,25 @@ class QueryRun:
             sums[2] += generated + (request.prompt_tokens if request.first_token_ps >= 0 else 0)
         self._truncated = self._truncated or request.truncated
 
+    def pool_of(self, request: Request) -> str | None:
+        """Pool that *request* was meant for."""
+        return self._calls[self._open[request.id][0]].pool
+
+    def replace(self, lost: Request, request: Request) -> str | None:
+        """*lost* went down with its replica and *request* takes its place; return the pool it is meant
+        for.
+        """
+        pool = self.pool_of(lost)
+        place, _ = self._open.pop(lost.id)
+        self._count(lost)
+        self._gateway._run_of.pop(lost.id, None)
+        self._gateway._run_of[request.id] = self
+        self._open[request.id] = (place, request)
+        self._requests += 1
+        self._retries += 1
+        self._homes.pop(pool, None)
+        return pool
+
     # ------------------------------------------------------------------ the end
 
     def _answered(self, answer: Answer | None) -> None:
@@ -299,7 +318,7 @@ class QueryRun:
 
     def _write(self) -> None:
         row, sums = self._row, self._sums
-        one = self._requests == 1
+        one = self._requests - self._retries == 1
         first_answer_ps = self._first_answer_ps if one else self._left_ps
         if 0 <= self._left_ps < first_answer_ps:
             first_answer_ps = -1  # the client had gone

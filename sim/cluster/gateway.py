@@ -9,13 +9,13 @@ first one of that pool went, unless the router wants each request by itself.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from sim.cluster.arrivals import arrivals
-from sim.cluster.clock import ARRIVAL, CANCEL, REACTION, TICK, Clock
+from sim.cluster.clock import ARRIVAL, CANCEL, FAILURE, REACTION, TICK, Clock
 from sim.cluster.driver import QueryRun
 from sim.cluster.shell import Shell
 from sim.cluster.view import LiveView, StaleView
@@ -96,6 +96,10 @@ class Gateway:
         self._run_of: dict[int, QueryRun] = {}
         self._lingering: dict[int, tuple[Request, Status]] = {}
         self._parents: dict[int, Request] = {}
+        self.max_retries = 3
+        self.emptied: Callable[[int], None] | None = None
+        """Told when a replica has nothing outstanding any more."""
+        self._attempts: dict[int, int] = {}  # by request: how often it was sent again
         self.given_up_ps: dict[int, int] = {}
         self._deadlines: deque[tuple[int, int]] = deque()
         self._deadline_alarm = clock.alarm(CANCEL, -1, self._time_out)
@@ -125,10 +129,9 @@ class Gateway:
         self._first: dict[int, int] = {}
         for shell in shells:
             self._first.setdefault(shell.info.pool_index, shell.info.index)
-        self.view: LiveView | StaleView
-        if self.settings.refresh_ps is None:
-            self.view = LiveView(shells, self.outstanding, self.source.categories, self._expected)
-        else:
+        self.live = LiveView(shells, self.outstanding, self.source.categories, self._expected)
+        self.view = self.live
+        if self.settings.refresh_ps is not None:
             needs = self.router.needs()
             self.view = StaleView(
                 shells, self.outstanding, self.source.categories, self._expected, needs == "snapshots"
@@ -146,6 +149,16 @@ class Gateway:
             for _ in range(self._closed_loop):
                 self._release()
         self._stop_if_over()
+
+    def look(self, now_ps: int) -> None:
+        """Let `live` show the present."""
+        self.live.now_ps = now_ps
+
+    def parked(self, pool: str) -> int:
+        """Requests that wait here for a replica of *pool*, or of any."""
+        return sum(
+            wanted in (None, pool) and request.status == Status.UNFINISHED for request, wanted in self._parked
+        )
 
     def membership_changed(self) -> None:
         """Some replica began or stopped to take requests: who can be chosen is found anew."""
@@ -351,6 +364,12 @@ class Gateway:
         self.outstanding[index] -= 1
         if self._expected is not None:
             self._expected[index] -= request.prompt_tokens + request.predicted_tokens
+        if not self.outstanding[index] and self.emptied is not None:
+            self.clock.soon(FAILURE, index, partial(self._report_empty, index))
+
+    def _report_empty(self, index: int) -> None:
+        if not self.outstanding[index] and self.emptied is not None:
+            self.emptied(index)
 
     def _route(self, request: Request, candidates: tuple[int, ...], members: frozenset[int]) -> int:
         view = self.view
@@ -428,6 +447,99 @@ class Gateway:
         if over or (self._window_closed and not self.window.open):
             self.clock.stop()
 
+    # ------------------------------------------------------------------ replicas that go
+
+    def _live_on(self, index: int) -> list[Request]:
+        info = self.shells[index].info
+        found = [
+            request
+            for item in self._open.values()
+            for request in (item.live() if isinstance(item, QueryRun) else (item,))
+            if (request.pool, request.replica) == (info.pool_index, info.replica)
+        ]
+        return sorted(found, key=_by_id)
+
+    def lost(self, index: int) -> None:
+        """Replica *index* is gone: its requests are sent again elsewhere, or fail when they were sent too
+        often.
+        """
+        info = self.shells[index].info
+        for key in sorted(self._lingering):
+            request, status = self._lingering[key]
+            if (request.pool, request.replica) == (info.pool_index, info.replica):
+                del self._lingering[key]
+                request.status, request.finished_ps = status, self.clock.now_ps
+                self._settle(request)
+        for request in self._live_on(index):
+            self._forget(request)
+            request.status, request.finished_ps = Status.FAILED, self.clock.now_ps
+            attempts = self._attempts.pop(request.id, 0)
+            if attempts >= self.max_retries:
+                self._left(request)
+            else:
+                self._send_again(request, attempts + 1)
+
+    def _send_again(self, lost: Request, attempts: int) -> None:
+        self.requests.take(lost)
+        self.tally.retried += 1
+        request = self.copy(lost)
+        self._attempts[request.id] = attempts
+        item = self._open[lost.query]
+        pool: str | None = None
+        if isinstance(item, QueryRun):
+            pool = item.replace(lost, request)
+        else:
+            self._open[lost.query] = request
+        self.clock.soon(ARRIVAL, _place(request), partial(self._resend, request, pool, lost.truncated))
+
+    def _resend(self, request: Request, pool: str | None, cut: bool) -> None:
+        self.send(request, pool)
+        if cut and request.status == Status.UNFINISHED:
+            request.truncated = True
+
+    def copy(self, request: Request) -> Request:
+        """*request* once more, with a number of its own; for the client it has arrived when the first one
+        did.
+        """
+        number = self.tally.requests
+        self.tally.requests = number + 1
+        again = Request(
+            number,
+            arrived_ps=request.arrived_ps,
+            prompt_tokens=request.prompt_tokens,
+            output_tokens=request.output_tokens,
+            reasoning_tokens=request.reasoning_tokens,
+            max_tokens=request.max_tokens,
+            query=request.query,
+            sample=request.sample,
+            role=request.role,
+            priority=request.priority,
+            category=request.category,
+            client=request.client,
+            session=request.session,
+            prefix_group=request.prefix_group,
+            prefix_len=request.prefix_len,
+        )
+        again.deadline_ps = request.deadline_ps
+        again.predicted_tokens = request.predicted_tokens
+        return again
+
+    def move_waiting(self, index: int) -> None:
+        """Requests on replica *index* that have not been scheduled yet are routed anew; nothing of theirs
+        is lost.
+        """
+        shell = self.shells[index]
+        for request in self._live_on(index):
+            if request.first_scheduled_ps >= 0 or not shell.cancel(request, Status.CANCELLED):
+                continue
+            self._forget(request)
+            request.status, request.finished_ps = Status.UNFINISHED, -1
+            request.pool = request.replica = -1
+            item = self._open[request.query]
+            pool = item.pool_of(request) if isinstance(item, QueryRun) else None
+            cut = request.truncated
+            self.clock.soon(ARRIVAL, _place(request), partial(self._resend, request, pool, cut))
+
     def cancel(self, request: Request, status: Status) -> None:
         """Take *request* back from wherever it is; its row follows when its last step has ended."""
         if request.pool >= 0:
@@ -456,6 +568,10 @@ class Gateway:
             deadlines.popleft()
         if deadlines:
             self.clock.set(self._deadline_alarm, deadlines[0][0])
+
+
+def _by_id(request: Request) -> int:
+    return request.id
 
 
 def _place(request: Request) -> int:

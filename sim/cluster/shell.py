@@ -41,6 +41,7 @@ class Shell:
         "accepting",
         "engine",
         "info",
+        "on",
         "order",
         "tokens_bound",
     )
@@ -52,6 +53,7 @@ class Shell:
         self.engine = engine
         self.info = info
         self.order = info.index
+        self.on = True
         self.accepting = True
         self.tokens_bound = -1  # outstanding tokens when last looked at, -1 since something changed
         self._ended = ended
@@ -85,12 +87,28 @@ class Shell:
 
     def stop(self) -> None:
         """The run is over: the engine books what it has done until now."""
+        if self.on:
+            self.engine.settle(self._clock.now_ps)
+
+    def lose(self) -> None:
+        """The replica is gone, and what its engine was doing ends here."""
         self.engine.settle(self._clock.now_ps)
+        self._clock.unset(self._alarm)
+        self.on = self.accepting = False
+        self.tokens_bound = -1
+
+    def renew(self, engine: Engine) -> None:
+        """The replica is back, with an empty engine."""
+        self.engine = engine
+        self.on = True
+        self.tokens_bound = -1
 
     def plan(self) -> None:
         """What the engine does next, and when that ends."""
         self._touched = False
         self.tokens_bound = -1
+        if not self.on:
+            return
         clock = self._clock
         next_end_ps = self.engine.plan(clock.now_ps)
         if next_end_ps is None:
@@ -99,6 +117,8 @@ class Shell:
             clock.set(self._alarm, next_end_ps)
 
     def _complete(self) -> None:
+        if not self.on:
+            return
         clock = self._clock
         ended = self.engine.complete(clock.now_ps)
         self.tokens_bound = -1

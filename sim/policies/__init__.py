@@ -33,6 +33,6 @@ KINDS = {
 
 def registry(kind: str) -> Registry[Any]:
     """The registry of *kind*; raise a KeyError for a kind that does not exist."""
-    module = importlib.import_module(f"sim.policies.{KINDS[kind]}")
-    found: Registry[Any] = getattr(module, kind)
-    return found
+    package = f"sim.policies.{KINDS[kind]}"
+    found: Registry[Any] | None = getattr(importlib.import_module(package), kind, None)
+    return Registry(kind, package) if found is None else found

@@ -40,6 +40,7 @@ def run(
     router: str | Router = "round_robin",
     measure: Measure | None = None,
     pools: list[str] | None = None,
+    around: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Outcome:
     engines = engines or [FakeEngine()]
@@ -63,8 +64,12 @@ def run(
         streams=Streams(1),
         measure=measure,
         settings=GatewaySettings(**settings),
+        **(around or {}),
     )
-    return cluster.run()
+    outcome = cluster.run()
+    if around is not None:
+        around["cluster"] = cluster
+    return outcome
 
 
 def rows(outcome: Outcome) -> list[dict[str, int]]:

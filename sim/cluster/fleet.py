@@ -1,0 +1,166 @@
+"""Which replicas are on: crash, drain, start, and for how long each one's GPUs were paid for.
+
+A replica is *on* and takes requests, is *draining* (on, but takes none), or is *off*. A crash loses
+everything: requests on it are sent again elsewhere, without their KV. A drain loses nothing: requests that
+still wait for their first step go elsewhere, the others finish, and the GPUs are paid for until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sim.cluster.clock import FAILURE, Alarm, Clock
+from sim.cluster.shell import Engine, Shell
+
+if TYPE_CHECKING:
+    from sim.cluster.gateway import Gateway
+
+Drained = Callable[[], None]
+
+
+class Fleet:
+    """The replicas of a run and their coming and going.
+
+    *makers* build a fresh engine for each replica; an engine that was lost is never used again. *off* lists
+    the replicas that are off at the beginning.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        gateway: Gateway,
+        shells: Sequence[Shell],
+        makers: Sequence[Callable[[], Engine]],
+        off: Sequence[int] = (),
+    ) -> None:
+        self._clock = clock
+        self._gateway = gateway
+        self._shells = shells
+        self._makers = makers
+        self._on_since: list[int | None] = [0] * len(shells)
+        self._intervals: list[list[tuple[int, int]]] = [[] for _ in shells]
+        self._draining: dict[int, Drained | None] = {}
+        self._starting: dict[int, Alarm] = {}
+        self.crashes = 0
+        for index in off:
+            self._on_since[index] = None
+            shells[index].on = shells[index].accepting = False
+        gateway.emptied = self._emptied
+
+    def __len__(self) -> int:
+        return len(self._shells)
+
+    def is_on(self, index: int) -> bool:
+        """Its GPUs are paid for, draining or not."""
+        return self._on_since[index] is not None
+
+    def is_draining(self, index: int) -> bool:
+        """It finishes what it has and takes nothing new."""
+        return index in self._draining
+
+    def is_starting(self, index: int) -> bool:
+        """It was ordered and is not there yet."""
+        return index in self._starting
+
+    def on_ps(self, index: int, start_ps: int, end_ps: int) -> int:
+        """How long replica *index* was on between two times."""
+        intervals = list(self._intervals[index])
+        since_ps = self._on_since[index]
+        if since_ps is not None:
+            intervals.append((since_ps, end_ps))
+        return sum(max(0, min(end, end_ps) - max(start, start_ps)) for start, end in intervals)
+
+    def changes(self) -> list[tuple[int, int, int]]:
+        """(time, replica, +1 or -1) whenever one went on or off, in order of time."""
+        found = []
+        for index, intervals in enumerate(self._intervals):
+            for start, end in intervals:
+                found += [(start, index, 1), (end, index, -1)]
+            since_ps = self._on_since[index]
+            if since_ps is not None:
+                found.append((since_ps, index, 1))
+        return sorted(found)
+
+    # ------------------------------------------------------------------ the three verbs
+
+    def crash(self, index: int) -> None:
+        """Replica *index* is lost with all that was on it; nothing happens when it is off."""
+        if index in self._starting:
+            self.abandon(index)
+            return
+        if not self.is_on(index):
+            return
+        self.crashes += 1
+        self._off(index)
+        self._gateway.lost(index)
+        self._gateway.membership_changed()
+
+    def drain(self, index: int, then: Drained | None) -> None:
+        """Replica *index* takes nothing new, and goes off when it is empty; *then* is called at that moment.
+
+        With *then* None it stays on when empty, and merely takes nothing.
+        """
+        shell = self._shells[index]
+        if index in self._starting:
+            self.abandon(index)
+        if not self.is_on(index):
+            return
+        self._draining[index] = then
+        shell.accepting = False
+        self._gateway.membership_changed()
+        self._gateway.move_waiting(index)
+        if not self._gateway.outstanding[index]:
+            self._emptied(index)
+
+    def start(self, index: int) -> None:
+        """Replica *index* is on again, empty; one that drains takes requests again."""
+        shell = self._shells[index]
+        self._draining.pop(index, None)
+        if index in self._starting:
+            return
+        if not self.is_on(index):
+            self._on_since[index] = self._clock.now_ps
+            shell.renew(self._makers[index]())
+        shell.accepting = True
+        self._gateway.membership_changed()
+
+    def boot(self, index: int, delay_ps: int) -> None:
+        """Order replica *index*: paid for from now on, there after *delay_ps*."""
+        if self.is_on(index):
+            return
+        self._on_since[index] = self._clock.now_ps
+        at_ps = self._clock.now_ps + delay_ps
+        self._starting[index] = self._clock.at(at_ps, FAILURE, index, partial(self._booted, index))
+
+    def abandon(self, index: int) -> None:
+        """Replica *index*, which is starting, is not wanted any more."""
+        alarm = self._starting.pop(index, None)
+        if alarm is not None:
+            self._clock.unset(alarm)
+            self._close(index)
+
+    def _booted(self, index: int) -> None:
+        if self._starting.pop(index, None) is not None:
+            self._shells[index].renew(self._makers[index]())
+            self._shells[index].accepting = True
+            self._gateway.membership_changed()
+
+    def _close(self, index: int) -> None:
+        since_ps = self._on_since[index]
+        assert since_ps is not None
+        self._intervals[index].append((since_ps, self._clock.now_ps))
+        self._on_since[index] = None
+
+    def _off(self, index: int) -> None:
+        self._close(index)
+        self._draining.pop(index, None)
+        self._shells[index].lose()
+
+    def _emptied(self, index: int) -> None:
+        then = self._draining.get(index)
+        if then is not None:
+            self._off(index)
+            self._gateway.lost(index)  # only what was cancelled and still had a step to end
+            then()
