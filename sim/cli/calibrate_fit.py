@@ -1,8 +1,9 @@
 """``thinkcap calibrate fit m.parquet``: turn measured step times into a profile, with its error and a check
 against physics.
 
-The table has the columns of ``calibration/measurements.py``; ``thinkcap calibrate measure`` and ``thinkcap calibrate
-import`` write such tables. A profile is of one model, GPU, number format and tensor parallel size: choose with --only.
+The table has the columns of ``calibration/measurements.py``; ``thinkcap calibrate measure`` and ``thinkcap
+calibrate import`` write such tables. A profile is of one model, GPU, number format and tensor parallel size:
+choose with --only.
 """
 
 from __future__ import annotations
@@ -21,9 +22,15 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", metavar="FILE", nargs="+", help="measurements, Parquet or CSV")
     parser.add_argument("--out", required=True, metavar="FILE", help="profile to write, such as profile.yaml")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="COLUMN=VALUE", help="take these rows; may be given often"
+        "--only",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="take these rows; may be given often",
     )
-    parser.add_argument("--model", metavar="NAME", help="the model measured, when the table's name is not known")
+    parser.add_argument(
+        "--model", metavar="NAME", help="the model measured, when the table's name is not known"
+    )
     parser.add_argument("--hardware", metavar="NAME", help="the GPU, when the table's name is not known")
     parser.add_argument("--residuals", metavar="FILE", help="also draw measured against fitted, as HTML")
 
@@ -48,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         raise InputError(problems)
     frames = [measurements.read(path) for path in args.table]
-    attrs: dict[str, Any] = dict(frames[0].attrs)
+    attrs: dict[str, Any] = {str(key): value for key, value in frames[0].attrs.items()}
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     source = ", ".join(args.table)
     frame = _only(frame, args.only, source)
     digest = hashlib.sha256(b"".join(Path(path).read_bytes() for path in args.table)).hexdigest()
-    provenance = {
+    provenance: dict[str, Any] = {
         "source": ", ".join(sorted(set(frame["source"]))),
         "licence": str(attrs.get("licence", "")),
         "version": ", ".join(sorted(set(frame["engine"]) - {""})),
@@ -104,7 +111,12 @@ def words(made: Any) -> list[str]:
             f"bias {error.bias:+.2%}  n={error.n}"
         )
     if made.physics:
-        parts = {"weights": "weights read", "kv": "KV read", "compute": "matrices", "attention": "prefill attention"}
+        parts = {
+            "weights": "weights read",
+            "kv": "KV read",
+            "compute": "matrices",
+            "attention": "prefill attention",
+        }
         shares = ", ".join(f"{parts.get(key, key)} {value:.0%}" for key, value in made.physics.items())
         out.append(f"  shares of the GPU's peaks: {shares}")
     out += [f"  {name} not measured: {why}" for name, why in made.borrowed.items()]

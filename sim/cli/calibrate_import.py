@@ -1,0 +1,79 @@
+"""``thinkcap calibrate import FORMAT FILE…``: step times that others published, as a measurement table.
+
+FORMAT is splitwise (perf_model.csv of splitwise-sim), vidur (mlp.csv and attention.csv), llmservingsim (a
+folder tpN of layer tables) or steps (tables with one step a row: decode_steps, prefill_steps). ``thinkcap
+calibrate fit`` makes a profile of the table; ``thinkcap calibrate compose`` uses the kernels of
+aiconfigurator-core directly.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP = "read step times that others published: splitwise-sim, Vidur, LLMServingSim, step tables"
+
+FORMATS = ("splitwise", "vidur", "llmservingsim", "steps")
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments on *parser*."""
+    parser.add_argument("format", metavar="FORMAT", choices=FORMATS, help="one of " + ", ".join(FORMATS))
+    parser.add_argument("files", metavar="FILE", nargs="+", help="files, or the folder of layer tables")
+    parser.add_argument("--out", required=True, metavar="FILE", help="measurement table to write, .parquet")
+    parser.add_argument("--model", metavar="NAME", help="vidur, llmservingsim: the model measured")
+    parser.add_argument("--hardware", metavar="NAME", help="vidur, llmservingsim: the GPU measured")
+    parser.add_argument(
+        "--tp", type=int, default=1, metavar="N", help="vidur, llmservingsim: tensor parallel size"
+    )
+    parser.add_argument("--dtype", default=None, help="vidur, llmservingsim: number format")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import and write; raise InputError for files that are not of the format."""
+    from calibration import measurements
+    from sim.errors import InputError, Problem
+
+    if not args.out.endswith(".parquet"):
+        raise InputError(Problem(f"{args.out!r}", key="--out", expected="a file that ends in .parquet"))
+    counts = {"splitwise": 1, "vidur": 2, "llmservingsim": 1}
+    wanted = counts.get(args.format)
+    if wanted is not None and len(args.files) != wanted:
+        what = {"splitwise": "perf_model.csv", "vidur": "mlp.csv attention.csv", "llmservingsim": "a folder"}
+        raise InputError(
+            Problem(f"{len(args.files)} files", key="FILE", expected=f"{wanted}: {what[args.format]}")
+        )
+    frame = _read(args)
+    measurements.write(frame, args.out, {"licence": "Apache-2.0" if args.format == "steps" else "MIT"})
+    keys = frame.groupby(["gpu", "model", "dtype", "tp"]).size()
+    print(
+        f"{len(frame):,} steps of {len(keys)} combinations of GPU, model, format and TP written to {args.out}"
+    )
+    for (gpu, model, dtype, tp), count in list(keys.items())[:20]:
+        print(f"  {model} on {gpu}, {dtype}, TP{tp}: {count:,}")
+    if len(keys) > 20:
+        print(f"  and {len(keys) - 20} more")
+    return 0
+
+
+def _read(args: argparse.Namespace) -> Any:
+    from calibration.architecture import architecture
+    from calibration.importers import llmservingsim, splitwise, step_tables, vidur
+    from sim.errors import InputError, Problem
+
+    if args.format == "splitwise":
+        return splitwise.read(args.files[0])
+    if args.format == "steps":
+        return step_tables.read(*args.files)
+    missing = [
+        Problem("missing", key=f"--{name}") for name in ("model", "hardware") if not getattr(args, name)
+    ]
+    if missing:
+        raise InputError(missing)
+    arch = architecture(args.model)
+    if args.format == "vidur":
+        mlp, attention = args.files
+        return vidur.read(mlp, attention, arch, gpu=args.hardware, tp=args.tp, dtype=args.dtype or "fp16")
+    return llmservingsim.read(
+        args.files[0], arch, gpu=args.hardware, tp=args.tp, dtype=args.dtype or arch.native_dtype
+    )
