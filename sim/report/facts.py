@@ -271,16 +271,28 @@ def _detail(n: int, interval: str) -> str:
 
 def _metric_tile(metrics: Summary, slo: Summary, metric: str, stat: str, label: str) -> Tile:
     entry = metrics[metric]
-    target = next(
-        (t for t in slo["targets"] if t["metric"] == metric and f"p{t['percentile']:g}" == stat), None
-    )
+    target = _target_of(slo, metric, stat)
     said, tone = "", _NONE
     if target is not None:
         tone = "good" if target["met"] else "bad"
-        said = f"target {value_of(metric, target['target'])} {'met' if target['met'] else 'missed'}"
+        at_most = value_of(metric, target["target"])
+        own = f"p{target['percentile']:g}"
+        said = f"target {at_most}" if own == stat else f"target {own} ≤ {at_most}"
+        said += " met" if target["met"] else " missed"
     bounds = formats.span(entry.get(f"{stat}_ci"), lambda value: value_of(metric, value))
     open_ = f", {entry['censored']:,} cut short" if entry["censored"] else ""
     return Tile(label, at(entry, metric, stat), _detail(entry["n"], bounds) + open_, said, tone, metric)
+
+
+def _target_of(slo: Summary, metric: str, stat: str) -> Mapping[str, Any] | None:
+    """The target of *metric* at *stat*; for a tail also one at a percentile that has no tile of its own."""
+    targets: list[Mapping[str, Any]] = [t for t in slo["targets"] if t["metric"] == metric]
+    shown = {"tta": ("p50", "p99")}.get(metric, ("p95",))
+    for target in targets:
+        if f"p{target['percentile']:g}" == stat:
+            return target
+    others = [target for target in targets if f"p{target['percentile']:g}" not in shown]
+    return others[0] if others and stat == shown[-1] else None
 
 
 def banners(summary: Summary) -> list[Banner]:

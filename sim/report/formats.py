@@ -40,10 +40,10 @@ def percent(share: float | None, digits: int = 3) -> str:
     if 0 < value < 1e-3:
         return "< 0.001 %"
     text = number(value, digits)
-    while value < 100 <= float(text) and digits < 7:
+    while value < 100 <= float(text) and digits < 4:
         digits += 1
         text = number(value, digits)
-    return "> 99.9999 %" if value < 100 <= float(text) else f"{_trim(text)} %"
+    return "> 99.99 %" if value < 100 <= float(text) else f"{_trim(text)} %"
 
 
 def _trim(text: str) -> str:

@@ -19,7 +19,7 @@ from sim.report import formats
         (1.0, "100 %"),
         (0.9936, "99.4 %"),
         (0.99953, "99.95 %"),
-        (0.9999999999, "> 99.9999 %"),
+        (0.9999999999, "> 99.99 %"),
         (1e-9, "< 0.001 %"),
         (None, formats.MISSING),
         (math.nan, formats.MISSING),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,28 @@ drawn = sum("application/vnd.plotly.v1+json" in output.get("data", {})
             for cell in notebook.cells for output in cell.get("outputs", ()))
 print("figures", drawn)
 """
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "report.md"
+
+
+@pytest.mark.slow
+def test_the_guide_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
+    assert len(code) >= 2
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in code:
+        exec(compile(block, str(GUIDE), "exec"), names)
+    assert "Good enough" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_guide_names_every_figure() -> None:
+    from sim.report import figures
+
+    text = GUIDE.read_text(encoding="utf-8")
+    for path in Path(figures.__path__[0]).glob("*.py"):
+        assert path.stem == "__init__" or f"`{path.stem}`" in text
 
 
 def test_there_are_notebooks() -> None:

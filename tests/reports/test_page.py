@@ -184,6 +184,15 @@ def test_tiles_have_unit_n_interval_and_target(synthetic: Any) -> None:
     assert not tiles["TTA p50"].target
 
 
+def test_a_target_at_another_percentile_stands_on_the_tail_s_tile(synthetic: Any) -> None:
+    from sim.results.info import SloTarget
+
+    results = synthetic("normal", queries=60, replications=1, slo=(SloTarget("tta", 90, 240.0),))
+    tiles = {tile.label: tile for tile in facts.tiles(results)}
+    assert tiles["TTA p99"].target.startswith("target p90 ≤ 4.0 min")
+    assert not tiles["TTA p50"].target
+
+
 def test_a_hidden_percentile_is_a_bound(synthetic: Any) -> None:
     results = synthetic("overloaded")
     assert results.summary["metrics"]["tta"]["p99"] is None

@@ -78,8 +78,19 @@
   const drawAll = () => elements.forEach(draw);
   dark.addEventListener("change", drawAll);
   slim.addEventListener("change", drawAll);
-  addEventListener("beforeprint", () => { printing = true; drawAll(); });
-  addEventListener("afterprint", () => { printing = false; drawAll(); });
+  // On paper nothing can be unfolded, so what is folded is printed open.
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    printing = true;
+    unfolded = Array.from(document.querySelectorAll("details.fold:not([open])"));
+    unfolded.forEach(fold => { fold.open = true; });
+    drawAll();
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    unfolded.forEach(fold => { fold.open = false; });
+    drawAll();
+  });
   drawAll();
   document.documentElement.dataset.figures = "drawn";
 })();
