@@ -243,6 +243,7 @@ def figure(queries: pd.DataFrame, requests: pd.DataFrame, stalls: pd.DataFrame |
     return theme.describe(
         fig,
         title=finding(data),
-        caption="Mean over the answered queries of the window; a bar's length is the mean time to answer.",
+        caption="Mean over the answered queries of the window; a bar's length is the mean time to answer."
+        + ("" if requests["reasoning_tokens"].any() else " No reasoning tokens are known: all is answering."),
         alt=f"Mean time in each phase by category. {said}.",
     )
