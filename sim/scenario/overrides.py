@@ -28,6 +28,7 @@ def merge(base: Document, over: Document) -> tuple[Document, list[str]]:
     data = copy.deepcopy(base.data)
     marks = dict(base.marks)
     notes = _switch_workload(data, marks, over)
+    _take_sides(data, marks, over)
     _merge(data, over.data, (), marks)
     marks.update(over.marks)
     return Document(data, marks), notes
@@ -45,6 +46,22 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], path: KeyPath, marks: 
         else:
             _forget(marks, here)
             base[key] = copy.deepcopy(value)
+
+
+EXCLUSIVE: tuple[tuple[str, frozenset[str]], ...] = (
+    ("measure", frozenset({"duration", "queries"})),
+    ("measure", frozenset({"warmup", "warmup_queries"})),
+)
+"""Keys of a section that say the same in two ways: whoever says it last has the word."""
+
+
+def _take_sides(data: dict[str, Any], marks: dict[KeyPath, Mark], over: Document) -> None:
+    for section, keys in EXCLUSIVE:
+        old, new = data.get(section), over.data.get(section)
+        if isinstance(old, dict) and isinstance(new, dict) and len(said := keys & set(new)) == 1:
+            for key in (keys - said) & set(old):
+                del old[key]
+                _forget(marks, (section, key))
 
 
 def _same_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -169,6 +169,16 @@ def test_overrides_come_last_and_in_order(file, good):
     assert ("tta", 90.0, 30.0) in scenario.slo.targets()
 
 
+def test_the_last_of_two_ways_to_say_the_same_has_the_word(file, good):
+    path = file(good)
+    by_queries = load(path, ["measure.queries=50", "measure.warmup_queries=5"]).measure
+    assert (by_queries.queries, by_queries.duration_ps) == (50, None)
+    assert (by_queries.warmup_queries, by_queries.warmup_ps) == (5, 0)
+    child = file(f"extends: {path.name}\nmeasure: {{queries: 7}}\n", "child.yaml")
+    assert load(child).measure.queries == 7
+    assert load(child, ["measure.duration=1 h"]).measure.queries is None
+
+
 def test_an_override_is_named_where_it_is_wrong(file, good):
     with pytest.raises(InputError) as caught:
         load(file(good), ["pools.reasoning.engine.max_num_seq=4", "workload.rat=3/s"])
