@@ -248,7 +248,7 @@ def csv_rows(path: Path, *, header: Sequence[str] | None = None) -> Iterator[Raw
             if line == skipped + 1:
                 raise fail(path, "holds no rows", expected="at least one row under the header")
     except pa.ArrowInvalid as error:
-        if "empty" in str(error).lower():
+        if "empty" in str(error).lower() or "could not skip" in str(error).lower():
             raise fail(path, "holds no rows", expected="at least one row under the header") from None
         raise fail(path, f"is not readable as CSV: {str(error).splitlines()[0]}") from None
     except UNREADABLE as error:

@@ -1,0 +1,306 @@
+"""Each format: recognised by content, read into our columns; written and read again without loss."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.errors import InputError
+from workloads.formats import Report, detect, read, trace_format
+from workloads.formats.write import FORMATS, write
+
+
+def table(path, **report):
+    return pa.Table.from_batches(list(read(path, Report(str(path), **report)))).to_pydict()
+
+
+def put(path, *lines):
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+OTEL = {
+    "resourceSpans": [
+        {
+            "scopeSpans": [
+                {
+                    "spans": [
+                        {
+                            "startTimeUnixNano": str(1_700_000_001_500_000_000),
+                            "attributes": [
+                                {"key": "gen_ai.usage.input_tokens", "value": {"intValue": "12"}},
+                                {"key": "gen_ai.usage.output_tokens", "value": {"intValue": "90"}},
+                                {"key": "gen_ai.request.model", "value": {"stringValue": "r1"}},
+                                {"key": "gen_ai.request.max_tokens", "value": {"intValue": "500"}},
+                            ],
+                        },
+                        {"startTimeUnixNano": "1700000001000000000", "attributes": []},
+                        {
+                            "startTimeUnixNano": str(1_700_000_001_000_000_000),
+                            "attributes": [
+                                {"key": "gen_ai.usage.input_tokens", "value": {"intValue": "7"}},
+                                {"key": "gen_ai.usage.output_tokens", "value": {"intValue": "8"}},
+                            ],
+                        },
+                    ]
+                }
+            ]
+        }
+    ]
+}
+
+CASES = {
+    "azure": (
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,374,44\n"
+        "2023-11-16 18:17:08.2945600,396,109\n",
+        {"arrived_at": [0, 4.3146], "num_prefill_tokens": [374, 396], "num_decode_tokens": [44, 109]},
+    ),
+    "burstgpt": (
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "5,ChatGPT,472,18,490,Conversation log\n45,GPT-4,1087,0,1087,API log\n"
+        "118,GPT-4,417,276,693,API log\n",
+        {"arrived_at": [5, 118], "num_prefill_tokens": [472, 417], "model": ["ChatGPT", "GPT-4"]},
+    ),
+    "splitwise": (
+        "request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,token_size\n"
+        "0,2,0,0.5,1,100,20\n1,2,3,0.75,1,7,8\n",
+        {"arrived_at": [0.5, 0.75], "num_decode_tokens": [20, 8], "client_id": ["0", "3"]},
+    ),
+    "mooncake": (
+        '{"timestamp": 0, "input_length": 1200, "output_length": 5, "hash_ids": [0, 1, 2]}\n'
+        '{"timestamp": 3000, "input_length": 1100, "output_length": 6, "hash_ids": [0, 1, 9]}\n'
+        '{"timestamp": 3500, "input_length": 400, "output_length": 7, "hash_ids": [44]}\n',
+        {"arrived_at": [0, 3, 3.5], "parent_id": [-1, 0, -1], "prefix_len": [0, 1024, 0]},
+    ),
+    "qwen_bailian": (
+        '{"chat_id": 0, "parent_chat_id": -1, "timestamp": 0.1, "input_length": 40, "output_length": 5, '
+        '"type": "text", "turn": 1, "hash_ids": [1, 2, 3]}\n'
+        '{"chat_id": 5, "parent_chat_id": 0, "timestamp": 9.5, "input_length": 70, "output_length": 6, '
+        '"type": "text", "turn": 2, "hash_ids": [1, 2, 7, 8, 9]}\n',
+        {"arrived_at": [0.1, 9.5], "session_id": ["0", "0"], "parent_id": [-1, 0], "prefix_len": [0, 32]},
+    ),
+    "openai_usage": (
+        '{"created": 1700000005, "model": "o1", "user": "u", '
+        '"usage": {"prompt_tokens": 9, "completion_tokens": 50, '
+        '"completion_tokens_details": {"reasoning_tokens": 30}}}\n'
+        '{"created": 1700000001, "model": "o1", "usage": {"input_tokens": 8, "output_tokens": 7, '
+        '"output_tokens_details": {"reasoning_tokens": 0}}}\n',
+        {"arrived_at": [0, 4], "num_reasoning_tokens": [0, 30], "num_answer_tokens": [7, 20]},
+    ),
+    "otel": (
+        json.dumps(OTEL) + "\n",
+        {"arrived_at": [0, 0.5], "num_decode_tokens": [8, 90], "max_tokens": [-1, 500]},
+    ),
+    "vllm_bench": (
+        json.dumps({"date": "x", "input_lens": [5, 6], "output_lens": [7, 8], "start_times": [100.5, 101.0]}),
+        {"arrived_at": [0, 0.5], "num_prefill_tokens": [5, 6], "num_decode_tokens": [7, 8]},
+    ),
+    "sharegpt": (
+        json.dumps(
+            [{"id": "a", "conversations": [{"value": "x" * 40}, {"value": "y" * 9}]}, {"conversations": []}]
+        ),
+        {"arrived_at": [0], "num_prefill_tokens": [10], "num_decode_tokens": [3]},
+    ),
+    "guidellm": (
+        json.dumps(
+            {
+                "benchmarks": [
+                    {
+                        "requests": {
+                            "successful": [
+                                {"request_start_time": 9.0, "prompt_tokens": 3, "output_tokens": 4},
+                                {"request_start_time": 8.0, "prompt_tokens": 1, "output_tokens": 2},
+                            ]
+                        }
+                    }
+                ]
+            }
+        ),
+        {"arrived_at": [0, 1], "num_prefill_tokens": [1, 3], "num_decode_tokens": [2, 4]},
+    ),
+    "aiperf": (
+        json.dumps(
+            {
+                "metadata": {"request_start_ns": 1_000_000_000},
+                "metrics": {
+                    "input_sequence_length": {"value": 5, "unit": "tokens"},
+                    "output_sequence_length": {"value": 9, "unit": "tokens"},
+                    "reasoning_token_count": {"value": 4, "unit": "tokens"},
+                },
+            }
+        )
+        + "\n",
+        {"arrived_at": [0], "num_decode_tokens": [9], "num_answer_tokens": [5]},
+    ),
+    "inference_perf": (
+        json.dumps(
+            [
+                {
+                    "start_time": 5.5,
+                    "end_time": 9,
+                    "info": {"input_tokens": 4, "output_tokens": 6},
+                    "error": None,
+                },
+                {"start_time": 6.0, "end_time": 9, "info": {}, "error": {"type": "timeout"}},
+            ]
+        ),
+        {"arrived_at": [0], "num_prefill_tokens": [4], "num_decode_tokens": [6]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_format(tmp_path, name):
+    content, expected = CASES[name]
+    path = tmp_path / "trace"
+    path.write_text(content)
+    assert detect(path)[0] == name
+    found = table(path)
+    for column, values in expected.items():
+        if isinstance(values[0], str):
+            assert found[column] == values
+        else:
+            np.testing.assert_allclose(found[column], values, atol=1e-9)
+
+
+def test_every_format_has_a_case():
+    assert set(trace_format.names()) - {"columns", "servegen"} == set(CASES)
+
+
+def servegen(folder):
+    put(folder / "chunk-7-trace.csv", "0,0.5,1.0,Gamma,1,1", "600,1.0,2.0,Weibull,1,1", "1200,0,0,,,")
+    fields = {
+        "input_tokens": str({10: 0.5, 20: 0.5}),
+        "output_tokens": str({100: 0.25, 300: 0.75}),
+        "reason_ratio": str({0.5: 1.0}),
+    }
+    (folder / "chunk-7-dataset.json").write_text(json.dumps({"0": fields}))
+    return folder
+
+
+def test_servegen_folder_is_drawn_from_its_laws(tmp_path):
+    path = servegen(tmp_path)
+    assert detect(path)[0] == "servegen"
+    found = table(path)
+    arrived = np.array(found["arrived_at"])
+    assert np.bincount((arrived // 600).astype(int)).tolist() == [300, 600]
+    assert set(found["client_id"]) == {"7"}
+    assert set(found["num_prefill_tokens"]) == {10, 20}
+    assert np.mean(np.array(found["num_decode_tokens"]) == 300) == pytest.approx(0.75, abs=0.05)
+    assert found["num_reasoning_tokens"][0] * 2 == found["num_decode_tokens"][0]
+
+
+def test_servegen_data_set_missing(tmp_path):
+    servegen(tmp_path)
+    (tmp_path / "chunk-7-dataset.json").unlink()
+    with pytest.raises(InputError, match="missing beside"):
+        table(tmp_path)
+
+
+FULL = {
+    "arrived_at": [0.1, 0.30000000000000004, 7.25],
+    "num_prefill_tokens": [9, 1024, 30],
+    "num_decode_tokens": [10, 20, 30],
+    "num_reasoning_tokens": [4, 0, 30],
+    "num_answer_tokens": [6, 20, 0],
+    "max_tokens": [-1, 99, 100],
+    "priority": [-2, 0, 5],
+    "prefix_group": [3, -1, 3],
+    "prefix_len": [9, 0, 9],
+    "client_id": ["a", "b, with comma", 'quote"d'],
+    "model": ["r1", None, "r1"],
+    "colour": ["red", "ünï", ""],
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl", ".parquet"])
+def test_convert_then_read_is_lossless(tmp_path, suffix):
+    path = tmp_path / f"full{suffix}"
+    write(path, [pa.RecordBatch.from_pydict(FULL)])
+    found = table(path)
+    for name, values in FULL.items():
+        if suffix.startswith(".csv") and name in ("model", "colour"):
+            assert [value or "" for value in found[name]] == [value or "" for value in values]
+        else:
+            assert found[name] == values, name
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 4e6), st.integers(1, 10**9), st.integers(1, 10**9)), min_size=1, max_size=50
+    ),
+    st.sampled_from([".csv", ".jsonl", ".parquet"]),
+)
+def test_numbers_survive_every_own_format(tmp_path_factory, rows, suffix):
+    rows = sorted(rows)
+    columns = dict(
+        zip(
+            ("arrived_at", "num_prefill_tokens", "num_decode_tokens"),
+            map(list, zip(*rows, strict=True)),
+            strict=True,
+        )
+    )
+    path = tmp_path_factory.mktemp("n") / f"x{suffix}"
+    write(path, [pa.RecordBatch.from_pydict(columns)])
+    assert table(path) == columns
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "vllm-custom"])
+def test_exports_are_read_back_with_their_lengths(tmp_path, name):
+    path = tmp_path / "out"
+    write(path, [pa.RecordBatch.from_pydict(FULL)], name=name)
+    found = table(path)
+    assert found["num_prefill_tokens"] == FULL["num_prefill_tokens"]
+    assert found["num_decode_tokens"] == FULL["num_decode_tokens"]
+    if name != "guidellm":
+        gaps = np.diff(FULL["arrived_at"])
+        np.testing.assert_allclose(np.diff(found["arrived_at"]), gaps, atol=1e-3)
+
+
+def test_vllm_custom_has_prompts_of_as_many_words(tmp_path):
+    path = tmp_path / "out"
+    write(path, [pa.RecordBatch.from_pydict(FULL)], name="vllm-custom")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [len(row["prompt"].split()) for row in rows] == FULL["num_prefill_tokens"]
+    assert [row["output_tokens"] for row in rows] == FULL["num_decode_tokens"]
+
+
+def test_mooncake_export_keeps_shared_prefixes(tmp_path):
+    path = tmp_path / "out.jsonl"
+    columns = {
+        "arrived_at": [0.0, 1.0, 2.0],
+        "num_prefill_tokens": [2000, 3000, 2600],
+        "num_decode_tokens": [5, 5, 5],
+        "prefix_group": [1, 1, -1],
+        "prefix_len": [1536, 1536, 1024],
+        "parent_id": [-1, -1, 0],
+    }
+    write(path, [pa.RecordBatch.from_pydict(columns)], name="mooncake")
+    hashes = [json.loads(line)["hash_ids"] for line in path.read_text().splitlines()]
+    assert [len(h) for h in hashes] == [4, 6, 6]
+    assert hashes[0][:3] == hashes[1][:3]
+    assert hashes[0][3] not in hashes[1]
+    assert hashes[2][:2] == hashes[0][:2]
+    assert hashes[2][2] != hashes[0][2]
+    assert table(path)["prefix_len"] == [0, 1536, 1024]
+
+
+def test_nothing_is_left_behind_after_an_error(tmp_path):
+    def fails():
+        yield pa.RecordBatch.from_pydict(FULL)
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        write(tmp_path / "x.csv", fails())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_output_format(tmp_path):
+    with pytest.raises(InputError, match="mooncake"):
+        write(tmp_path / "x", [], name="moncake")
+    with pytest.raises(InputError, match="cannot be told"):
+        write(tmp_path / "x.xyz", [])
