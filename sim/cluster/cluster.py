@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sim.cluster.clock import Clock
+from sim.cluster.dispatch import Predictor
 from sim.cluster.failures import Failures, Mishaps
 from sim.cluster.fleet import Fleet
-from sim.cluster.gateway import Gateway, GatewaySettings, Predictor, Tally
+from sim.cluster.gateway import Gateway, GatewaySettings, Tally
 from sim.cluster.plain import PlainQueries
 from sim.cluster.scaling import Controller, Scaling
 from sim.cluster.shell import Engine, Shell
 from sim.cluster.window import Measure, Window
+from sim.policies.overload import Admission
 from sim.policies.reasoning import Strategy
 from sim.policies.routing import ReplicaInfo, Router
 from sim.results.sinks import RequestSink, RowSink
@@ -59,6 +61,7 @@ class Cluster:
         measure: Measure | None = None,
         settings: GatewaySettings | None = None,
         predictor: Predictor | None = None,
+        admission: Admission | None = None,
         progress: Callable[[int, int], None] | None = None,
         makers: Sequence[Callable[[], Engine]] | None = None,
         off: Sequence[int] = (),
@@ -76,6 +79,7 @@ class Cluster:
             streams=streams,
             settings=settings,
             predictor=predictor,
+            admission=admission,
         )
         self.shells = [Shell(self.clock, engine, info, self.gateway.ended) for info, engine in replicas]
         assert [shell.info.index for shell in self.shells] == list(range(len(self.shells)))
@@ -94,9 +98,9 @@ class Cluster:
             assert not self._scalings, "engines that come and go need makers"
             return
         fleet = self.fleet = Fleet(self.clock, self.gateway, self.shells, self._makers, self._off)
-        self.gateway.membership_changed()
+        self.gateway.dispatch.membership_changed()
         if self._failures is not None:
-            self.gateway.max_retries = self._failures.max_retries
+            self.gateway.retries.max_retries = self._failures.max_retries
             Mishaps(self.clock, fleet, self._failures, self._streams).start()
         for number, scaling in enumerate(self._scalings):
             controller = Controller(self.clock, self.gateway, fleet, scaling, number)

@@ -155,7 +155,7 @@ class QueryRun:
             request.prefix_group, request.prefix_len = ("verified", row[0]), row[2]
             request.parent = None
         self._requests += 1
-        gateway._run_of[request.id] = self
+        gateway.run_of[request.id] = self
         return request
 
     def _share(self, request: Request) -> None:
@@ -165,8 +165,9 @@ class QueryRun:
 
     def _send(self, request: Request, pool: str | None) -> None:
         gateway = self._gateway
-        home = -1 if gateway.router.per_request else self._homes.get(pool, -1)
-        index = gateway.send(request, pool, home)
+        dispatch = gateway.dispatch
+        home = -1 if dispatch.router.per_request else self._homes.get(pool, -1)
+        index = dispatch.send(request, pool, home, fresh=self._requests == len(self._calls))
         if request.id in self._cut and request.status == Status.UNFINISHED:
             request.truncated = True  # after the engine has judged the other limits
         if index >= 0:
@@ -256,8 +257,8 @@ class QueryRun:
         pool = self.pool_of(lost)
         place, _ = self._open.pop(lost.id)
         self._count(lost)
-        self._gateway._run_of.pop(lost.id, None)
-        self._gateway._run_of[request.id] = self
+        self._gateway.run_of.pop(lost.id, None)
+        self._gateway.run_of[request.id] = self
         self._open[request.id] = (place, request)
         self._requests += 1
         self._retries += 1
@@ -280,7 +281,7 @@ class QueryRun:
             if status == Status.COMPLETED:
                 status = Status.FAILED
         gateway = self._gateway
-        del gateway._open[self._row[0]]
+        del gateway.open[self._row[0]]
         self.leave(status, gateway.clock.now_ps)
         gateway.query_done(self.arrived_ps, -1 - self._row[0])
 

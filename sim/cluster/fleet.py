@@ -47,7 +47,7 @@ class Fleet:
         for index in off:
             self._on_since[index] = None
             shells[index].on = shells[index].accepting = False
-        gateway.emptied = self._emptied
+        gateway.dispatch.emptied = self._emptied
 
     def __len__(self) -> int:
         return len(self._shells)
@@ -94,8 +94,8 @@ class Fleet:
             return
         self.crashes += 1
         self._off(index)
-        self._gateway.lost(index)
-        self._gateway.membership_changed()
+        self._gateway.retries.lost(index)
+        self._gateway.dispatch.membership_changed()
 
     def drain(self, index: int, then: Drained | None) -> None:
         """Replica *index* takes nothing new, and goes off when it is empty; *then* is called at that moment.
@@ -109,9 +109,9 @@ class Fleet:
             return
         self._draining[index] = then
         shell.accepting = False
-        self._gateway.membership_changed()
-        self._gateway.move_waiting(index)
-        if not self._gateway.outstanding[index]:
+        self._gateway.dispatch.membership_changed()
+        self._gateway.retries.move_waiting(index)
+        if not self._gateway.dispatch.outstanding[index]:
             self._emptied(index)
 
     def start(self, index: int) -> None:
@@ -124,7 +124,7 @@ class Fleet:
             self._on_since[index] = self._clock.now_ps
             shell.renew(self._makers[index]())
         shell.accepting = True
-        self._gateway.membership_changed()
+        self._gateway.dispatch.membership_changed()
 
     def boot(self, index: int, delay_ps: int) -> None:
         """Order replica *index*: paid for from now on, there after *delay_ps*."""
@@ -145,7 +145,7 @@ class Fleet:
         if self._starting.pop(index, None) is not None:
             self._shells[index].renew(self._makers[index]())
             self._shells[index].accepting = True
-            self._gateway.membership_changed()
+            self._gateway.dispatch.membership_changed()
 
     def _close(self, index: int) -> None:
         since_ps = self._on_since[index]
@@ -162,5 +162,5 @@ class Fleet:
         then = self._draining.get(index)
         if then is not None:
             self._off(index)
-            self._gateway.lost(index)  # only what was cancelled and still had a step to end
+            self._gateway.retries.lost(index)  # only what was cancelled and still had a step to end
             then()

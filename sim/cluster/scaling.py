@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from sim.cluster.clock import TICK, Clock
+from sim.cluster.dispatch import FIRST_FREE_TICK
 from sim.cluster.fleet import Fleet
-from sim.cluster.gateway import FIRST_FREE_TICK, Gateway
+from sim.cluster.gateway import Gateway
 from sim.policies.scaling import Autoscaler, PoolState
 
 PS_PER_S = 1e12
@@ -34,9 +35,7 @@ class Scaling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.minimum <= self.maximum or self.interval_ps < 1:
-            raise ValueError(
-                f"pool {self.pool}: 0 <= minimum <= maximum and interval_ps > 0 are needed"
-            )
+            raise ValueError(f"pool {self.pool}: 0 <= minimum <= maximum and interval_ps > 0 are needed")
 
 
 def cold_start_ps(weight_bytes: float, bandwidth_bytes_per_s: float, engine_start_s: float) -> int:
@@ -64,21 +63,21 @@ class Controller:
         self._clock.set(self._alarm, self._scaling.interval_ps)
 
     def _state(self) -> PoolState:
-        gateway, fleet = self._gateway, self._fleet
-        now_ps = self._clock.now_ps
-        gateway.look(now_ps)
+        dispatch, fleet = self._gateway.dispatch, self._fleet
+        live, shells = dispatch.live, dispatch.shells
+        now_ps = live.now_ps = self._clock.now_ps
         on = [index for index in self._members if fleet.is_on(index)]
-        ready = [index for index in on if gateway.shells[index].accepting]
-        running = [index for index in on if gateway.shells[index].on]
-        states = {index: gateway.live.state(index) for index in running}
-        parked = gateway.parked(self._scaling.pool)
+        ready = [index for index in on if shells[index].accepting]
+        running = [index for index in on if shells[index].on]
+        states = {index: live.state(index) for index in running}
+        parked = dispatch.parked(self._scaling.pool)
         return PoolState(
             now_s=now_ps / PS_PER_S,
             ready=len(ready),
             starting=sum(fleet.is_starting(index) for index in on),
-            outstanding=sum(gateway.outstanding[index] for index in on) + parked,
+            outstanding=sum(dispatch.outstanding[index] for index in on) + parked,
             waiting=sum(states[index].waiting for index in running) + parked,
-            tokens=sum(gateway.live.tokens(index) for index in running),
+            tokens=sum(live.tokens(index) for index in running),
             kv_use=sum(states[index].kv_use for index in ready) / len(ready) if ready else 0.0,
         )
 
@@ -106,7 +105,7 @@ class Controller:
             fleet.boot(index, self._scaling.cold_start_ps)
 
     def _shrink(self, count: int) -> None:
-        fleet, outstanding = self._fleet, self._gateway.outstanding
+        fleet, outstanding = self._fleet, self._gateway.dispatch.outstanding
         starting = [index for index in reversed(self._members) if fleet.is_starting(index)]
         for index in starting[:count]:
             fleet.abandon(index)

@@ -91,7 +91,7 @@ def case(seed: int) -> dict[str, Any]:
     }
 
 
-def play(given: dict[str, Any], *, stepwise: bool) -> tuple[Outcome, list[bytes]]:
+def play(given: dict[str, Any], *, stepwise: bool) -> tuple[Outcome, list[list[list[int]]]]:
     made = [engine(given["cost"], stepwise=stepwise, **given["options"]) for _ in range(given["replicas"])]
     outcome = run(
         given["queries"],
@@ -101,7 +101,12 @@ def play(given: dict[str, Any], *, stepwise: bool) -> tuple[Outcome, list[bytes]
         timeout_ps=given["timeout_ps"],
         measure=given["measure"],
     )
-    return outcome, [sink.stalls().tobytes() for _, sink in made]
+    # A run in closed form knows of tokens that the end of the run cut off; the stalls table drops them, and
+    # so does this.
+    stalls = [
+        sorted(stall for stall in sink.stalls().tolist() if stall[1] <= outcome.end_ps) for _, sink in made
+    ]
+    return outcome, stalls
 
 
 def test_step_by_step_equals_fast_forward() -> None:

@@ -1,0 +1,130 @@
+"""Requests that are sent again: lost with their replica, moved off one that drains, or turned away and backed
+off.
+
+Each attempt is a request of its own with a row of its own; for the client all of them arrived when the first
+one did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.cluster.clock import ARRIVAL
+from sim.cluster.dispatch import place
+from sim.cluster.driver import QueryRun
+from sim.engine.request import Request
+from sim.results.columns import Status
+
+if TYPE_CHECKING:
+    from sim.cluster.gateway import Gateway
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How a client behaves that was turned away: it tries again, each time after a longer while."""
+
+    attempts: int = 3
+    """Tries after the first."""
+    first_ps: int = 1_000_000_000_000
+    """Mean time before the first of them."""
+    factor: float = 2.0
+    """By how much each wait is longer than the one before."""
+    jitter: float = 0.5
+    """A wait is drawn evenly from its mean times (1 - jitter) to (1 + jitter)."""
+
+    def wait_ps(self, attempt: int, draw: float) -> int:
+        """Time before try number *attempt* (0, 1, …), with *draw* in [0, 1)."""
+        mean = self.first_ps * self.factor**attempt
+        return max(1, round(mean * (1 + self.jitter * (2 * draw - 1))))
+
+
+class Retries:
+    """Sends again on behalf of a gateway."""
+
+    def __init__(self, gateway: Gateway, rng: np.random.Generator, backoff: Backoff | None) -> None:
+        self._gateway = gateway
+        self._rng = rng
+        self._backoff = backoff
+        self.max_retries = 3
+        self._losses: dict[int, int] = {}  # by request: how often it was lost before
+        self._refusals: dict[int, int] = {}  # by request: how often it was turned away before
+
+    # ------------------------------------------------------------------ replicas that go
+
+    def lost(self, index: int) -> None:
+        """Replica *index* is gone: its requests are sent again elsewhere, or fail when they were sent too
+        often.
+        """
+        gateway = self._gateway
+        gateway.settle_on(index)
+        for request in gateway.live_on(index):
+            gateway.dispatch.forget(request)
+            request.status, request.finished_ps = Status.FAILED, gateway.clock.now_ps
+            losses = self._losses.pop(request.id, 0)
+            if losses >= self.max_retries:
+                gateway.left(request)
+                continue
+            again, pool = self._replace(request)
+            self._losses[again.id] = losses + 1
+            send = partial(self._send, again, pool, request.truncated)
+            gateway.clock.soon(ARRIVAL, place(again), send)
+
+    def move_waiting(self, index: int) -> None:
+        """Requests on replica *index* that have not been scheduled yet are routed anew; nothing of theirs
+        is lost.
+        """
+        gateway = self._gateway
+        shell = gateway.shells[index]
+        for request in gateway.live_on(index):
+            if request.first_scheduled_ps >= 0 or not shell.cancel(request, Status.CANCELLED):
+                continue
+            gateway.dispatch.forget(request)
+            request.status, request.finished_ps = Status.UNFINISHED, -1
+            request.pool = request.replica = -1
+            send = partial(self._send, request, gateway.pool_of(request), request.truncated)
+            gateway.clock.soon(ARRIVAL, place(request), send)
+
+    def _send(self, request: Request, pool: str | None, cut: bool) -> None:
+        if request.status == Status.UNFINISHED:
+            self._gateway.dispatch.send(request, pool, fresh=False)
+            if cut and request.status == Status.UNFINISHED:
+                request.truncated = True
+
+    # ------------------------------------------------------------------ turned away
+
+    def backs_off(self, request: Request) -> bool:
+        """Whether the client of *request*, which was turned away, will try again; if so, that is set."""
+        backoff = self._backoff
+        refusals = self._refusals.pop(request.id, 0)
+        if backoff is None or refusals >= backoff.attempts:
+            return False
+        gateway = self._gateway
+        request.status, request.finished_ps = Status.REJECTED, gateway.clock.now_ps
+        request.pool = request.replica = -1
+        again, pool = self._replace(request)
+        again.pool = again.replica = -1
+        self._refusals[again.id] = refusals + 1
+        at_ps = gateway.clock.now_ps + backoff.wait_ps(refusals, float(self._rng.random()))
+        gateway.clock.at(at_ps, ARRIVAL, place(again), partial(self._try, again, pool))
+        return True
+
+    def _try(self, request: Request, pool: str | None) -> None:
+        if request.status == Status.UNFINISHED:
+            self._gateway.dispatch.send(request, pool)
+
+    # ------------------------------------------------------------------ once more
+
+    def _replace(self, old: Request) -> tuple[Request, str | None]:
+        gateway = self._gateway
+        gateway.requests.take(old)
+        gateway.tally.retried += 1
+        again = gateway.copy(old)
+        item = gateway.open[old.query]
+        if isinstance(item, QueryRun):
+            return again, item.replace(old, again)
+        gateway.open[old.query] = again
+        return again, None
