@@ -278,7 +278,7 @@ def _stall_table(info: RunInfo, sinks: Sequence[SegmentSink]) -> Table:
     parts = [sink.stalls() for sink in sinks]
     joined = np.concatenate(parts) if parts else np.zeros((0, len(STALL_ROW)), dtype=np.int64)
     rows = {name: joined[:, i] for i, name in enumerate(STALL_ROW)}
-    seen = rows["at_ps"] <= info.end_ps  # a run in closed form knows of tokens that the end of the run cut off
+    seen = rows["at_ps"] <= info.end_ps  # fast-forward knows of tokens that the end cut off
     rows = {name: column[seen] for name, column in rows.items()}
     order = np.lexsort((rows["request"], rows["at_ps"]))
     rows = {name: column[order] for name, column in rows.items()}
