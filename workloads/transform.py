@@ -7,6 +7,7 @@ rows; only rows that refer to parents need 8 bytes each more.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -171,10 +172,11 @@ def _apart(batch: pa.RecordBatch, index: int, count: int) -> pa.RecordBatch:
 def append(inputs: Sequence[Open], *, gap_s: float = 0.0) -> Iterator[pa.RecordBatch]:
     """One trace after another, each starting *gap_s* after the last arrival of the one before."""
     offset, rows = 0.0, 0
+    shapes = [shape for opened in inputs for shape in _shape(opened)]
     for index, opened in enumerate(inputs):
         last, first_row = offset, rows
         for batch in opened():
-            batch = _apart(batch, index, len(inputs))
+            batch = _filled(_apart(batch, index, len(inputs)), shapes)
             arrived = _numbers(batch, "arrived_at") + offset
             changed: dict[str, Any] = {"arrived_at": arrived}
             if "parent_id" in batch.schema.names:
@@ -194,6 +196,7 @@ def merge(inputs: Sequence[Open]) -> Iterator[pa.RecordBatch]:
     places = [_Rows() for _ in inputs]
     waiting: list[list[pa.RecordBatch]] = [[] for _ in inputs]
     ended = [False] * len(inputs)
+    shapes = [shape for opened in inputs for shape in _shape(opened)] if len(inputs) > 1 else []
     written = 0
     while True:
         for index, source in enumerate(sources):
@@ -227,7 +230,7 @@ def merge(inputs: Sequence[Open]) -> Iterator[pa.RecordBatch]:
                 if size < batch.num_rows:
                     rest.append(batch.slice(size))
             waiting[index] = rest
-        parts = [_filled(part, parts) for part in parts]
+        parts = [_filled(part, [*shapes, *parts]) for part in parts]
         table = pa.Table.from_batches(parts).combine_chunks()
         arrived = table.column("arrived_at").to_numpy()
         whose = np.repeat(owner, [part.num_rows for part in parts])
@@ -248,6 +251,11 @@ def merge(inputs: Sequence[Open]) -> Iterator[pa.RecordBatch]:
             batch = _with(batch, parent_id=parents)
         written += len(order)
         yield batch
+
+
+def _shape(opened: Open) -> list[pa.RecordBatch]:
+    """The columns of an input, as its first batch without its rows."""
+    return [batch.slice(0, 0) for batch in itertools.islice(opened(), 1)]
 
 
 def _filled(batch: pa.RecordBatch, others: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
