@@ -171,6 +171,7 @@ def run_once(
         replicas=replicas,
         strategy=scenario.strategy.make("strategy"),
         router=scenario.router.make("router"),
+        admission=scenario.admission.make("admission") if scenario.admission is not None else None,
         streams=Streams(scenario.seed, replication),
         measure=_measure(scenario),
         settings=_gateway_settings(scenario, source),

@@ -66,6 +66,7 @@ class Dispatcher:
         self._refused = refused
         self._categories = categories
         self._choose = router.begin(streams.generator("router"))
+        self._admission = admission
         self._refuses = admission.begin(streams.generator("admission")) if admission is not None else None
         self._predicting = predicting
         self._refresh_ps = refresh_ps
@@ -82,12 +83,11 @@ class Dispatcher:
         self.live = LiveView(shells, self.outstanding, self._categories, self._expected)
         self._view = self.live
         if self._refresh_ps is not None:
-            needs = self.router.needs()
-            stale = StaleView(
-                shells, self.outstanding, self._categories, self._expected, needs == "snapshots"
-            )
+            needs = {self.router.needs(), self._admission.sees if self._admission else "nothing"}
+            inside = "snapshots" in needs
+            stale = StaleView(shells, self.outstanding, self._categories, self._expected, inside)
             self._view = stale
-            if needs != "nothing":
+            if needs != {"nothing"}:
                 self._refresh_alarm = self.clock.alarm(TICK, REFRESH, partial(self._refresh, stale))
                 self.clock.set(self._refresh_alarm, self._refresh_ps)
         self.membership_changed()
