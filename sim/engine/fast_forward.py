@@ -203,6 +203,9 @@ class FastForward(Replica):
         self._waited = 0
         self._joined: list[tuple[int, int]] = []
         self._withdrawn: list[Request] = []
+        self._run_applied = self._run_planned_ps = 0
+        self._before: tuple[int, ...] | None = None
+        """Ends of the batches in flight before a chained run, None when the run under way is not chained."""
         self._left = False
         self._borders: list[tuple[int, int, int, Request]] = []
         self._paged = settings.reservation == "none" and not settings.window_blocks
@@ -391,7 +394,7 @@ class FastForward(Replica):
 
     def _withdraw(self, request: Request, now_ps: int) -> None:
         """See :meth:`Replica._withdraw`; a run under way ends with the step under way."""
-        if self._run_steps and not self._cut(now_ps):
+        if self._run_steps and not self._cut(now_ps) and self._run_steps:
             self._withdrawn.append(request)
         else:
             self._drain(request, now_ps)
@@ -476,13 +479,17 @@ class FastForward(Replica):
         if not self._run_steps:
             ends, lag = self._ends, self.lag
             while len(ends) <= lag and (self.running or self.waiting):
-                direct = (
-                    self._asks_nothing
-                    and self.decoders
-                    and not (self.waiting or self.chunking or self.walking or self.paused)
-                )
-                if not (direct and self._run_on(now_ps)) and not self._schedule(now_ps):
+                if not self._asks():
+                    self._step.begin(now_ps)
+                    self._start_run(now_ps, FOREVER, applied=0, wake=True)
+                elif not self._schedule(now_ps):
                     break
+                elif (
+                    self._step.work
+                    and len(ends) > lag
+                    and not (self._pending or self._cancels or self._asks())
+                ):
+                    self._chain()
                 self.next_end_ps = ends[0]
             return self.next_end_ps
         waiting = len(self.waiting)
@@ -497,17 +504,28 @@ class FastForward(Replica):
     def _cut(self, now_ps: int) -> bool:
         """End the run under way with the last batch that is planned before *now_ps*; True when it is over by that."""
         steps = self._planned_before(now_ps)
-        if steps < self._run_steps:
-            self._run_steps = steps
+        if steps >= self._run_steps:
+            return False
+        self._run_steps = steps
+        if steps:
             self._set_run_ends()
-            if self.next_end_ps == now_ps:
-                ended = self.complete(now_ps)
-                assert not ended  # a run that was cut short reaches nobody's end
-                return True
-        return False
+        else:
+            assert self._before is not None
+            self._ends.clear()
+            self._ends.extend(self._before)
+            self._before = None
+            self.gpu_free_ps = self._run_start_ps
+            self.next_end_ps = self._ends[0]
+        if self.next_end_ps != now_ps:
+            return False
+        ended = self.complete(now_ps)
+        assert not ended  # a run that was cut short reaches nobody's end
+        return True
 
     def _planned_before(self, now_ps: int) -> int:
         """How many steps of the run are planned before *now_ps*."""
+        if now_ps <= self._run_planned_ps and self._before is not None:
+            return 0
         return max(1, self._steps_until(now_ps - self._run_start_ps) + self.lag)
 
     def _steps_until(self, distance_ps: int) -> int:
@@ -550,38 +568,45 @@ class FastForward(Replica):
         if step.work:
             self._schedule_mixed(step)
         elif step.served and self.decoders:
-            self._schedule_run(now_ps, step.hold, wake=step.wake_on_arrival)
+            self._start_run(now_ps, step.hold, applied=1, wake=step.wake_on_arrival)
         else:
             return False
         return True
 
-    def _run_on(self, now_ps: int) -> bool:
-        """Nobody waits and nothing is in prefill: everything decodes, which needs no asking; False when blocks are short.
-
-        The scheduler has promised that this is what it would plan (``serves_all_when_nobody_waits``).
+    def _asks(self) -> bool:
+        """Whether the scheduler has to be asked, rather than all decode as it has promised
+        (``serves_all_when_nobody_waits``).
         """
-        kv = self.kv
-        need = self.crossing[-self.counter % kv.block_size]
-        if need > kv.free or self.decoders > self.settings.max_num_batched_tokens:
-            return False
-        self._step.begin(now_ps)
-        if need:
-            kv.take(need)
-            self.table_blocks += need
-        self.counter += 1
-        self.context += self.decoders
-        self.computed_tokens += self.decoders
-        self._schedule_run(now_ps, FOREVER, wake=True)
-        return True
+        if self._borders:
+            self._cross_borders()
+        return (
+            not self._asks_nothing
+            or not self.decoders
+            or bool(self.waiting or self.chunking or self.walking or self.paused)
+            or self.decoders > self.settings.max_num_batched_tokens
+            or self.crossing[-self.counter % self.kv.block_size] > self.kv.free
+        )
 
-    def _schedule_run(self, now_ps: int, hold: int, *, wake: bool) -> None:
-        """Nothing but decodes, the first step of which is applied: as many steps as the batch stays as it is."""
+    def _chain(self) -> None:
+        """A step with prefills is planned, the pipeline is full: plan the run that follows it, unless something comes.
+
+        What comes before the run would have been planned undoes it, and nothing has happened.
+        """
+        ends = self._ends
+        self._before = tuple(ends)
+        self._step.begin(ends[0])
+        self._start_run(ends[0], FOREVER, applied=0, wake=True)
+
+    def _start_run(self, now_ps: int, hold: int, *, applied: int, wake: bool) -> None:
+        """Nothing but decodes: as many steps as the batch stays as it is; *applied* of them are applied already."""
         decodes, cost, ends = self.decoders, self.cost, self._ends
         start = self.gpu_free_ps
         if start < now_ps:
             start = now_ps
+        self._run_planned_ps = now_ps
         self._run_start_ps = start
-        self._run_step_ps = first = cost.decode_ps(decodes, self.context - decodes)
+        self._run_applied = applied
+        self._run_step_ps = first = cost.decode_ps(decodes, self.context - decodes * applied)
         self._run_growth_ps = growth = cost.kv_ps * decodes
         if self._step.copied_blocks:
             self._run_step_ps = first = first + self._step.copied_blocks * self.settings.swap_block_ps
@@ -592,9 +617,9 @@ class FastForward(Replica):
         if hold <= 1 or self._pending or self._cancels or self._step.preempted or (self.lag and not ends):
             steps = 1
         else:
-            steps = self._run_length(hold)
+            steps = self._run_length(hold, applied)
         self._run_steps = steps
-        if steps > 1:
+        if steps > 1 or self._before is not None:
             ends.clear()
             if self.lag:
                 before = steps - 1
@@ -677,15 +702,15 @@ class FastForward(Replica):
         if request.known - request.prompt_tokens == request.reasoning_tokens:
             request.first_answer_ps = end_ps
 
-    def _run_length(self, hold: int) -> int:
-        """For how many steps the decode batch just planned stays as it is, this one included, *hold* at the most."""
+    def _run_length(self, hold: int, applied: int) -> int:
+        """For how many steps the decode batch stays as it is, the *applied* ones included, *hold* at the most."""
         stops = self._stops
         while True:
             stop, order, request = stops[0]
             if request.counted and request.order == order:
                 break
             heappop(stops)
-        extra = min(stop - self.counter, hold - 1)
+        extra = min(stop - self.counter, hold - applied)
         if self._borders:
             extra = min(extra, max(0, self._borders[0][0] - self.counter))
         if self._step.wake_on_phase:
@@ -706,7 +731,7 @@ class FastForward(Replica):
                     break
                 steps += 1
             extra = min(extra, steps)
-        return extra + 1
+        return max(extra + applied, 1)
 
     def _blocks_of_steps(self, steps: int) -> int:
         """Blocks that the counted batch takes in its next *steps* steps."""
@@ -724,25 +749,31 @@ class FastForward(Replica):
 
     def _close_run(self) -> None:
         """Apply the run, now that its length is known: its first step was applied when it was planned."""
-        steps, kv = self._run_steps, self.kv
+        steps, kv, applied = self._run_steps, self.kv, self._run_applied
+        chained = self._before is not None
         self._run_steps = 0
-        decodes, running, extra = self.decoders, len(self.running), steps - 1
-        context = self.context - decodes
+        self._before = None
+        decodes, running, extra = self.decoders, len(self.running), steps - applied
+        context = self.context - decodes * applied
         held = kv.total - kv.free
         live = self.computed_tokens - (self.table_blocks - held) * kv.block_size
+        if not applied:
+            live += decodes
+            held += self.crossing[-self.counter % kv.block_size]
         start, first, growth = self._run_start_ps, self._run_step_ps, self._run_growth_ps
         if self.log is not None:
-            self._log_run(steps)
+            self._log_run(steps, chained)
         crossing: list[int] = []
         if self._joined:
-            size, at = kv.block_size, -self.counter
-            crossing = [self.crossing[(at - i) % size] for i in range(extra)]
-        blocks = 0
+            size, at = kv.block_size, -(self.counter + 1 - applied)
+            crossing = [self.crossing[(at - i) % size] for i in range(steps - 1)]
+        last = kv.total - kv.free
         if extra:
             blocks = self._blocks_of_steps(extra)
             if blocks:
                 kv.take(blocks)
                 self.table_blocks += blocks
+                last += blocks
             tokens = decodes * extra
             self.counter += extra
             self.context += tokens
@@ -756,7 +787,7 @@ class FastForward(Replica):
             self._add_split(steps, decodes, context, held, live, dropped, crossing)
         else:
             self.sink.add(
-                (start, steps, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, held + blocks, live,
+                (start, steps, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, last, live,
                  running, self._waited, len(self._step.preempted))
             )  # fmt: skip
 
@@ -958,7 +989,7 @@ class FastForward(Replica):
         """See :class:`Snapshot`; a run under way is looked into without ending it."""
         free, computed = self.kv.free, self.computed_tokens
         if self._run_steps:
-            extra = min(self._planned_before(now_ps), self._run_steps) - 1
+            extra = min(self._planned_before(now_ps), self._run_steps) - self._run_applied
             free -= self._blocks_of_steps(extra)
             computed += extra * self.decoders
         return Snapshot(
@@ -987,22 +1018,23 @@ class FastForward(Replica):
             )
         )  # fmt: skip
 
-    def _log_run(self, steps: int) -> None:
+    def _log_run(self, steps: int, chained: bool) -> None:
         """One row a step of the run that is about to be applied."""
         assert self.log is not None
         rows = self.log.rows
         order = [(request.id, 1) for request in self.running if request.counted]
-        free, decoders, context = self.kv.free, self.decoders, self.context - self.decoders
-        planned, start = self._step.now_ps, self._run_start_ps
+        applied, decoders = self._run_applied, self.decoders
+        free, context, at = self.kv.free, self.context - decoders * applied, -(self.counter - applied)
+        planned, start = self._run_planned_ps, self._run_start_ps
         preempted = sorted(request.id for request in self._step.preempted)
         joined, waiting = list(self._joined), self._waited
         for i in range(steps):
-            if i:
-                free -= self.crossing[(-self.counter - i + 1) % self.kv.block_size]
+            if i >= applied:
+                free -= self.crossing[(at - i) % self.kv.block_size]
             end = self._run_start_ps + self._run_time(i + 1)
             while joined and joined[0][0] <= i:
                 waiting = joined.pop(0)[1]
-            if self.lag and i:
+            if self.lag and (i or chained):
                 rows[-2 if len(rows) > 1 else -1].free_after_update = rows[-1].free_after_schedule
             rows.append(
                 StepRow(
