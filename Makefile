@@ -34,7 +34,7 @@ bench: $(VENV)/.installed-test  ## speed, beside a bare loop on the same machine
 	$(BIN)/python -m benchmarks.run
 
 docs: $(VENV)/.installed  ## write what is generated
-	$(BIN)/thinkcap schema --markdown > docs/scenario.md
+	$(BIN)/python docs/write.py
 
 clean:  ## remove the virtual environment and results
 	rm -rf $(VENV) runs

@@ -1,6 +1,6 @@
 """Opens a report in headless Chromium, as wide as a desk and as narrow as a phone, and looks at it.
 
-    open_report.py REPORT [--screenshots DIR]
+    open_report.py REPORT [--screenshots DIR] [--picture FILE]
 
 Fails when the console has an error or a warning, an exception was thrown, a request left the page, a figure
 was not drawn, or the page scrolls sideways.
@@ -128,9 +128,9 @@ class Page:
         found: dict[str, Any] = json.loads(answer["result"]["value"])
         return found
 
-    def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
-        shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    def screenshot(self, path: Path, *, whole: bool = True) -> None:
+        """The *whole* page as PNG, or its first screen."""
+        shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 
 
@@ -172,6 +172,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path)
     parser.add_argument("--screenshots", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="PNG of the first screen, for the README"
+    )
     args = parser.parse_args()
     failed = False
     for width in WIDTHS:
@@ -182,6 +185,8 @@ def main() -> int:
             if args.screenshots:
                 args.screenshots.mkdir(parents=True, exist_ok=True)
                 page.screenshot(args.screenshots / f"report-{width}.png")
+            if args.picture and width == max(WIDTHS):
+                page.screenshot(args.picture, whole=False)
         wrong = list(page.wrong)
         if not found["figures"]:
             wrong.append("there is no figure")

@@ -14,6 +14,7 @@ POLICIES = {
     "schedulers": "scheduler",
     "routers": "router",
     "strategies": "strategy",
+    "admission": "admission",
 }
 
 

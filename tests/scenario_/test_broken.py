@@ -72,9 +72,9 @@ BROKEN: list[tuple[str, str, int | None, str | None, tuple[str, ...]]] = [
     ("rate: 2/s", "rate: 2/s\n  rates: 3/s", 6, "workload.rates", ("unknown key", "'rate'")),
     (
         "router: round_robin",
-        "router: round_robin\nadmission: queue_limit",
+        "router: round_robin\npredictor: oracle",
         14,
-        "admission",
+        "predictor",
         ("not modelled yet",),
     ),
     # missing
