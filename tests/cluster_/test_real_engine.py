@@ -12,6 +12,7 @@ from test_gateway import FirstOf, query_rows, rows, run
 
 from calibration.step_cost import StepCost
 from sim.cluster.cluster import Outcome
+from sim.cluster.failures import Failures
 from sim.cluster.window import Measure
 from sim.engine.replica import Replica, make_replica
 from sim.engine.settings import EngineSettings
@@ -237,3 +238,49 @@ def test_random_routing_splits_as_the_binomial_says() -> None:
     assert shares.sum() == count
     chi2 = float(((shares - count / replicas) ** 2).sum() / variance)
     assert 0.5 < chi2 < 25  # 8 replicas, 7 degrees of freedom: 99.9 % below 24.3
+
+
+def test_turns_of_a_session_find_their_cache_where_they_were() -> None:
+    """The third turn hits the KV of the second; sent elsewhere, it finds nothing."""
+    turns = [
+        Q(0, prompt=64, answer=32, session=1),
+        Q(100_000, prompt=128, answer=32, session=1, parent=0, prefix=96),
+        Q(200_000, prompt=192, answer=32, session=1, parent=1, prefix=160),
+    ]
+    cached = {}
+    for router in ("session_affinity", "round_robin"):
+        engines = [engine(StepCost(10, (0,), 1), enable_prefix_caching=True)[0] for _ in range(2)]
+        done = rows(run(turns, engines=engines, router=router))  # type: ignore[arg-type]
+        cached[router] = [row["cached_tokens_first"] for row in done]
+    assert cached["session_affinity"] == [
+        0,
+        80,
+        144,
+    ]  # full blocks of 16, the newest token's block not among them
+    assert cached["round_robin"] == [0, 0, 0]
+
+
+def test_samples_of_one_query_share_the_kv_of_the_prompt() -> None:
+    one, _ = engine(StepCost(10, (0,), 1), enable_prefix_caching=True)
+    done = rows(run([Q(0, prompt=160, answer=40)], engines=[one], strategy=FirstOf(4)))  # type: ignore[list-item]
+    assert [row["cached_tokens_first"] for row in done] == [0, 144, 144, 144]
+
+
+def test_crashes_give_the_same_rows_in_both_modes() -> None:
+    for seed in range(BASE_SEED, BASE_SEED + 40):
+        given = case(seed)
+        outcomes = []
+        for stepwise in (True, False):
+
+            def make(stepwise: bool = stepwise, given: dict[str, Any] = given) -> Any:
+                options = {**given["options"], "async_scheduling": False}
+                return engine(given["cost"], stepwise=stepwise, **options)[0]
+
+            outcome = run(
+                given["queries"],
+                engines=[make() for _ in range(2)],
+                router=given["router"],
+                around={"makers": [make] * 2, "failures": Failures(mtbf_ps=600, mttr_ps=200)},
+            )
+            outcomes.append((rows(outcome), query_rows(outcome), outcome.tally.retried))
+        assert outcomes[0] == outcomes[1], f"seed {seed}"

@@ -298,3 +298,27 @@ def test_bad_options_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"must|need"):
             ROUTERS.make(name, options)
+
+
+@pytest.mark.parametrize("name", ROUTERS.names())
+def test_choices_do_not_depend_on_what_is_hidden(name: str) -> None:
+    """The same visible queries with other true lengths are routed alike until the first of them ends."""
+    routed = []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        queries = [
+            Q(
+                at=i,
+                prompt=10 + i,
+                session=i % 5 - 1,
+                category=i % 3,
+                reasoning=int(rng.integers(20, 90)),
+                answer=int(rng.integers(20, 90)),
+            )
+            for i in range(30)
+        ]
+        engines = [FakeEngine(seats=50, base_ps=100) for _ in range(4)]
+        done = rows(run(queries, engines=engines, router=name))
+        assert min(row["finished_ps"] for row in done) > 30
+        routed.append([row["replica"] for row in done])
+    assert routed[0] == routed[1]
