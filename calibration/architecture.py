@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.dtypes import BYTES
+from calibration.files import read_yaml
 from sim.errors import InputError, Problem, nearest
 
 MODELS = Path(__file__).parent / "models"
@@ -388,7 +389,7 @@ def _from_yaml(path: Path) -> Architecture:
     import yaml
 
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except OSError:
         raise InputError(Problem("no such model file", source=str(path), key="model")) from None
     except yaml.YAMLError as error:

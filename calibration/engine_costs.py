@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.architecture import Architecture
+from calibration.files import read_yaml
 from calibration.parts import EngineCost
 from sim.errors import InputError, Problem, nearest
 
@@ -15,9 +16,7 @@ ENGINES = Path(__file__).parent / "engines"
 
 @functools.cache
 def _table(name: str) -> dict[str, Any]:
-    import yaml
-
-    table: dict[str, Any] = yaml.safe_load((ENGINES / f"{name}.yaml").read_text(encoding="utf-8"))
+    table: dict[str, Any] = read_yaml((ENGINES / f"{name}.yaml").read_text(encoding="utf-8"))
     return table
 
 

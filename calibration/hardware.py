@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from calibration.files import read_yaml
 from sim.errors import InputError, Problem, nearest
 
 GPUS = Path(__file__).parent / "gpus"
@@ -116,7 +117,7 @@ def _from_yaml(path: Path) -> Hardware:
     import yaml
 
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except OSError:
         raise InputError(Problem("no such hardware file", source=str(path), key="hardware")) from None
     except yaml.YAMLError as error:

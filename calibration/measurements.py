@@ -224,7 +224,7 @@ def _column(values: Any, column: Column, problem: Callable[..., None]) -> Any:
     if column.kind == "text":
         if column.required and (missing := values.isna() | (values.astype(str) == "")).any():
             problem(f"row {_first(missing)}: empty ({int(missing.sum())} such rows)", key=column.name)
-        return values.fillna("").astype(str)
+        return values.astype(object).where(values.notna(), "").astype(str)
     numbers = pd.to_numeric(values, errors="coerce")
     if not column.required:
         numbers = numbers.where(values.notna(), column.default)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from calibration.architecture import Architecture
 from calibration.dtypes import compute_dtype
+from calibration.files import read_yaml
 from calibration.hardware import Hardware
 from calibration.parts import HardwareCost, knots
 from calibration.physics import elementwise_s
@@ -75,9 +76,7 @@ class PriorError:
 
 @functools.cache
 def _table() -> dict[str, Any]:
-    import yaml
-
-    table: dict[str, Any] = yaml.safe_load(EFFICIENCIES.read_text(encoding="utf-8"))
+    table: dict[str, Any] = read_yaml(EFFICIENCIES.read_text(encoding="utf-8"))
     return table
 
 

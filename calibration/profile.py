@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from calibration.files import read_yaml
 from calibration.parts import HardwareCost
 from sim.errors import InputError, Problem, nearest
 
@@ -85,9 +86,8 @@ def load(path: str | Path) -> Profile:
         text = path.read_bytes()
     except OSError:
         raise InputError(Problem("no such profile", source=str(path), key="profile")) from None
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        raw = yaml.load(text, Loader=loader)
+        raw = read_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(Problem(f"not valid YAML: {error}", source=str(path))) from None
     if not isinstance(raw, dict):
@@ -266,7 +266,7 @@ def get(name: str) -> Profile:
                 f"unknown profile {name!r}",
                 key="profile",
                 expected="a name of `thinkcap list profiles`, a path to a YAML file, or prior",
-                nearest=nearest(name, known),
+                nearest=next((other for other in known if other.startswith(name)), nearest(name, known)),
             )
         )
     return load(known[name])

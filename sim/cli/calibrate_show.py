@@ -1,7 +1,7 @@
 """``thinkcap calibrate show PROFILE``: what a profile says, in words and figures.
 
-PROFILE is a name of ``thinkcap list profiles`` or a YAML file. Figures: step time against batch and context with the
-roofline beside it, prefill against tokens; with --table the measured points on the fitted lines.
+PROFILE is a name of ``thinkcap list profiles`` or a YAML file. Figures: step time against batch and context
+with the roofline beside it, prefill against tokens; with --table the measured points on the fitted lines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     parser.add_argument("profile", metavar="PROFILE", help="a shipped profile's name, or a YAML file")
     parser.add_argument("--table", metavar="FILE", help="measurements to draw as points")
-    parser.add_argument("--out", metavar="FILE", help="page to write (default: PROFILE.html here); '-' writes none")
+    parser.add_argument(
+        "--out", metavar="FILE", help="page to write (default: PROFILE.html here); '-' writes none"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
