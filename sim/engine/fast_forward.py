@@ -107,6 +107,7 @@ class CountedStep(Step):
             if short:
                 self._serve_short(crossing)
                 crossing = 0
+                budget = self.budget - replica.decoders  # victims take nothing from it
             elif chunking:
                 free, left = kv.free - crossing, budget
                 for request in chunking:
@@ -161,6 +162,8 @@ class CountedStep(Step):
             if not crossing:
                 return
             victim = next(reversed(replica.running))
+            if replica.paused:
+                victim = next(request for request in reversed(replica.running) if not request.paused)
             if victim.counted and (victim.base + replica.counter) % kv.block_size == 0:
                 crossing -= victim.growth  # the last of those not yet served
             self.preempt(victim)
@@ -221,6 +224,8 @@ class FastForward(Replica):
         """Tokens of a running request that are computed and known."""
         if request.counted:
             return request.base + self.counter - self.lag
+        if request.paused:
+            return request.computed - int(request.busy_until_ps > self._step.now_ps)
         return request.computed - request.in_flight
 
     def advance(self, steps: int) -> None:
@@ -251,16 +256,11 @@ class FastForward(Replica):
             self._set_growth(request)
         self.crossing[request.base % self.kv.block_size] += request.growth
         self.growing += request.growth
-        heappush(self._stops, (counter + left, request.order, request))
+        request.stop, request.mark = counter + left, -1
+        heappush(self._stops, (request.stop, request.order, request))
         if request.first_answer_ps < 0 and request.prompt_tokens + request.reasoning_tokens < request.end:
-            heappush(
-                self._marks,
-                (
-                    counter + request.prompt_tokens + request.reasoning_tokens - computed,
-                    request.order,
-                    request,
-                ),
-            )
+            request.mark = counter + request.prompt_tokens + request.reasoning_tokens - computed
+            heappush(self._marks, (request.mark, request.order, request))
 
     def _uncount(self, request: Request) -> None:
         """*request* leaves the counted batch; its own fields hold from here."""
@@ -349,6 +349,7 @@ class FastForward(Replica):
         if request.counted:
             self._uncount(request)
             request.decoding = True
+            request.last_batch = self.batches - 1
             request.in_flight = self.lag
             request.known = request.computed + 1 - self.lag
             request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
@@ -643,7 +644,8 @@ class FastForward(Replica):
             before = request.computed - new
             if new == 1:
                 decodes += 1
-                fresh += 1
+                if not (request.decoding and request.last_batch == self.batches - 1):
+                    fresh += 1  # but one that paused and went on at once
                 context += before
             else:
                 chunks += 1
@@ -682,7 +684,10 @@ class FastForward(Replica):
             if request.first_scheduled_ps < 0:
                 request.first_scheduled_ps = start
             if request.computed == request.known:
-                self._first_token(request, end)
+                if not (request.decoding and request.last_batch == self.batches - 2):
+                    self._first_token(request, end)
+                elif request.known - request.prompt_tokens == request.reasoning_tokens:
+                    request.first_answer_ps = end
                 self._count(request, end)
             else:
                 chunking.append(request)
@@ -707,7 +712,7 @@ class FastForward(Replica):
         stops = self._stops
         while True:
             stop, order, request = stops[0]
-            if request.counted and request.order == order:
+            if request.counted and request.order == order and request.stop == stop:
                 break
             heappop(stops)
         extra = min(stop - self.counter, hold - applied)
@@ -715,7 +720,9 @@ class FastForward(Replica):
             extra = min(extra, max(0, self._borders[0][0] - self.counter))
         if self._step.wake_on_phase:
             marks = self._marks
-            while marks and not (marks[0][2].counted and marks[0][2].order == marks[0][1]):
+            while marks and not (
+                marks[0][2].counted and marks[0][2].order == marks[0][1] and marks[0][2].mark == marks[0][0]
+            ):
                 heappop(marks)
             if marks:
                 extra = min(extra, marks[0][0] - self.counter)
@@ -822,13 +829,13 @@ class FastForward(Replica):
         marks = self._marks
         while marks and marks[0][0] <= counter:
             at, order, request = heappop(marks)
-            if request.counted and request.order == order:
+            if request.counted and request.order == order and request.mark == at:
                 k = at - origin
                 request.first_answer_ps = start_ps + k * first_ps + growth_ps * (k * (k - 1) // 2)
         stops = self._stops
         while stops and stops[0][0] <= counter:
             at, order, request = heappop(stops)
-            if request.counted and request.order == order:
+            if request.counted and request.order == order and request.stop == at:
                 self._uncount(request)
                 k = at - origin
                 if self.lag and request.end < request.foreseen_end:
@@ -999,7 +1006,12 @@ class FastForward(Replica):
             total_blocks=self.settings.usable_blocks,
             computed_tokens=computed,
             queued_tokens=sum(r.known - r.computed for r in self.chunking)
-            + sum(r.known for r in self.waiting),
+            + sum(r.known for r in self.waiting)
+            + (
+                sum(r.known - r.computed for r in self.running if r.paused and not (r.decoding or r.draining))
+                if self.paused
+                else 0
+            ),
         )
 
     def _log_step(self, step: CountedStep, start: int, end: int, context: int, counted: int) -> None:

@@ -85,6 +85,7 @@ class Request:
         "known",
         "last_batch",
         "last_token_ps",
+        "mark",
         "max_tokens",
         "order",
         "output_tokens",
@@ -115,6 +116,7 @@ class Request:
         "space",
         "status",
         "steps",
+        "stop",
         "swapped",
         "table",
         "tenure",
@@ -173,7 +175,7 @@ class Request:
         self.cancelled: int | None = None
         self.known = prompt_tokens
         self.computed = self.base = self.counted_from = 0
-        self.in_flight = 0
+        self.in_flight = self.stop = self.mark = 0
         self.busy_until_ps = -1
         self.peak = 0
         self.counted = self.decoding = self.running = self.draining = self.paused = False
