@@ -24,6 +24,7 @@ SCALES_S = (1.0, 10.0, 60.0, 600.0)
 _NO_SHARE = np.uint16(65535)
 _SHARE_STEPS = 65534
 _MOST_CLIENTS = 65535
+_CHUNK = 1_000_000
 
 
 @dataclass
@@ -153,8 +154,28 @@ def client_cv(arrived: FloatArray, client: npt.NDArray[np.uint16], window_s: flo
 
     Windows in which a client has fewer than three requests do not count.
     """
+    weighted, number = 0.0, 0
+    begin = 0
+    while begin < len(arrived):
+        # Whole windows, a million rows or so at a time.
+        end = min(begin + _CHUNK, len(arrived))
+        if end < len(arrived):
+            next_window = (np.floor(arrived[end - 1] / window_s) + 1) * window_s
+            end = max(end, int(np.searchsorted(arrived, next_window)))
+        cv, size = _cv_by_window(arrived[begin:end], client[begin:end], window_s)
+        weighted += float((cv * size).sum())
+        number += int(size.sum())
+        begin = end
+    return weighted / number if number else float("nan")
+
+
+def _cv_by_window(
+    arrived: FloatArray, client: npt.NDArray[np.uint16], window_s: float
+) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    """(CV of the gaps, requests) of each client and window with at least three requests."""
     window = (arrived / window_s).astype(np.int64)
-    key = client.astype(np.int64) * (int(window.max(initial=0)) + 1) + window
+    window -= window[0]
+    key = client.astype(np.int64) * (int(window[-1]) + 1) + window
     order = np.argsort(key, kind="stable")
     key, times = key[order], arrived[order]
     first = np.flatnonzero(np.diff(key, prepend=-1))
@@ -167,7 +188,7 @@ def client_cv(arrived: FloatArray, client: npt.NDArray[np.uint16], window_s: flo
     with np.errstate(divide="ignore", invalid="ignore"):
         cv = np.sqrt(np.maximum(square - mean**2, 0.0)) / mean
     good = (size >= 3) & np.isfinite(cv)
-    return float(np.average(cv[good], weights=size[good])) if good.any() else float("nan")
+    return cv[good], size[good]
 
 
 def resident_tokens(prompt: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
@@ -176,8 +197,12 @@ def resident_tokens(prompt: npt.NDArray[Any], output: npt.NDArray[Any]) -> float
     By Little's law, rate times mean output tokens times time per output token is how many requests are
     resident, and this is what each of them holds: sum(o (p + o / 2)) / sum(o).
     """
-    o = output.astype(np.float64)
-    return float((o * (prompt + o / 2)).sum() / o.sum()) if len(o) else float("nan")
+    held = whole = 0.0
+    for begin in range(0, len(output), _CHUNK):
+        o = output[begin : begin + _CHUNK].astype(np.float64)
+        held += float((o * (prompt[begin : begin + _CHUNK] + o / 2)).sum())
+        whole += float(o.sum())
+    return held / whole if whole else float("nan")
 
 
 def window_for(seconds: float) -> float:
@@ -200,7 +225,8 @@ def describe(held: Held) -> dict[str, Any]:
     sizes = np.bincount(held.client, minlength=len(held.names))
     tokens = np.bincount(held.client, weights=held.output, minlength=len(held.names))
     largest = np.argsort(-sizes, kind="stable")
-    gaps = held.gap[1:].astype(np.float64)
+    gap_mean = float(held.gap[1:].mean(dtype=np.float64)) if len(held) > 1 else 0.0
+    gap_sd = float(held.gap[1:].std(dtype=np.float64)) if len(held) > 1 else 0.0
     return {
         "queries": len(held),
         "seconds": seconds,
@@ -219,7 +245,7 @@ def describe(held: Held) -> dict[str, Any]:
         },
         "hill_output": hill(held.output),
         "hill_prompt": hill(held.prompt),
-        "gap_cv": float(gaps.std() / gaps.mean()) if len(gaps) and gaps.mean() > 0 else float("nan"),
+        "gap_cv": gap_sd / gap_mean if gap_mean > 0 else float("nan"),
         "client_cv": client_cv(arrived, held.client, window_s),
         "dispersion": {f"{scale:g}": dispersion(arrived, scale) for scale in SCALES_S},
         "autocorrelation": {f"{scale:g}": autocorrelation(arrived, scale) for scale in (1.0, 10.0, 60.0)},

@@ -101,7 +101,7 @@ def survival(data: pd.DataFrame) -> go.Figure:
         y_title="share of queries with more",
         hover="more than %{x:,.0f} tokens: %{y:.3~%} of queries",
     )
-    output = data[data["length"] == "output"]
+    output = data[(data["length"] == "output") & (data["whose"] == data["whose"].iloc[0])]
     beyond = output[output["share"] <= 0.01]
     longest = (
         f"1 % of outputs are longer than {formats.count(beyond['tokens'].min())} tokens"

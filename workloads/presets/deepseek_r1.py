@@ -53,7 +53,7 @@ Inference v5.1: mean 310, median 273, p90 533, p99 813)."""
 @preset("deepseek-r1-production")
 @dataclass(frozen=True)
 class DeepSeekR1Production:
-    """DeepSeek-R1 as served in production: 73 clients, half a day, output median 1,224 and p99 13,900 tokens.
+    """DeepSeek-R1 as served in production: 46 clients, half a day, output median 1,224 and p99 13,900 tokens.
 
     A mixture of clients, each with its own rate in windows of ten minutes, its burstiness, and mixtures of
     lognormals (output, prompt) and of Betas (share of reasoning), with its caps. Fitted to the client
