@@ -21,6 +21,7 @@ its former entry in SimPy's queue; that entry is recognised by its time and drop
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -57,7 +58,6 @@ class Alarm(simpy.Event):
         # As simpy.Timeout does: the event is triggered from the start, scheduling it is all that is needed.
         self._ok = True
         self._value = None
-        self.callbacks = clock._callbacks
         self.phase = phase
         self.order = order
         self.action = action
@@ -83,7 +83,8 @@ class Clock:
 
     def __init__(self, pulse: Callable[[], None] | None = None) -> None:
         self._env = simpy.Environment(0)
-        self._callbacks: list[Callable[[Any], None]] = [self._ring]
+        self._queue: list[Any] = self._env._queue
+        self._event_ids = self._env._eid
         self._gathered: list[list[Alarm | _Item]] = [[] for _ in range(PHASES)]
         self._waiting = 0
         self._touched: list[Planner] = []
@@ -109,7 +110,8 @@ class Clock:
         delay = time_ps - self.now_ps
         if delay > 0:
             alarm.due_ps = time_ps
-            self._env.schedule(alarm, NORMAL, delay)
+            # NOTE: inlined from simpy.Environment.schedule() for performance reasons
+            heappush(self._queue, (time_ps, NORMAL, next(self._event_ids), alarm))
         elif delay < 0:
             raise ValueError(f"time would run back: {time_ps} ps asked for at {self.now_ps} ps")
         elif self._handling:
@@ -138,12 +140,15 @@ class Clock:
 
     def run(self) -> None:
         """Run until `stop` is called or nothing is left to happen."""
-        step = self._env.step
-        try:
-            while not self._stopped:
-                step()
-        except simpy.core.EmptySchedule:
-            pass
+        env, queue, ring = self._env, self._queue, self._ring
+        while queue and not self._stopped:
+            if type(queue[0][3]) is not Alarm:
+                env.step()
+                continue
+            # NOTE: inlined from simpy.Environment.step() for performance reasons; an alarm never fails
+            now_ps, _, _, alarm = heappop(queue)
+            env._now = now_ps
+            ring(alarm, now_ps)
 
     def stop(self) -> None:
         """End `run` after the instant under way; what is set for later never happens."""
@@ -151,14 +156,12 @@ class Clock:
 
     # ------------------------------------------------------------------ how an instant is handled
 
-    def _ring(self, alarm: Alarm) -> None:
-        alarm.callbacks = self._callbacks  # SimPy takes them off; put back, the event can be scheduled again
-        env = self._env
-        now: int = env.now  # type: ignore[assignment]  # integers in, integers out
+    def _ring(self, alarm: Alarm, now: int) -> None:
         due = alarm.due_ps == now
         if not due and not self._waiting:
             return  # superseded, and nothing else has rung in its instant
-        quiet = env.peek() > now
+        queue = self._queue
+        quiet = not queue or queue[0][0] > now
         if due:
             alarm.due_ps = NEVER
             if quiet and not self._waiting:
