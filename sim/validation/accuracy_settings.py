@@ -1,0 +1,218 @@
+"""Which engine, on what, with which settings a case ran: read from its row, and where the row is silent by stated rules.
+
+Nothing here knows a case by name. What is assumed is listed in ``Setup.assumed`` and shown beside the result.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from calibration.deployment import Deployment, deploy
+from calibration.engine_costs import nearest_version
+from sim.engine.settings import EngineSettings
+from sim.errors import ThinkcapError
+from sim.validation.accuracy_cases import Case
+
+GPUS = (
+    (r"h100.*(pcie|nvl)", "h100-pcie"),
+    (r"h100", "h100-sxm"),
+    (r"h200", "h200"),
+    (r"gb200", "gb200"),
+    (r"b200", "b200"),
+    (r"b300", "b300"),
+    (r"a100.*40", "a100-40"),
+    (r"a100", "a100"),
+    (r"l40s", "l40s"),
+    (r"(^|[^0-9a-z])l4($|[^0-9a-z])", "l4"),
+    (r"4090", "rtx-4090"),
+    (r"pro[ -]?6000", "rtx-pro-6000"),
+    (r"mi300x", "mi300x"),
+)
+"""How sources spell GPUs (first match wins)."""
+
+DTYPES = (
+    (r"mxfp4", "mxfp4"),
+    (r"nvfp4|fp4", "nvfp4"),
+    (r"fp8|float8", "fp8"),
+    (r"int8|w8a8", "int8"),
+    (r"int4|awq|gptq", "int4"),
+    (r"bf16|bfloat16|fp16|float16|half", "bf16"),
+)
+
+RELEASES = (
+    ("2024-12", "0.6"),
+    ("2025-03", "0.8"),
+    ("2025-05", "0.9"),
+    ("2025-07", "0.10"),
+    ("2025-10", "0.11"),
+    ("2025-12", "0.12"),
+    ("2026-01", "0.14"),
+    ("2026-02", "0.15"),
+    ("2026-03", "0.17"),
+    ("2026-04", "0.19"),
+    ("2026-06", "0.23"),
+)
+"""Months in which vLLM minor releases came out (release notes), for runs that state only a date."""
+
+MONTHS = {
+    name: f"{number:02d}"
+    for number, name in enumerate(
+        ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), start=1
+    )
+}
+
+ASYNC_SINCE = (0, 14)
+"""First vLLM release that schedules asynchronously by default; before, only where a run asks for it."""
+
+
+class Skipped(Exception):
+    """The case cannot be predicted, for the reason in the message."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a case is replayed on."""
+
+    placed: Deployment
+    settings: EngineSettings
+    replicas: int
+    front_end_ps: int
+    assumed: tuple[str, ...]
+
+
+def gpu_name(stated: str) -> str | None:
+    """ThinkCap's name of a GPU as sources spell it."""
+    text = stated.lower().replace("_", "-")
+    return next((name for pattern, name in GPUS if re.search(pattern, text)), None)
+
+
+def dtype_of(stated: str) -> str:
+    """Weight format, ``auto`` where none is stated."""
+    text = stated.lower()
+    return next((name for pattern, name in DTYPES if re.search(pattern, text)), "auto")
+
+
+def release_of(case: Case) -> tuple[str | None, str | None]:
+    """The engine's release as ``"0.19"``, and what it was inferred from when it is not stated."""
+    stated = case.text("engine_version")
+    found = re.search(r"(?<![\d.])v?(0\.\d{1,2})(?:\.\d+)?", stated)
+    if found:
+        return found[1], None
+    for text in (stated, case.text("notes")):
+        found = re.search(r"(20\d\d)-(\d\d)", text)
+        month = f"{found[1]}-{found[2]}" if found else None
+        if month is None:
+            named = re.search(r"([A-Z][a-z]{2})[a-z]*(?:-[A-Z][a-z]{2})? (20\d\d)", text)
+            if named and named[1].lower() in MONTHS:
+                month = f"{named[2]}-{MONTHS[named[1].lower()]}"
+        if month:
+            earlier = [release for since, release in RELEASES if since <= month]
+            return (earlier[-1] if earlier else RELEASES[0][1]), f"release current in {month}"
+    return None, "no version stated: the latest"
+
+
+def setup(case: Case) -> Setup:
+    """What *case* is replayed on; raise `Skipped` with the reason when it cannot be."""
+    engine = case.text("engine")
+    if not engine.lower().startswith("vllm"):
+        raise Skipped(f"another engine: {engine}" if engine else "no engine stated")
+    hardware = gpu_name(case.text("gpu"))
+    if hardware is None:
+        raise Skipped(f"no profile: GPU {case.text('gpu', 'not stated')}")
+    assumed: list[str] = []
+    release, inferred = release_of(case)
+    if inferred:
+        assumed.append(f"vLLM {release or 'latest'} ({inferred})")
+    version = nearest_version(release or "")
+    tp, dp, ep, replicas = _parallelism(case, assumed)
+    seqs = case.whole("max_num_seqs")
+    if seqs is None:
+        seqs = case.whole("concurrency") if "concurrency" in case.text("max_num_seqs") else None
+    if seqs is None:
+        seqs = 256 if hardware.startswith(("a100", "l4", "rtx")) else 1024
+        assumed.append(f"max_num_seqs {seqs} (default)")
+    tokens = case.whole("max_num_batched_tokens")
+    if tokens is None:
+        tokens = 2048 if hardware.startswith(("a100", "l4", "rtx")) else 8192
+        assumed.append(f"max_num_batched_tokens {tokens} (default)")
+    utilization = case.number("gpu_mem_util") or 0.9
+    block_size = case.whole("block_size") or 16
+    blocks = case.whole("num_kv_blocks")
+    try:
+        placed = deploy(
+            model=case.text("model"),
+            hardware=hardware,
+            tensor_parallel_size=tp,
+            data_parallel_size=dp,
+            enable_expert_parallel=ep,
+            dtype=_dtype(case),
+            gpu_memory_utilization=utilization,
+            block_size=block_size,
+            max_num_seqs=seqs,
+            max_num_batched_tokens=tokens,
+            max_model_len=case.whole("max_model_len"),
+            num_gpu_blocks_override=blocks,
+            engine_version=version,
+        )
+    except ThinkcapError as error:
+        text = str(error).partition("; expected")[0]
+        kind = "no profile" if "unknown model" in text else "no deployment"
+        raise Skipped(f"{kind}: {text}") from None
+    if blocks is None:
+        assumed.append(f"{placed.memory.num_gpu_blocks:,} KV blocks (from the memory sum)")
+    windowed = placed.memory.window_blocks_per_request > 0
+    caching = not windowed and not case.text("prefix_caching").lower().startswith("off")
+    settings = EngineSettings(
+        num_gpu_blocks=placed.memory.num_gpu_blocks,
+        block_size=block_size,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=tokens,
+        max_model_len=placed.max_model_len,
+        enable_prefix_caching=caching,
+        window_blocks=placed.memory.window_blocks_per_request,
+        async_scheduling=_asynchronous(case, release, assumed),
+    )
+    # Times that a source took inside the engine hold nothing of the front end.
+    inside = re.search(r"arrived_at = engine", case.text("notes")) is not None
+    front_end_ps = 0 if inside else placed.front_end_ps
+    return Setup(placed, settings, replicas, front_end_ps, tuple(assumed))
+
+
+def _parallelism(case: Case, assumed: list[str]) -> tuple[int, int, bool, int]:
+    """Tensor and data parallel size, expert parallelism, replicas."""
+    gpus = case.whole("n_gpus") or 1
+    replicas = case.whole("n_replicas")
+    tp, dp, ep = case.whole("tp"), case.whole("dp") or 1, case.whole("ep") or 1
+    if tp is None:
+        raise Skipped("tensor parallel size not stated")
+    if ep > tp * dp:
+        # Sources that count attention and experts apart state tp 1 with ep N: all N GPUs share each layer.
+        tp = max(tp, ep // dp)
+        assumed.append(f"tensor parallel {tp} with expert parallelism")
+    if replicas is None:
+        replicas = max(1, gpus // (tp * dp))
+        if replicas > 1:
+            assumed.append(f"{replicas} replicas of {tp * dp} GPUs")
+    return tp, dp, ep > 1, replicas
+
+
+def _dtype(case: Case) -> str:
+    stated = dtype_of(case.text("dtype"))
+    if stated in ("nvfp4", "fp4") and "gpt-oss" in case.text("model").lower():
+        return "mxfp4"
+    if stated == "auto" and "fp8" in case.text("model").lower():
+        return "fp8"
+    return stated
+
+
+def _asynchronous(case: Case, release: str | None, assumed: list[str]) -> bool:
+    other = case.text("other_settings").lower()
+    if "no-async-scheduling" in other:
+        return False
+    if "async-scheduling" in other or "async_scheduling" in other:
+        return True
+    if release is None:
+        return True
+    major, minor = (int(part) for part in release.split(".")[:2])
+    return (major, minor) >= ASYNC_SINCE
