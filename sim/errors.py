@@ -49,7 +49,7 @@ class InputError(ThinkcapError):
 
 
 class DoesNotFit(ThinkcapError):
-    """Something can never fit (a request in the KV pool, weights on a GPU); the message shows the arithmetic."""
+    """Something can never fit (a request in the KV pool, weights on a GPU); it shows the arithmetic."""
 
 
 class PolicyError(ThinkcapError):

@@ -1,25 +1,29 @@
 """Which plug-ins exist, and how one is found by name.
 
-A plug-in is a frozen dataclass whose fields are its options, in one file of a folder, marked by its kind's decorator::
+A plug-in is a frozen dataclass whose fields are its options, in one file of a folder, marked by its kind's
+decorator::
 
     @scheduler("srpt")
     @dataclass(frozen=True)
     class Srpt: ...
 
-Names are looked up in the kind's folder first, then among installed entry points (group ``thinkcap.<kind>``), then as
-``path/to/file.py:Class``.
+Names are looked up in the kind's folder first, then among installed entry points (group ``thinkcap.<kind>``),
+then as ``path/to/file.py:Class``.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import pkgutil
 import sys
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from sim.errors import InputError, Problem, nearest
@@ -41,8 +45,13 @@ class Registry(Generic[T]):
 
         def register(cls: type[T]) -> type[T]:
             known = self._classes.get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(f"{self.kind} {name!r} is defined twice: {known.__module__} and {cls.__module__}")
+            if known is not None and (known.__module__, known.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
+                raise ValueError(
+                    f"{self.kind} {name!r} is defined twice: {known.__module__} and {cls.__module__}"
+                )
             self._classes[name] = cls
             return cls
 
@@ -81,15 +90,7 @@ class Registry(Generic[T]):
         )
 
     def _from_file(self, path: Path, attribute: str) -> type[T]:
-        if not path.is_file():
-            raise InputError(Problem(f"{self.kind} file {str(path)!r} does not exist"))
-        module_name = f"thinkcap_plugin_{path.stem}"
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        spec.loader.exec_module(module)
-        cls: type[T] | None = getattr(module, attribute, None)
+        cls: type[T] | None = getattr(_module_of(path.resolve(), self.kind), attribute, None)
         if cls is None:
             raise InputError(Problem(f"{path} has no class {attribute!r}"))
         return cls
@@ -110,3 +111,24 @@ class Registry(Generic[T]):
         if problems:
             raise InputError(problems)
         return cls(**(options or {}))
+
+
+@functools.cache
+def _module_of(path: Path, kind: str) -> ModuleType:
+    """The module in the file at *path*, executed once; raise an InputError when that fails."""
+    if not path.is_file():
+        raise InputError(Problem(f"{kind} file {str(path)!r} does not exist"))
+    name = f"thinkcap_plugin_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        line = getattr(error, "lineno", None)
+        why = f"cannot be imported: {type(error).__name__}: {error}"
+        raise InputError(Problem(why, source=str(path), line=line)) from error
+    return module

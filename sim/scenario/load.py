@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from sim.errors import InputError, Problem, nearest
 from sim.scenario.check import check_document, check_scenario
+from sim.scenario.engine import Engine
 from sim.scenario.model import Scenario
 from sim.scenario.overrides import merge, parse_override
 from sim.scenario.policy import check_policies
@@ -69,6 +70,7 @@ def _over(old: Any, new: Any) -> Any:
 
 
 def _build(document: Document) -> Scenario:
+    _state_policies(document.data)
     problems = check_document(document)
     problems += check_policies(document)
     try:
@@ -78,6 +80,16 @@ def _build(document: Document) -> Scenario:
     if problems:
         raise InputError(_sorted(problems))
     return check_scenario(scenario, document)
+
+
+def _state_policies(data: dict[str, Any]) -> None:
+    """Name the policies that *data* leaves to their defaults, so that their options are stated as well."""
+    for key in ("strategy", "router"):
+        data.setdefault(key, Scenario.model_fields[key].default.name)
+    pools = data.get("pools")
+    for pool in pools.values() if isinstance(pools, dict) else ():
+        if isinstance(pool, dict) and isinstance(pool.setdefault("engine", {}), dict):
+            pool["engine"].setdefault("scheduler", Engine.model_fields["scheduler"].default.name)
 
 
 def _sorted(problems: Iterable[Problem]) -> list[Problem]:

@@ -23,7 +23,7 @@ def test_reads_what_the_file_says(file, good):
     assert scenario.workload.rate == 2.0
     assert (pool.tensor_parallel_size, pool.replicas) == (4, 2)
     assert pool.engine.max_num_batched_tokens == 8192
-    assert scenario.strategy.options == {"thinking_token_budget": 16_000}
+    assert scenario.strategy.options["thinking_token_budget"] == 16_000
     assert scenario.measure.warmup_ps == 600 * PS_PER_S
     assert scenario.measure.duration_ps == 7200 * PS_PER_S
     assert scenario.slo.targets() == [("tta", 99.0, 120.0), ("ttft", 95.0, 2.0), ("slowdown", 50.0, 4.0)]
@@ -130,9 +130,10 @@ def test_extends_merges_maps_and_replaces_the_rest(file, good):
 
 def test_extends_a_policy_of_another_name_drops_its_options(file, good):
     file(good, "base.yaml")
-    assert load(file("extends: base.yaml\nstrategy: single\n", "a.yaml")).strategy.options == {}
+    fresh = load(file("extends: base.yaml\nstrategy: single\n", "a.yaml"))
+    assert "thinking_token_budget" not in fresh.strategy.options
     kept = load(file("extends: base.yaml\nstrategy: {name: single}\n", "b.yaml"))
-    assert kept.strategy.options == {"thinking_token_budget": 16_000}
+    assert kept.strategy.options["thinking_token_budget"] == 16_000
 
 
 def test_extends_a_shipped_scenario_and_a_chain(file):
@@ -301,3 +302,27 @@ def test_weights_larger_than_the_gpu(data):
     data["pools"]["reasoning"].update(hardware="l4", tensor_parallel_size=1)
     with pytest.raises((DoesNotFit, InputError), match=r"GiB|GB"):
         load(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ("x = (", "own.py:Mine", "SyntaxError"),
+        ("import no_such_module_anywhere", "own.py:Mine", "no_such_module_anywhere"),
+        ("raise RuntimeError('mine')", "own.py:Mine", "RuntimeError: mine"),
+        ("x = 1", "own.py:Mine", "has no class 'Mine'"),
+        ("x = 1", "other.py:Mine", "does not exist"),
+    ],
+)
+def test_a_policy_file_that_is_wrong(file, good, text, name, message):
+    file(text, "own.py")
+    with pytest.raises(InputError, match=message):
+        load(file(good.replace("router: round_robin", f"router: '{name}'")))
+
+
+def test_a_policy_file_is_executed_once(file, good, tmp_path):
+    count = tmp_path / "count"
+    file(OWN + f"with open({str(count)!r}, 'a') as out:\n    out.write('x')\n", "own.py")
+    scenario = load(file(good.replace("router: round_robin", "router: own.py:Mine")))
+    assert type(scenario.router.make("router")) is type(scenario.router.make("router"))
+    assert count.read_text() == "x"
