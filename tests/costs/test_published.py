@@ -33,12 +33,12 @@ def tables() -> pd.DataFrame:
 
 
 def groups() -> list[tuple[tuple[str, str, str, int], pd.DataFrame]]:
-    found = tables().groupby(["gpu", "model", "dtype", "tp"])
-    return [
-        ((str(g), str(m), str(d), int(t)), part)
-        for (g, m, d, t), part in found
-        if (part["decodes"] > 0).any()
-    ]
+    out = []
+    for _, part in tables().groupby(["gpu", "model", "dtype", "tp"]):
+        first: Any = part.iloc[0]
+        if (part["decodes"] > 0).any():
+            out.append(((first["gpu"], first["model"], first["dtype"], int(first["tp"])), part))
+    return out
 
 
 @functools.cache
