@@ -87,7 +87,7 @@ def case(seed: int) -> dict[str, Any]:
         },
         "timeout_ps": rng.choice([None, 700]),
         "measure": rng.choice([Measure(), Measure(duration_ps=1_500, max_drain_ps=drain_ps)]),
-        "strategy": FirstOf(2) if rng.random() < 0.3 else None,
+        "strategy": FirstOf(3) if rng.random() < 0.3 else None,
         "router": rng.choice(["round_robin", "least_outstanding_requests"]),
     }
 
