@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from sim.errors import InputError, Problem
     from sim.units import UnitError, parse_seconds
     from workloads.fitting.fit import fit
-    from workloads.measures import Held, compare
+    from workloads.measures import Held, compare, off_grid
     from workloads.source import build
     from workloads.spec import WorkloadSpec
 
@@ -59,9 +59,12 @@ def run(args: argparse.Namespace) -> int:
     real = Held.of(source.batches())
     if not len(real):
         raise InputError(Problem("holds no rows with output", source=str(source.path)))
+    real, grid = off_grid(real)
     fitted = fit(real, window_s=window_s, keep_names=args.keep_names)
     generator = build(WorkloadSpec.model_validate(fitted.workload), seed=args.seed)
     drawn = Held.of(batches_of(generator))
+    if grid is not None:
+        fitted.notes.append(grid)
     rows = compare(real, drawn)
     target = Path(args.out)
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")

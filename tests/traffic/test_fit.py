@@ -9,7 +9,7 @@ import pytest
 from workloads.fitting.em import Counted, find_atoms, fit_lengths, fit_shares, follows
 from workloads.fitting.fit import fit, length_law
 from workloads.formats import read
-from workloads.measures import Held, compare, hill, resident_tokens, top_share
+from workloads.measures import Held, compare, hill, off_grid, resident_tokens, top_share
 from workloads.source import build
 from workloads.spec import WorkloadSpec
 
@@ -167,3 +167,17 @@ def test_sixteen_bytes_a_row():
     assert size == 16 * 1000
     assert np.abs(held.reasoning - np.arange(1000)).max() <= 1
     np.testing.assert_allclose(held.arrived, np.arange(1000.0))
+
+
+def test_a_coarse_clock_is_not_taken_for_bursts():
+    rng = np.random.default_rng(8)
+    times = np.cumsum(rng.exponential(0.3, 5000))
+    columns = {"num_prefill_tokens": np.ones(5000, int), "num_decode_tokens": np.ones(5000, int)}
+    fine = Held.of([pa.RecordBatch.from_pydict({"arrived_at": times} | columns)])
+    coarse = Held.of([pa.RecordBatch.from_pydict({"arrived_at": np.floor(times / 3) * 3} | columns)])
+    assert coarse.gap.std() / coarse.gap.mean() > 2.5
+    spread, note = off_grid(coarse)
+    assert "grid of 3 s" in note
+    assert spread.gap.std() / spread.gap.mean() == pytest.approx(1, abs=0.05)
+    assert (np.floor(spread.arrived / 3) == np.floor(times / 3) - np.floor(times[0] / 3)).mean() > 0.99
+    assert off_grid(fine) == (fine, None)
