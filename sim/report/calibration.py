@@ -84,7 +84,7 @@ def decode_figure(profile: Profile, rows: Rows | None = None, *, across: str = "
     other = "context" if across == "batch" else "batch"
     fig = theme.new_figure(420)
     for style, (value, line) in zip(_STYLES, data.groupby(other), strict=False):
-        name = f"{value:,} tokens of context" if other == "context" else f"{value:,} sequences"
+        name = f"{value:,} tokens of context" if other == "context" else f"{value:,} sequence{'s' * (value > 1)}"
         fig.add_trace(
             go.Scatter(
                 x=line[across].tolist(),
@@ -128,15 +128,15 @@ def decode_figure(profile: Profile, rows: Rows | None = None, *, across: str = "
     fig.update_yaxes(type="log", title_text="kernels of a step, ms")
     first, last = data.iloc[0], data.iloc[-1]
     title = (
-        f"A decode step takes {first['step_ms']:.3g} ms of kernels at least and "
-        f"{data['step_ms'].max():.3g} ms in the largest batch and context drawn"
+        f"A decode step takes {_ms(first['step_ms'])} of kernels at least and "
+        f"{_ms(data['step_ms'].max())} in the largest batch and context drawn"
     )
     return theme.describe(
         fig,
         title=title,
         caption="Solid: the profile. Dotted: the roofline prior for the same model and GPU. "
         + ("Marks: what was measured. " if rows is not None else "")
-        + "The engine's own time (host, layers, rows) comes on top.",
+        + "The engine's own time (host, layers, rows) comes on top; lines go on past what fits in memory.",
         alt=f"Lines of decode step time over {across}, from batch {first['batch']:g} and context "
         f"{first['context']:g} to batch {last['batch']:g} and context {last['context']:g}.",
     )
@@ -195,7 +195,7 @@ def prefill_figure(profile: Profile, rows: Rows | None = None) -> go.Figure:
     rate = float(at[-1] / whole[-1] * 1e3)
     return theme.describe(
         fig,
-        title=f"A prefill of {at[-1]:,.0f} tokens takes {whole[-1]:,.3g} ms of kernels: {rate:,.0f} tokens/s",
+        title=f"A prefill of {at[-1]:,.0f} tokens takes {_ms(whole[-1])} of kernels: {rate:,.0f} tokens/s",
         caption="One chunk, nothing cached; what attention adds grows with the square of its tokens.",
         alt=f"Prefill time from {at[0]:,.0f} to {at[-1]:,.0f} tokens: {whole[0]:.3g} to {whole[-1]:.3g} ms.",
     )
@@ -223,9 +223,7 @@ def residual_figure(predicted_s: Any, rows: Rows) -> go.Figure:
                     mode="markers",
                     name=name,
                     marker={"color": style.color, "symbol": style.symbol, "size": 5, "opacity": 0.7},
-                    customdata=np.column_stack(
-                        [rows.batch[mask], rows.tokens[mask], rows.each_context[mask]]
-                    ).tolist(),
+                    customdata=np.column_stack([rows.batch[mask], rows.tokens[mask], rows.each_context[mask]]).tolist(),
                     hovertemplate="%{x:.4~g} ms measured, %{y:+.2f} %<br>%{customdata[0]:,} sequences, "
                     "%{customdata[1]:,} tokens, context %{customdata[2]:,}<extra>%{fullData.name}</extra>",
                 )
@@ -258,9 +256,7 @@ def page(profile: Profile, rows: Rows | None = None, fit: Fit | None = None) -> 
         Exhibit(
             "prefill",
             prefill_figure(profile, rows),
-            pd.DataFrame(
-                {"tokens": profile.cost.tokens, "linear_ms": 1e3 * np.asarray(profile.cost.linear_s)}
-            ),
+            pd.DataFrame({"tokens": profile.cost.tokens, "linear_ms": 1e3 * np.asarray(profile.cost.linear_s)}),
         ),
     ]
     sections = [Section("steps", "How long does a step take?", exhibits)]
@@ -335,6 +331,11 @@ def write_profile(profile: Profile, path: str | Path, table: pd.DataFrame | None
 def write_residuals(profile: Profile, fit: Fit, rows: Rows, path: str | Path) -> None:
     """Write the page of *profile* with the residuals of its *fit*."""
     Path(path).write_text(render(page(profile, rows, fit)), encoding="utf-8")
+
+
+def _ms(value: float) -> str:
+    """Milliseconds in three digits, without an exponent."""
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def _round(values: Any) -> list[float]:
