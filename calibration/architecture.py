@@ -410,9 +410,7 @@ def _build(raw: dict[str, Any], *, source: str) -> Architecture:
     for name in required:
         value = raw.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < (0 if name == "ffn" else 1):
-            problems.append(
-                Problem(f"{value!r}", source=source, key=name, expected="a positive whole number")
-            )
+            problems.append(Problem(f"{value!r}", source=source, key=name, expected="a positive whole number"))
     if problems:
         raise InputError(problems)
     values = dict(raw)
@@ -444,14 +442,10 @@ def from_hf_config(path: str | Path) -> Architecture:
     except ValueError as error:
         raise InputError(Problem(f"not valid JSON: {error}", source=str(path))) from None
     if not isinstance(raw, dict):
-        raise InputError(
-            Problem("not a JSON object", source=str(path), expected="a Hugging Face config.json")
-        )
+        raise InputError(Problem("not a JSON object", source=str(path), expected="a Hugging Face config.json"))
     text = raw.get("text_config")
     config = {**raw, **text} if isinstance(text, dict) else raw
-    return _from_config(
-        config, source=str(path), name=str(raw.get("_name_or_path") or path.parent.name or "model")
-    )
+    return _from_config(config, source=str(path), name=str(raw.get("_name_or_path") or path.parent.name or "model"))
 
 
 def _from_config(config: dict[str, Any], *, source: str, name: str) -> Architecture:
@@ -489,9 +483,7 @@ def _from_config(config: dict[str, Any], *, source: str, name: str) -> Architect
             experts=experts,
             active=number("num_experts_per_tok", "experts_per_token"),
             ffn=number("moe_intermediate_size", "intermediate_size"),
-            shared=number(
-                "n_shared_experts", default=1 if config.get("shared_expert_intermediate_size") else 0
-            ),
+            shared=number("n_shared_experts", default=1 if config.get("shared_expert_intermediate_size") else 0),
             shared_ffn=number("shared_expert_intermediate_size", default=0),
             dense_layers=number("first_k_dense_replace", default=len(config.get("mlp_only_layers") or ())),
             bias=family == "gpt_oss",

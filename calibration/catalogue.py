@@ -125,9 +125,7 @@ def _hardware() -> str:
         count[used_by] += 1
     for name in gpu_names():
         gpu = hardware(name)
-        price = (
-            f"{gpu.price.usd_per_gpu_hour:.2f} ({gpu.price.source}, {gpu.price.date})" if gpu.price else ""
-        )
+        price = f"{gpu.price.usd_per_gpu_hour:.2f} ({gpu.price.source}, {gpu.price.date})" if gpu.price else ""
         rows.append(
             (
                 name,

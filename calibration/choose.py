@@ -35,9 +35,7 @@ class Wanted:
     dtype: str
     kv_dtype: str
 
-    def prior(
-        self, arch: Architecture | None = None, *, kv_dtype: str | None = None, pp: int = 1
-    ) -> HardwareCost:
+    def prior(self, arch: Architecture | None = None, *, kv_dtype: str | None = None, pp: int = 1) -> HardwareCost:
         """The roofline of *arch* (of the wanted model) in this place."""
         return hardware_cost(
             arch or self.arch,
@@ -51,9 +49,7 @@ class Wanted:
         )
 
 
-def choose(
-    wanted: Wanted, *, profile: str | None = None, base: Path | None = None
-) -> tuple[HardwareCost, Fidelity]:
+def choose(wanted: Wanted, *, profile: str | None = None, base: Path | None = None) -> tuple[HardwareCost, Fidelity]:
     """The hardware half of the cost, and where it comes from; raise an InputError for a *profile* that
     cannot serve."""
     if profile == "prior":
@@ -71,9 +67,7 @@ def _prior(wanted: Wanted) -> tuple[HardwareCost, Fidelity]:
     error = expected_error(wanted.arch, wanted.hardware.name)
     notes = []
     if efficiency(wanted.hardware.name).borrowed:
-        notes.append(
-            f"no kernel of {wanted.hardware.name} was measured: its efficiencies are those of other GPUs"
-        )
+        notes.append(f"no kernel of {wanted.hardware.name} was measured: its efficiencies are those of other GPUs")
     return wanted.prior(pp=wanted.pp), Fidelity(
         profile="prior",
         kind="prior",
@@ -127,15 +121,12 @@ def _check(wanted: Wanted, found: profiles.Profile) -> None:
         ("data_parallel_size", found.data_parallel_size, wanted.dp),
     ):
         if have != want:
-            problems.append(
-                Problem(f"profile {found.name} is of {key} {have}", key="profile", expected=str(want))
-            )
+            problems.append(Problem(f"profile {found.name} is of {key} {have}", key="profile", expected=str(want)))
     other = architecture(found.model)
     if _but_vocabulary(other) != _but_vocabulary(wanted.arch):
         problems.append(
             Problem(
-                f"profile {found.name} is of {found.model}, "
-                f"whose shapes differ from those of {wanted.arch.name}",
+                f"profile {found.name} is of {found.model}, whose shapes differ from those of {wanted.arch.name}",
                 key="profile",
                 expected="a profile of the same shapes, or prior",
             )
@@ -158,8 +149,7 @@ def _from_profile(wanted: Wanted, found: profiles.Profile) -> tuple[HardwareCost
         scaled = np.asarray(cost.linear_s) * ours.linear(at) / theirs.linear(at)
         cost = replace(cost, linear_s=tuple(np.maximum.accumulate(scaled).tolist()))
         notes.append(
-            f"measured for {found.model}, which differs in its vocabulary only; "
-            "lm_head corrected by the roofline"
+            f"measured for {found.model}, which differs in its vocabulary only; lm_head corrected by the roofline"
         )
     if _kv_width(wanted.kv_dtype, wanted.arch) != _kv_width(found.kv_cache_dtype, other):
         theirs_kv = found.kv_cache_dtype if found.kv_cache_dtype in KV_DTYPES else "auto"
@@ -171,9 +161,7 @@ def _from_profile(wanted: Wanted, found: profiles.Profile) -> tuple[HardwareCost
         more = wanted.prior(pp=wanted.pp).linear(at) - wanted.prior().linear(at)
         stretched = np.maximum.accumulate(np.asarray(cost.linear_s) + np.maximum(more, 0.0))
         cost = replace(cost, linear_s=tuple(stretched.tolist()))
-        notes.append(
-            f"measured without pipeline stages; {wanted.pp - 1} transfers a step added by the roofline"
-        )
+        notes.append(f"measured without pipeline stages; {wanted.pp - 1} transfers a step added by the roofline")
     notes += [f"{name} taken from elsewhere: {why}" for name, why in found.borrowed.items()]
     source = found.provenance
     return cost, Fidelity(

@@ -194,9 +194,7 @@ def _check_parallelism(arch: Architecture, gpu: Hardware, *, tp: int, pp: int, d
         )
     if ep and not arch.moe:
         problems.append(
-            Problem(
-                f"{arch.name} has no experts", key="enable_expert_parallel", expected="a mixture of experts"
-            )
+            Problem(f"{arch.name} has no experts", key="enable_expert_parallel", expected="a mixture of experts")
         )
     if dp > 1 and not arch.moe:
         problems.append(
@@ -213,13 +211,9 @@ def _check_parallelism(arch: Architecture, gpu: Hardware, *, tp: int, pp: int, d
 def _check_settings(kv_dtype: str, utilization: float, block_size: int, seqs: int, tokens: int) -> None:
     problems = []
     if kv_dtype not in ("auto", *KV_DTYPES):
-        problems.append(
-            Problem(f"{kv_dtype!r}", key="kv_cache_dtype", expected="auto, " + ", ".join(KV_DTYPES))
-        )
+        problems.append(Problem(f"{kv_dtype!r}", key="kv_cache_dtype", expected="auto, " + ", ".join(KV_DTYPES)))
     if not 0 < utilization <= 1:
-        problems.append(
-            Problem(f"{utilization!r}", key="gpu_memory_utilization", expected="more than 0, at most 1")
-        )
+        problems.append(Problem(f"{utilization!r}", key="gpu_memory_utilization", expected="more than 0, at most 1"))
     for key, value in (
         ("block_size", block_size),
         ("max_num_seqs", seqs),

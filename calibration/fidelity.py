@@ -33,9 +33,7 @@ class Fidelity:
     """Of the profile's file."""
     notes: tuple[str, ...] = ()
 
-    def warnings(
-        self, *, batch: int | None = None, context: int | None = None, tokens: int | None = None
-    ) -> list[str]:
+    def warnings(self, *, batch: int | None = None, context: int | None = None, tokens: int | None = None) -> list[str]:
         """What of a run lies outside the measured range, in plain words.
 
         *batch* is its largest decode batch, *context* its longest sequence, *tokens* its fullest step.

@@ -304,9 +304,7 @@ def _unidentified(rows: Rows, prior: HardwareCost | None) -> tuple[dict[str, flo
 def error_of(predicted: Array, measured: Array) -> Error:
     """Absolute relative error of *predicted*."""
     off = predicted / measured - 1.0
-    return Error(
-        float(np.median(np.abs(off))), float(np.quantile(np.abs(off), 0.95)), len(off), float(np.median(off))
-    )
+    return Error(float(np.median(np.abs(off))), float(np.quantile(np.abs(off), 0.95)), len(off), float(np.median(off)))
 
 
 def _errors(best: Fit, rows: Rows) -> dict[str, Error]:
@@ -319,9 +317,7 @@ def _errors(best: Fit, rows: Rows) -> dict[str, Error]:
         "cached": cached & ~mixed,
         "mixed": mixed,
     }
-    return {
-        name: error_of(off[mask], rows.time_s[mask]) for name, mask in kinds.items() if np.count_nonzero(mask)
-    }
+    return {name: error_of(off[mask], rows.time_s[mask]) for name, mask in kinds.items() if np.count_nonzero(mask)}
 
 
 def _left_out(

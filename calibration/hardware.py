@@ -71,9 +71,7 @@ class Hardware:
         for name in order[order.index(dtype) :]:
             if name in self.flops:
                 return self.flops[name]
-        raise InputError(
-            Problem(f"{self.name} has no peak for {dtype!r}", key="dtype", expected=", ".join(self.flops))
-        )
+        raise InputError(Problem(f"{self.name} has no peak for {dtype!r}", key="dtype", expected=", ".join(self.flops)))
 
 
 def hardware(name: str, *, base: Path | None = None) -> Hardware:
@@ -160,9 +158,7 @@ def _build(raw: dict[str, Any], path: Path) -> Hardware:
             continue
         if kind in (int, float):
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                problems.append(
-                    Problem(f"{value!r}", source=source, key=key, expected="a number more than 0")
-                )
+                problems.append(Problem(f"{value!r}", source=source, key=key, expected="a number more than 0"))
         elif not isinstance(value, kind):
             problems.append(Problem(f"{value!r}", source=source, key=key, expected=f"a {kind.__name__}"))
     for key, record in (("power", Power), ("price", Price)):

@@ -55,9 +55,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("source", "text", "", "who measured: a data set, a tool and its version, or 'thinkcap'"),
     Column("gpu", "text", "", "hardware name as in `thinkcap list hardware`, or the device's own name"),
     Column("model", "text", "", "model name as in `thinkcap list models`, or a path to its config"),
-    Column(
-        "dtype", "text", "", "number format of the weights: bf16, fp16, fp8, mxfp4, nvfp4, int4, int8, fp32"
-    ),
+    Column("dtype", "text", "", "number format of the weights: bf16, fp16, fp8, mxfp4, nvfp4, int4, int8, fp32"),
     Column("kv_dtype", "text", "", "number format of the KV cache", required=False, default=""),
     Column("tp", "integer", "GPUs", "tensor parallel size", low=1),
     Column("engine", "text", "", "engine or kernel library and its version", required=False, default=""),
@@ -77,9 +75,7 @@ COLUMNS: tuple[Column, ...] = (
         default=0.0,
     ),
     Column("time_ms", "number", "ms", "the median time", above_zero=True),
-    Column(
-        "spread_ms", "number", "ms", "interquartile range over repeats", required=False, low=0, default=0.0
-    ),
+    Column("spread_ms", "number", "ms", "interquartile range over repeats", required=False, low=0, default=0.0),
     Column("n", "integer", "repeats", "how many repeats the median is of", required=False, low=1, default=1),
     Column(
         "clock_mhz",
@@ -90,12 +86,8 @@ COLUMNS: tuple[Column, ...] = (
         low=0,
         default=0.0,
     ),
-    Column(
-        "temperature_c", "number", "°C", "temperature while measuring, 0 unknown", required=False, default=0.0
-    ),
-    Column(
-        "flag", "text", "", "why a row should not be fitted, e.g. 'throttled'", required=False, default=""
-    ),
+    Column("temperature_c", "number", "°C", "temperature while measuring, 0 unknown", required=False, default=0.0),
+    Column("flag", "text", "", "why a row should not be fitted, e.g. 'throttled'", required=False, default=""),
 )
 """Every column a table may hold; others are kept as they are."""
 
@@ -172,9 +164,7 @@ def check(frame: pd.DataFrame, *, source: str = "measurements") -> pd.DataFrame:
     expected."""
     problems: list[Problem] = []
 
-    def problem(
-        message: str, key: str | None = None, expected: str | None = None, near: str | None = None
-    ) -> None:
+    def problem(message: str, key: str | None = None, expected: str | None = None, near: str | None = None) -> None:
         problems.append(Problem(message, source=source, key=key, expected=expected, nearest=near))
 
     if not len(frame):
@@ -198,9 +188,7 @@ def check(frame: pd.DataFrame, *, source: str = "measurements") -> pd.DataFrame:
             )
     both = [name for name in ("time_s", "time_us", "latency_ms", "latency_us") if name in frame.columns]
     if "time_ms" in frame.columns and both:
-        problem(
-            f"times in two units: 'time_ms' and {both[0]!r}", key=both[0], expected="one time column, time_ms"
-        )
+        problem(f"times in two units: 'time_ms' and {both[0]!r}", key=both[0], expected="one time column, time_ms")
     if problems:
         raise InputError(problems)
 

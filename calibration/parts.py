@@ -101,9 +101,7 @@ class EngineCost:
         )
 
 
-def combine(
-    hardware: HardwareCost, engine: EngineCost, *, layers: int, table_tokens: int = 16_384
-) -> StepCost:
+def combine(hardware: HardwareCost, engine: EngineCost, *, layers: int, table_tokens: int = 16_384) -> StepCost:
     """The integer cost of a step of *layers* layers, each coefficient rounded once.
 
     The table of ``linear`` is written out to *table_tokens*; beyond it the last slope goes on.

@@ -44,9 +44,7 @@ def step_weight_bytes(
 def step_flops(arch: Architecture, tokens: Array | float, *, tp: int = 1, dp: int = 1) -> Array:
     """FLOPs of each GPU's matrix multiplications for *tokens* tokens over all ranks, lm_head left out."""
     at = np.asarray(tokens, float)
-    each = (
-        arch.layers * arch.attention_parameters_per_gpu(tp) + arch.dense_mlp_layers * arch.mlp_parameters / tp
-    )
+    each = arch.layers * arch.attention_parameters_per_gpu(tp) + arch.dense_mlp_layers * arch.mlp_parameters / tp
     if arch.moe:
         each += arch.moe_layers * arch.matrices * arch.hidden * arch.moe.shared_width / tp
     flops = 2.0 * each * at / dp
@@ -60,9 +58,7 @@ ELEMENTWISE_SHARE = 0.6
 five models on A100 and H100, TP 1 and 4, in Vidur's published per-layer profiles (MIT)."""
 
 
-def elementwise_s(
-    arch: Architecture, tokens: Array | float, hardware: Hardware, *, tp: int = 1, dp: int = 1
-) -> Array:
+def elementwise_s(arch: Architecture, tokens: Array | float, hardware: Hardware, *, tp: int = 1, dp: int = 1) -> Array:
     """Seconds of all layers' kernels that only pass over activations, for *tokens* tokens; no launch, no
     floor.
 

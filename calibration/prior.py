@@ -141,17 +141,11 @@ def hardware_cost(
     passes_s = elementwise_s(arch, at, hardware, tp=tp, dp=dp)
     linear = np.maximum.accumulate(layers_s + passes_s + head_s + link_s)
     pair_s = (
-        arch.full_layers
-        * arch.attention_flops_per_pair()
-        / tp
-        / dp
-        / (eff.attention * hardware.peak_flops("bf16"))
+        arch.full_layers * arch.attention_flops_per_pair() / tp / dp / (eff.attention * hardware.peak_flops("bf16"))
     )
     window_s = 0.0
     if arch.sliding_layers:
-        window_s = (
-            arch.sliding_layers * arch.sliding_window * _kv_s(arch, hardware, eff, kv_dtype, tp=tp) / dp
-        )
+        window_s = arch.sliding_layers * arch.sliding_window * _kv_s(arch, hardware, eff, kv_dtype, tp=tp) / dp
     return HardwareCost(
         tokens=tuple(int(value) for value in at),
         linear_s=tuple(linear.tolist()),
@@ -175,9 +169,7 @@ def _kv_s(arch: Architecture, hardware: Hardware, eff: Efficiency, kv_dtype: str
         return read_s
     flops = arch.attention_flops_per_pair(absorbed=True) / tp
     return float(
-        _soft_max(
-            read_s, flops / ((eff.mla_compute or eff.compute) * hardware.peak_flops("bf16")), eff.softness
-        )
+        _soft_max(read_s, flops / ((eff.mla_compute or eff.compute) * hardware.peak_flops("bf16")), eff.softness)
     )
 
 

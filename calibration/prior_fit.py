@@ -49,9 +49,7 @@ class Case:
         return error_of(self.predicted(eff)[decode], self.rows.time_s[decode])
 
 
-def case(
-    arch: Architecture, hardware: Hardware, tp: int, dtype: str, frame: pd.DataFrame, *, most: int = 160
-) -> Case:
+def case(arch: Architecture, hardware: Hardware, tp: int, dtype: str, frame: pd.DataFrame, *, most: int = 160) -> Case:
     """A case of at most *most* rows of *frame*, evenly taken."""
     rows = rows_of(frame)
     if len(rows) > most:
@@ -110,9 +108,7 @@ def fit_efficiency(cases: Sequence[Case], start: Efficiency, names: Sequence[str
         eff = build(values)
         return np.concatenate([np.log(one.predicted(eff) / one.rows.time_s) for one in cases])
 
-    first = np.clip(
-        [getattr(start, name) or _FIRST.get(name, 0.5) for name in names], low * 1.01 + 1e-6, high * 0.99
-    )
+    first = np.clip([getattr(start, name) or _FIRST.get(name, 0.5) for name in names], low * 1.01 + 1e-6, high * 0.99)
     found = least_squares(
         residuals, first, bounds=(low, high), loss="soft_l1", f_scale=0.03, x_scale=np.maximum(first, 0.1)
     )

@@ -122,16 +122,12 @@ def _build(raw: dict[str, Any], *, source: str, sha256: str) -> Profile:
         if key not in _KEYS
     ]
     optional = {"data_parallel_size", "enable_expert_parallel", "borrowed"}
-    problems += [
-        Problem("missing", source=source, key=key) for key in sorted(_KEYS - optional) if key not in raw
-    ]
+    problems += [Problem("missing", source=source, key=key) for key in sorted(_KEYS - optional) if key not in raw]
     if not problems and raw["schema_version"] != SCHEMA_VERSION:
         got = repr(raw["schema_version"])
         problems.append(Problem(got, source=source, key="schema_version", expected=str(SCHEMA_VERSION)))
     if not problems and raw["kind"] not in ("measured", "composed"):
-        problems.append(
-            Problem(repr(raw["kind"]), source=source, key="kind", expected="measured or composed")
-        )
+        problems.append(Problem(repr(raw["kind"]), source=source, key="kind", expected="measured or composed"))
     if problems:
         raise InputError(problems)
     part = raw["hardware_part"]
@@ -171,9 +167,7 @@ def _build(raw: dict[str, Any], *, source: str, sha256: str) -> Profile:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            Problem(
-                f"incomplete or wrong: {type(error).__name__} {error}", source=source, key="hardware_part"
-            )
+            Problem(f"incomplete or wrong: {type(error).__name__} {error}", source=source, key="hardware_part")
         ) from None
 
 
@@ -233,9 +227,7 @@ def text(profile: Profile) -> str:
     out.append(f"range: {{{spans}}}\n")
     physics = ", ".join(f"{key}: {value:.3f}" for key, value in profile.physics.items())
     out.append(f"physics: {{{physics}}}  # shares of the GPU's peaks that the figures imply\n")
-    out.append(
-        yaml.safe_dump({"provenance": profile.provenance}, sort_keys=False, allow_unicode=True, width=110)
-    )
+    out.append(yaml.safe_dump({"provenance": profile.provenance}, sort_keys=False, allow_unicode=True, width=110))
     return "".join(out)
 
 

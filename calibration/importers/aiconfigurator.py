@@ -97,9 +97,7 @@ class Kernels:
         )
         if not found:
             raise InputError(
-                Problem(
-                    f"aiconfigurator-core holds no {name} of {engine} on {self.hardware.name}", key="hardware"
-                )
+                Problem(f"aiconfigurator-core holds no {name} of {engine} on {self.hardware.name}", key="hardware")
             )
         return found[-1]
 
@@ -156,9 +154,7 @@ class Kernels:
         kv_dtype: str,
     ) -> Array:
         """One layer's decode attention of *batch* sequences with *context* tokens each."""
-        if (
-            kv_heads > 8
-        ):  # KV heads work apart, like sequences: (32 of 32) costs as (8 of 8) for four times the batch
+        if kv_heads > 8:  # KV heads work apart, like sequences: (32 of 32) costs as (8 of 8) for four times the batch
             split = kv_heads / 8
             return self.decode_attention(
                 batch * split,
@@ -173,9 +169,7 @@ class Kernels:
         for count, weight in self._head_counts("generation", heads, kv_heads, head_dim, window, kv_dtype):
             batches, contexts, log_time = self._table(
                 f"generation {count} {kv_heads} {head_dim} {window} {kv_dtype}",
-                lambda count=count: self._attention_table(
-                    "generation", count, kv_heads, head_dim, window, kv_dtype
-                ),
+                lambda count=count: self._attention_table("generation", count, kv_heads, head_dim, window, kv_dtype),
             )
             at = np.stack([np.log(batch), np.log(context)], axis=-1)
             out = out + weight * np.exp(_points(log_time, np.log(batches), np.log(contexts), at))
@@ -197,9 +191,7 @@ class Kernels:
         for count, weight in self._head_counts("context", heads, kv_heads, head_dim, window, kv_dtype):
             batches, lengths, log_time = self._table(
                 f"context {count} {kv_heads} {head_dim} {window} {kv_dtype}",
-                lambda count=count: self._attention_table(
-                    "context", count, kv_heads, head_dim, window, kv_dtype
-                ),
+                lambda count=count: self._attention_table("context", count, kv_heads, head_dim, window, kv_dtype),
             )
             at = np.stack([np.log(chunks), np.log(length)], axis=-1)
             out = out + weight * np.exp(_points(log_time, np.log(batches), np.log(lengths), at))
@@ -241,9 +233,7 @@ class Kernels:
         below = known[known < heads]
         if not len(above) or not len(below):
             raise InputError(
-                Problem(
-                    f"no {phase} attention of {heads} heads measured on {self.hardware.name}", key="model"
-                )
+                Problem(f"no {phase} attention of {heads} heads measured on {self.hardware.name}", key="model")
             )
         low, high = int(below[-1]), int(above[0])
         share = (heads - low) / (high - low)
@@ -313,9 +303,7 @@ class Kernels:
         import pandas as pd
 
         name = "generation" if phase == "decode" else "context"
-        frame = self._table(
-            f"mla {name}", lambda: pd.read_parquet(self._latest("mla", f"mla_{name}_module_perf"))
-        )
+        frame = self._table(f"mla {name}", lambda: pd.read_parquet(self._latest("mla", f"mla_{name}_module_perf")))
         frame = frame[
             (frame["num_heads"] == heads)
             & (frame["kv_cache_dtype"] == _KV[kv_dtype])
@@ -344,18 +332,14 @@ class Kernels:
 
         def read() -> tuple[Array, Array]:
             own = pd.read_parquet(self._latest("comm", "custom_allreduce_perf"))
-            own = own[(own["backend"] == "vllm_graph") & (own["num_gpus"] == gpus)].sort_values(
-                "message_size"
-            )
+            own = own[(own["backend"] == "vllm_graph") & (own["num_gpus"] == gpus)].sort_values("message_size")
             # sizes are numbers of 16-bit elements
             return own["message_size"].to_numpy(float) * 2, own["latency"].to_numpy(float) * 1e-3
 
         sizes, times = self._table(f"allreduce {gpus}", read)
         if not len(sizes):
             raise InputError(
-                Problem(
-                    f"no all-reduce over {gpus} x {self.hardware.name} measured", key="tensor_parallel_size"
-                )
+                Problem(f"no all-reduce over {gpus} x {self.hardware.name} measured", key="tensor_parallel_size")
             )
         return np.asarray(np.exp(np.interp(np.log(message_bytes), np.log(sizes), np.log(times))))
 
@@ -478,9 +462,7 @@ def compose(
         [(b, c) for b in batches for c in contexts if b * c <= most and c <= arch.max_context],
         columns=["decodes", "context"],
     )
-    decode["time_ms"] = (
-        step.decode(decode["decodes"].to_numpy(float), decode["context"].to_numpy(float)) * 1e3
-    )
+    decode["time_ms"] = step.decode(decode["decodes"].to_numpy(float), decode["context"].to_numpy(float)) * 1e3
     lengths = [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384]
     totals = [t for t in knots(16384, moe=arch.moe is not None) if t >= 16 and t not in (257, 513)]
     prefill = pd.DataFrame(
@@ -496,17 +478,13 @@ def compose(
         columns=["chunks", "chunk_tokens"],
     )
     prefill["decodes"], prefill["context"] = 0, 0
-    prefill["time_ms"] = (
-        step.prefill(prefill["chunks"].to_numpy(float), prefill["chunk_tokens"].to_numpy(float)) * 1e3
-    )
+    prefill["time_ms"] = step.prefill(prefill["chunks"].to_numpy(float), prefill["chunk_tokens"].to_numpy(float)) * 1e3
     frame = pd.concat([decode, prefill], ignore_index=True).fillna({"chunks": 0, "chunk_tokens": 0})
     labels = pd.DataFrame([common] * len(frame))
     return check(pd.concat([labels, frame], axis=1), source="composed kernels")
 
 
-def _pool_tokens(
-    arch: Architecture, hardware: Hardware, *, tp: int, dtype: str, kv_dtype: str, ep: bool
-) -> float:
+def _pool_tokens(arch: Architecture, hardware: Hardware, *, tp: int, dtype: str, kv_dtype: str, ep: bool) -> float:
     try:
         memory = memory_sum(
             arch,
@@ -530,9 +508,7 @@ def _pool_tokens(
 class _Step:
     """Adds up the kernels of one step."""
 
-    def __init__(
-        self, arch: Architecture, kernels: Kernels, *, tp: int, ep: bool, dtype: str, kv_dtype: str
-    ) -> None:
+    def __init__(self, arch: Architecture, kernels: Kernels, *, tp: int, ep: bool, dtype: str, kv_dtype: str) -> None:
         self.arch, self.kernels, self.tp, self.ep, self.dtype, self.kv_dtype = (
             arch,
             kernels,
@@ -600,9 +576,7 @@ class _Step:
             )
         total = total + arch.dense_mlp_layers * self._mlp(tokens, arch.ffn, dense)
         if arch.moe:
-            experts = kernels.moe(
-                tokens, arch, tp=1 if self.ep else tp, ep=tp if self.ep else 1, dtype=self.dtype
-            )
+            experts = kernels.moe(tokens, arch, tp=1 if self.ep else tp, ep=tp if self.ep else 1, dtype=self.dtype)
             router = kernels.gemm(tokens, arch.moe.experts, arch.hidden, "bf16")
             shared = self._mlp(tokens, arch.moe.shared_width, dense) if arch.moe.shared else 0.0
             total = total + arch.moe_layers * (experts + router + shared)

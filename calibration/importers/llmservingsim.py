@@ -28,9 +28,7 @@ _TWICE = {"layernorm"}
 """Operators that a layer runs twice."""
 
 
-def read(
-    folder: str | Path, arch: Architecture, *, gpu: str, tp: int = 1, dtype: str = "bf16"
-) -> pd.DataFrame:
+def read(folder: str | Path, arch: Architecture, *, gpu: str, tp: int = 1, dtype: str = "bf16") -> pd.DataFrame:
     """Steps of *arch* on *gpu* composed from the tables in *folder*; raise an InputError for a missing table.
 
     Steps over several GPUs lack their all-reduces and are flagged ``no_allreduce``.
@@ -39,12 +37,8 @@ def read(
 
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(
-            Problem("no such folder", source=str(folder), expected="a folder tpN of layer tables")
-        )
-    attention = read_csv(
-        folder / "attention.csv", ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "time_us")
-    )
+        raise InputError(Problem("no such folder", source=str(folder), expected="a folder tpN of layer tables"))
+    attention = read_csv(folder / "attention.csv", ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "time_us"))
     chunk, cached, decodes, context = (
         attention[name].to_numpy(float) for name in ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
     )

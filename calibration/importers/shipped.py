@@ -65,9 +65,7 @@ def combinations() -> Iterator[tuple[str, str, str, int]]:
                     yield model, dtype, gpu, tp
 
 
-def one(
-    model: str, gpu: str, tp: int, dtype: str = "auto", *, ep: bool = False, kv_dtype: str = "auto"
-) -> Profile:
+def one(model: str, gpu: str, tp: int, dtype: str = "auto", *, ep: bool = False, kv_dtype: str = "auto") -> Profile:
     """Compose and fit one profile; raise an InputError when it does not fit or a kernel was not measured."""
     arch, known = architecture(model), hardware(gpu)
     frame = compose(arch, known, tp=tp, ep=ep, dtype=dtype, kv_dtype=kv_dtype)

@@ -54,14 +54,10 @@ def read(
 
     linear = _linear(mlp, arch, tp)
     steps = _attention(attention, arch, tp)
-    tokens = np.where(
-        steps["is_prefill"], steps["prefill_chunk_size"] * steps["batch_size"], steps["batch_size"]
-    )
+    tokens = np.where(steps["is_prefill"], steps["prefill_chunk_size"] * steps["batch_size"], steps["batch_size"])
     within = (tokens >= linear[0][0]) & (tokens <= linear[0][-1])
     steps, tokens = steps[within], tokens[within]
-    time_ms = arch.layers * (
-        interpolate(linear, tokens.astype(float)) + steps["attention_ms"].to_numpy(float)
-    )
+    time_ms = arch.layers * (interpolate(linear, tokens.astype(float)) + steps["attention_ms"].to_numpy(float))
     prefill = steps["is_prefill"].to_numpy(bool)
     frame = pd.DataFrame(
         {
@@ -88,9 +84,7 @@ def _linear(path: str | Path, arch: Architecture, tp: int) -> Any:
     names = [f"time_stats.{name}.median" for name in _LAYER]
     raw = read_csv(path, (*names, *_MLP_KEYS))
     rows = raw[
-        (raw["num_tensor_parallel_workers"] == tp)
-        & (raw["n_embd"] == arch.hidden)
-        & (raw["n_head"] == arch.heads)
+        (raw["num_tensor_parallel_workers"] == tp) & (raw["n_embd"] == arch.hidden) & (raw["n_head"] == arch.heads)
     ]
     if rows.empty:
         raise InputError(Problem(f"no rows of {arch.name} at tensor parallel size {tp}", source=str(path)))
@@ -104,9 +98,7 @@ def _attention(path: str | Path, arch: Architecture, tp: int) -> pd.DataFrame:
 
     raw = read_csv(path, _ATTENTION_KEYS)
     rows = raw[
-        (raw["num_tensor_parallel_workers"] == tp)
-        & (raw["n_embd"] == arch.hidden)
-        & (raw["n_q_head"] == arch.heads)
+        (raw["num_tensor_parallel_workers"] == tp) & (raw["n_embd"] == arch.hidden) & (raw["n_q_head"] == arch.heads)
     ]
     if rows.empty:
         raise InputError(Problem(f"no rows of {arch.name} at tensor parallel size {tp}", source=str(path)))

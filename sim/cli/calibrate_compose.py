@@ -22,9 +22,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help="format of the weights (default: as published)")
     parser.add_argument("--kv-cache-dtype", default="auto", help="format of the KV cache (default: 16 bits)")
     parser.add_argument("--out", metavar="PATH", help="profile to write; with --all, the folder")
-    parser.add_argument(
-        "--table", metavar="FILE", help="also write the composed steps as a measurement table"
-    )
+    parser.add_argument("--table", metavar="FILE", help="also write the composed steps as a measurement table")
     parser.add_argument("--all", action="store_true", help="make every shipped profile again")
     parser.add_argument("--only", default="", metavar="TEXT", help="with --all: names that contain it")
 
@@ -57,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         raise InputError(problems)
     dtype = "auto" if args.dtype == "auto" else dtype_name(args.dtype)
-    kv_dtype = (
-        "auto" if args.kv_cache_dtype == "auto" else dtype_name(args.kv_cache_dtype, key="kv_cache_dtype")
-    )
+    kv_dtype = "auto" if args.kv_cache_dtype == "auto" else dtype_name(args.kv_cache_dtype, key="kv_cache_dtype")
     found = one(args.model, args.hardware, args.tp, dtype, ep=args.ep, kv_dtype=kv_dtype)
     out = Path(args.out or f"{found.name}.yaml")
     profile.dump(found, out)

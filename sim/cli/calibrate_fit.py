@@ -28,9 +28,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN=VALUE",
         help="take these rows; may be given often",
     )
-    parser.add_argument(
-        "--model", metavar="NAME", help="the model measured, when the table's name is not known"
-    )
+    parser.add_argument("--model", metavar="NAME", help="the model measured, when the table's name is not known")
     parser.add_argument("--hardware", metavar="NAME", help="the GPU, when the table's name is not known")
     parser.add_argument("--residuals", metavar="FILE", help="also draw measured against fitted, as HTML")
 

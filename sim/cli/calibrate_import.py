@@ -23,9 +23,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="measurement table to write, .parquet")
     parser.add_argument("--model", metavar="NAME", help="vidur, llmservingsim: the model measured")
     parser.add_argument("--hardware", metavar="NAME", help="vidur, llmservingsim: the GPU measured")
-    parser.add_argument(
-        "--tp", type=int, default=1, metavar="N", help="vidur, llmservingsim: tensor parallel size"
-    )
+    parser.add_argument("--tp", type=int, default=1, metavar="N", help="vidur, llmservingsim: tensor parallel size")
     parser.add_argument("--dtype", default=None, help="vidur, llmservingsim: number format")
 
 
@@ -40,15 +38,11 @@ def run(args: argparse.Namespace) -> int:
     wanted = counts.get(args.format)
     if wanted is not None and len(args.files) != wanted:
         what = {"splitwise": "perf_model.csv", "vidur": "mlp.csv attention.csv", "llmservingsim": "a folder"}
-        raise InputError(
-            Problem(f"{len(args.files)} files", key="FILE", expected=f"{wanted}: {what[args.format]}")
-        )
+        raise InputError(Problem(f"{len(args.files)} files", key="FILE", expected=f"{wanted}: {what[args.format]}"))
     frame = _read(args)
     measurements.write(frame, args.out, {"licence": "Apache-2.0" if args.format == "steps" else "MIT"})
     keys = frame.groupby(["gpu", "model", "dtype", "tp"]).size()
-    print(
-        f"{len(frame):,} steps of {len(keys)} combinations of GPU, model, format and TP written to {args.out}"
-    )
+    print(f"{len(frame):,} steps of {len(keys)} combinations of GPU, model, format and TP written to {args.out}")
     for (gpu, model, dtype, tp), count in list(keys.items())[:20]:
         print(f"  {model} on {gpu}, {dtype}, TP{tp}: {count:,}")
     if len(keys) > 20:
@@ -65,15 +59,11 @@ def _read(args: argparse.Namespace) -> Any:
         return splitwise.read(args.files[0])
     if args.format == "steps":
         return step_tables.read(*args.files)
-    missing = [
-        Problem("missing", key=f"--{name}") for name in ("model", "hardware") if not getattr(args, name)
-    ]
+    missing = [Problem("missing", key=f"--{name}") for name in ("model", "hardware") if not getattr(args, name)]
     if missing:
         raise InputError(missing)
     arch = architecture(args.model)
     if args.format == "vidur":
         mlp, attention = args.files
         return vidur.read(mlp, attention, arch, gpu=args.hardware, tp=args.tp, dtype=args.dtype or "fp16")
-    return llmservingsim.read(
-        args.files[0], arch, gpu=args.hardware, tp=args.tp, dtype=args.dtype or arch.native_dtype
-    )
+    return llmservingsim.read(args.files[0], arch, gpu=args.hardware, tp=args.tp, dtype=args.dtype or arch.native_dtype)

@@ -16,9 +16,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     parser.add_argument("profile", metavar="PROFILE", help="a shipped profile's name, or a YAML file")
     parser.add_argument("--table", metavar="FILE", help="measurements to draw as points")
-    parser.add_argument(
-        "--out", metavar="FILE", help="page to write (default: PROFILE.html here); '-' writes none"
-    )
+    parser.add_argument("--out", metavar="FILE", help="page to write (default: PROFILE.html here); '-' writes none")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,9 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     arch = architecture(args.model)
     dtype = arch.native_dtype if args.dtype == "auto" else dtype_name(args.dtype)
-    kv_dtype = (
-        "auto" if args.kv_cache_dtype == "auto" else dtype_name(args.kv_cache_dtype, key="kv_cache_dtype")
-    )
+    kv_dtype = "auto" if args.kv_cache_dtype == "auto" else dtype_name(args.kv_cache_dtype, key="kv_cache_dtype")
     print("\n".join(_about(arch, dtype, kv_dtype)))
     print()
     print("\n".join(_fits(arch, dtype, kv_dtype, args.gpu_memory_utilization)))
@@ -53,9 +51,7 @@ def _about(arch: Architecture, dtype: str, kv_dtype: str) -> list[str]:
         out.append(f"  {arch.sliding_layers} layers look back {arch.sliding_window} tokens only")
     if arch.moe:
         shared = f" and {arch.moe.shared} shared" if arch.moe.shared else ""
-        out.append(
-            f"  {arch.moe.active} of {arch.moe.experts} experts{shared} a token in {arch.moe_layers} layers"
-        )
+        out.append(f"  {arch.moe.active} of {arch.moe.experts} experts{shared} a token in {arch.moe_layers} layers")
     active = f", {arch.active_parameters / 1e9:.2f} billion used by a token" if arch.moe else ""
     out.append(f"  {arch.parameters / 1e9:.2f} billion parameters{active}")
     out.append(f"  weights: {arch.weight_bytes(dtype) / 1e9:.1f} GB in {dtype}")
@@ -73,17 +69,13 @@ def _fits(arch: Architecture, dtype: str, kv_dtype: str, utilization: float) -> 
     from sim.errors import DoesNotFit
 
     sizes = (1, 2, 4, 8)
-    head = (
-        "tokens of KV cache, all requests together, by tensor_parallel_size (longest context of one request)"
-    )
+    head = "tokens of KV cache, all requests together, by tensor_parallel_size (longest context of one request)"
     rows = [head, f"  {'GPU':<14}" + "".join(f"{f'TP{tp}':>22}" for tp in sizes)]
     for name in names():
         gpu = hardware(name)
         cells = []
         for tp in sizes:
-            splits = arch.heads % tp == 0 and (
-                arch.mla or max(tp, arch.kv_heads) % min(tp, arch.kv_heads) == 0
-            )
+            splits = arch.heads % tp == 0 and (arch.mla or max(tp, arch.kv_heads) % min(tp, arch.kv_heads) == 0)
             if tp > gpu.gpus_per_node or not splits:
                 cells.append("-")
                 continue

@@ -84,7 +84,7 @@ def decode_figure(profile: Profile, rows: Rows | None = None, *, across: str = "
     other = "context" if across == "batch" else "batch"
     fig = theme.new_figure(420)
     for style, (value, line) in zip(_STYLES, data.groupby(other), strict=False):
-        name = f"{value:,} tokens of context" if other == "context" else f"{value:,} sequence{'s' * (value > 1)}"
+        name = f"{value:,} tokens of context" if other == "context" else _sequences(int(str(value)))
         fig.add_trace(
             go.Scatter(
                 x=line[across].tolist(),
@@ -331,6 +331,10 @@ def write_profile(profile: Profile, path: str | Path, table: pd.DataFrame | None
 def write_residuals(profile: Profile, fit: Fit, rows: Rows, path: str | Path) -> None:
     """Write the page of *profile* with the residuals of its *fit*."""
     Path(path).write_text(render(page(profile, rows, fit)), encoding="utf-8")
+
+
+def _sequences(count: int) -> str:
+    return "1 sequence" if count == 1 else f"{count:,} sequences"
 
 
 def _ms(value: float) -> str:

@@ -80,10 +80,7 @@ def test_kv_heads_are_replicated_past_their_number_and_latents_always() -> None:
 def test_native_formats() -> None:
     assert architecture("gpt-oss-120b").weight_bytes() == pytest.approx(65.2e9, rel=0.01)
     assert architecture("deepseek-r1").weight_bytes() == pytest.approx(673e9, rel=0.01)
-    assert (
-        architecture("llama-3.1-70b").weight_bytes("int4")
-        < 0.32 * architecture("llama-3.1-70b").weight_bytes()
-    )
+    assert architecture("llama-3.1-70b").weight_bytes("int4") < 0.32 * architecture("llama-3.1-70b").weight_bytes()
 
 
 def test_active_parameters() -> None:

@@ -174,9 +174,7 @@ def test_scaled_steps_scale_every_step(factor: float) -> None:
 
 
 def test_more_gpus_make_steps_shorter_and_pools_larger() -> None:
-    found = [
-        deploy(model="r1-distill-llama-70b", hardware="h100-sxm", tensor_parallel_size=tp) for tp in (2, 4, 8)
-    ]
+    found = [deploy(model="r1-distill-llama-70b", hardware="h100-sxm", tensor_parallel_size=tp) for tp in (2, 4, 8)]
     steps = [one.step_cost.decode_ps(32, 32 * 2000) for one in found]
     assert steps == sorted(steps, reverse=True)
     assert [one.memory.num_gpu_blocks for one in found] == sorted(one.memory.num_gpu_blocks for one in found)
@@ -216,9 +214,7 @@ def test_every_shipped_profile_is_whole_and_possible(name: str) -> None:
     assert name == profiles.name_of(
         found.model, found.hardware, found.tensor_parallel_size, found.dtype, ep=found.enable_expert_parallel
     )
-    assert {"source", "licence", "version", "quantity", "rows", "command", "data_sha256"} <= set(
-        found.provenance
-    )
+    assert {"source", "licence", "version", "quantity", "rows", "command", "data_sha256"} <= set(found.provenance)
     assert {"decode", "prefill", "decode_unseen_contexts", "decode_unseen_batches"} <= set(found.error)
     kv_dtype = found.kv_cache_dtype if found.kv_cache_dtype in ("fp8", "int8") else "auto"
     again = shares(

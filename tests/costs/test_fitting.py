@@ -141,9 +141,7 @@ def test_a_cost_above_the_peak_is_refused() -> None:
 
 
 def test_kv_is_never_faster_than_memory() -> None:
-    slow_memory = HardwareCost(
-        TRUE.tokens, TRUE.linear_s, 1e-8, TRUE.pair_s
-    )  # 16 KiB in 10 ns: 4 x the H100's
+    slow_memory = HardwareCost(TRUE.tokens, TRUE.linear_s, 1e-8, TRUE.pair_s)  # 16 KiB in 10 ns: 4 x the H100's
     made, _ = make(measured(slow_memory))
     assert made.physics["kv"] <= 1.0
 
@@ -156,9 +154,7 @@ def test_tables_of_several_models_are_refused() -> None:
 
 
 def test_profile_round_trip(tmp_path: Path) -> None:
-    made, _ = make(
-        measured(TRUE, noise=0.01), provenance={"source": "made", "licence": "none", "date": "2026-01-01"}
-    )
+    made, _ = make(measured(TRUE, noise=0.01), provenance={"source": "made", "licence": "none", "date": "2026-01-01"})
     path = tmp_path / "p.yaml"
     profile.dump(made, path)
     back = profile.load(path)

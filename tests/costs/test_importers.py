@@ -122,15 +122,11 @@ def test_vidur_sums_the_operators_of_all_layers(tmp_path: Path) -> None:
 
 def layer_tables(path: Path) -> Path:
     dense = [
-        (name, tokens, 10.0 + 0.01 * tokens)
-        for name in ("qkv_proj", "layernorm", "embedding")
-        for tokens in (1, 2048)
+        (name, tokens, 10.0 + 0.01 * tokens) for name in ("qkv_proj", "layernorm", "embedding") for tokens in (1, 2048)
     ]
     pd.DataFrame(dense, columns=["layer", "tokens", "time_us"]).to_csv(path / "dense.csv", index=False)
     per = [("lm_head", s, 100.0) for s in (1, 256)] + [("sampler", s, 10.0 + s) for s in (1, 256)]
-    pd.DataFrame(per, columns=["layer", "sequences", "time_us"]).to_csv(
-        path / "per_sequence.csv", index=False
-    )
+    pd.DataFrame(per, columns=["layer", "sequences", "time_us"]).to_csv(path / "per_sequence.csv", index=False)
     attention = [(0, 0, 4, 512, 20.0), (256, 0, 0, 0, 40.0), (256, 1024, 4, 512, 70.0)]
     columns = ["prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "time_us"]
     pd.DataFrame(attention, columns=columns).to_csv(path / "attention.csv", index=False)

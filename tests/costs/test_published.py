@@ -93,10 +93,7 @@ def test_prefill() -> None:
 
 def predicted(cost: Any, rows: Rows) -> np.ndarray:
     return np.asarray(
-        cost.linear(rows.tokens)
-        + cost.seq_s * rows.batch
-        + cost.kv_s * rows.context
-        + cost.pair_s * rows.pairs
+        cost.linear(rows.tokens) + cost.seq_s * rows.batch + cost.kv_s * rows.context + cost.pair_s * rows.pairs
     )
 
 

@@ -56,9 +56,7 @@ def mean_decode_context(case: str, prompt: float) -> float:
 def batch_runs(model: str, task: str, *, profile: str | None) -> pd.Series:
     """Signed error of the median inter-token time of ML.ENERGY runs, at most 128 sequences at once."""
     found = cases()
-    found = found[
-        found["id"].str.startswith("mle-") & (found["model"] == model) & found["id"].str.contains(task)
-    ]
+    found = found[found["id"].str.startswith("mle-") & (found["model"] == model) & found["id"].str.contains(task)]
     out = {}
     for row in found.to_dict("records"):
         batch = round(row["batch_mean"])
