@@ -13,7 +13,8 @@ from pathlib import Path
 
 from calibration.architecture import architecture
 from calibration.hardware import hardware
-from calibration.importers.aiconfigurator import Kernels, compose, package_version
+from calibration.importers.aiconfigurator import compose
+from calibration.importers.kernels import Kernels, package_version
 from calibration.make import make
 from calibration.profile import PROFILES, Profile, dump
 from sim.errors import InputError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from calibration.architecture import architecture, from_hf_config, names
+from calibration.architecture import architecture, names
+from calibration.hf_config import from_hf_config
 from sim.errors import InputError
 
 # Totals that the models' safetensors indices state.
