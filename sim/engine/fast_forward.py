@@ -51,11 +51,13 @@ class CountedStep(Step):
         super().begin(now_ps)
         self.served = False
 
-    def serve_running(self, *, chunk_limit: int = 0) -> None:
+    def serve_running(self, *, chunk_limit: int = 0, decodes: bool = True) -> None:
         """See :meth:`Step.serve_running`; the same decisions, counted."""
-        if self.replica.walking or not self._serve_counted(chunk_limit):
+        if not decodes and not self.replica.chunking and not self.replica.walking:
+            return
+        if self.replica.walking or not decodes or not self._serve_counted(chunk_limit):
             self.replica.walk(self.now_ps)
-            super().serve_running(chunk_limit=chunk_limit)
+            super().serve_running(chunk_limit=chunk_limit, decodes=decodes)
 
     def computed(self, request: Request) -> int:
         """See :meth:`Step.computed`."""
@@ -66,11 +68,17 @@ class CountedStep(Step):
         replica = self.replica
         if replica.walking:
             return super().blocks_needed(chunk_limit=chunk_limit)
-        need = replica.crossing[-replica.counter % replica.kv.block_size]
+        size = replica.kv.block_size
+        need = replica.crossing[-replica.counter % size]
         left = self.budget - replica.decoders
-        for request in sorted(replica.chunking, key=_by_order):
-            if request.decoding:
-                continue  # resumed: a decode, counted below
+        chunking = replica.chunking
+        if replica.resumed:
+            for request in chunking:
+                if request.decoding:
+                    need += self._growth_at(request, request.computed) if request.computed % size == 0 else 0
+                    left -= 1
+            chunking = [request for request in chunking if not request.decoding]
+        for request in sorted(chunking, key=_by_order):
             if left > 0:
                 new = min(request.known - request.computed, chunk_limit or left, left)
                 need += replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
@@ -185,6 +193,7 @@ class FastForward(Replica):
         log: StepLog | None = None,
     ) -> None:
         super().__init__(settings, cost, scheduler, segments=segments, log=log)
+        settings = self.settings
         self.kv = PagedKv(
             settings.usable_blocks,
             settings.block_size,
@@ -197,6 +206,8 @@ class FastForward(Replica):
         self.context = 0
         self.crossing = [0] * settings.block_size
         self.chunking: list[Request] = []
+        self.resumed = False
+        """Whether a request in ``chunking`` may be a decode that paused."""
         self.walking = False
         self._stops: list[tuple[int, int, Request]] = []
         self._marks: list[tuple[int, int, Request]] = []
@@ -367,6 +378,7 @@ class FastForward(Replica):
             request.known = request.computed + 1
             if self.walking:
                 return
+            self.resumed = True
         if not self.walking:
             self.chunking.append(request)
             self.chunking.sort(key=_by_order)
@@ -406,6 +418,7 @@ class FastForward(Replica):
             if request.base + self.counter + 1 >= request.end:
                 request.cancelled = None
                 return
+            request.in_flight = min(self.counter - request.counted_from, self.lag) + 1
             self._uncount(request)
             request.decoding = True
             request.busy_until_ps = self.gpu_free_ps
@@ -438,7 +451,7 @@ class FastForward(Replica):
     def settle(self, now_ps: int) -> None:
         """See :meth:`Replica.settle`: the run under way is ended, the counted requests get their own figures."""
         if self._run_steps:
-            self._cut(now_ps + 1)
+            self._shorten(now_ps + 1)  # what is planned at this instant counts
         if self._run_steps:
             self._close_run()
         coming = sorted(end for end in self._ends if end > now_ps)
@@ -449,9 +462,11 @@ class FastForward(Replica):
                 self._uncount(request)
                 request.known = request.computed + 1 - min(len(coming), yielded)
             elif request in last:
-                request.known = request.end - sum(end <= last[request] for end in coming)
+                flying = sum(end <= last[request] for end in coming)
+                request.known = request.end - min(flying, request.end - request.prompt_tokens)
             elif (request.draining or request.paused) and request.decoding:
-                request.known = request.computed + 1 - sum(end <= request.busy_until_ps for end in coming)
+                coming_here = sum(end <= request.busy_until_ps for end in coming)
+                request.known = request.computed + 1 - min(request.in_flight, coming_here)
             self._hide_future(request, now_ps)
         for request in self.waiting:
             self._forget_in_flight(request, now_ps)
@@ -480,11 +495,14 @@ class FastForward(Replica):
         if not self._run_steps:
             ends, lag = self._ends, self.lag
             while len(ends) <= lag and (self.running or self.waiting):
+                self.resumed = False
                 if not self._asks():
                     self._step.begin(now_ps)
                     self._start_run(now_ps, FOREVER, applied=0, wake=True)
-                elif not self._schedule(now_ps):
+                elif not self._schedule(now_ps) and not self._try_again():
                     break
+                elif not ends:
+                    continue
                 elif (
                     self._step.work
                     and len(ends) > lag
@@ -504,6 +522,14 @@ class FastForward(Replica):
 
     def _cut(self, now_ps: int) -> bool:
         """End the run under way with the last batch that is planned before *now_ps*; True when it is over by that."""
+        if not self._shorten(now_ps) or self.next_end_ps != now_ps:
+            return False
+        ended = self.complete(now_ps)
+        assert not ended  # a run that was cut short reaches nobody's end
+        return True
+
+    def _shorten(self, now_ps: int) -> bool:
+        """Leave out of the run what is not planned before *now_ps*; False when that is nothing."""
         steps = self._planned_before(now_ps)
         if steps >= self._run_steps:
             return False
@@ -517,10 +543,6 @@ class FastForward(Replica):
             self._before = None
             self.gpu_free_ps = self._run_start_ps
             self.next_end_ps = self._ends[0]
-        if self.next_end_ps != now_ps:
-            return False
-        ended = self.complete(now_ps)
-        assert not ended  # a run that was cut short reaches nobody's end
         return True
 
     def _planned_before(self, now_ps: int) -> int:
@@ -562,8 +584,9 @@ class FastForward(Replica):
         if self.walking:
             self.walk(now_ps)
         self.scheduler.schedule(step)
-        if step.budget < 0:
-            raise PolicyError(f"{self.scheduler_name} planned more than max_num_batched_tokens")
+        self._check(step, step.served and self.decoders > 0 and not self.walking)
+        if step.work and not step.served and self.decoders and not self.walking:
+            self.walk(now_ps)  # decodes that are left out
         if self.walking:
             return self._schedule_walked(step)
         if step.work:
@@ -619,6 +642,9 @@ class FastForward(Replica):
             steps = 1
         else:
             steps = self._run_length(hold, applied)
+            wake_at_ps = self._step.wake_at_ps
+            if wake_at_ps < steps * (first + growth * steps) + start:
+                steps = min(steps, max(1, self._steps_until(wake_at_ps - start) + self.lag))
         self._run_steps = steps
         if steps > 1 or self._before is not None:
             ends.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.engine.block_pool import BlockPool
@@ -25,6 +25,14 @@ from sim.results.columns import Status
 
 if TYPE_CHECKING:
     from calibration.step_cost import StepCost
+
+
+FRUITLESS_STEPS = 2_000
+"""Steps without any new token after which a scheduler is stopped."""
+
+
+class NoProgress(PolicyError):
+    """A scheduler keeps the engine busy, or idle, and nothing comes of it."""
 
 
 class Sink(Protocol):
@@ -81,6 +89,9 @@ class Replica(ABC):
         segments: Sink | None = None,
         log: StepLog | None = None,
     ) -> None:
+        reserves = getattr(scheduler, "reservation", "none")
+        if reserves != "none" and settings.reservation == "none":
+            settings = replace(settings, reservation=reserves, enable_prefix_caching=False)
         self.settings = settings
         self.cost = cost
         self.scheduler = scheduler
@@ -94,6 +105,7 @@ class Replica(ABC):
         key = order(settings) if order is not None else None
         self.waiting: WaitingQueue = FcfsQueue() if key is None else KeyQueue(key)
         self.paused = 0
+        self._fruitless = 0
         self.memory: dict[Any, Any] = {}
         self.free_swap_blocks = settings.swap_blocks
         self.next_end_ps: int | None = None
@@ -166,9 +178,10 @@ class Replica(ABC):
     def plan(self, now_ps: int) -> int | None:
         """Plan until the pipeline is full or nothing can be scheduled; return when the next batch ends, None if idle."""
         while len(self._ends) <= self.lag and (self.running or self.waiting):
-            if not self._schedule(now_ps):
+            if self._schedule(now_ps):
+                self.next_end_ps = self._ends[0]
+            elif not self._try_again():
                 break
-            self.next_end_ps = self._ends[0]
         return self.next_end_ps
 
     @abstractmethod
@@ -202,6 +215,37 @@ class Replica(ABC):
         """Take a running request's blocks and computed tokens, *planned* ones of this step among them."""
 
     # ------------------------------------------------------------------ shared by both modes
+
+    def _try_again(self) -> bool:
+        """Nothing was planned. Is that right, since something is in flight? Or did the scheduler only make room?"""
+        if self._ends:
+            return False
+        self._fruitless += 1
+        if self._step.preempted and self._fruitless < FRUITLESS_STEPS:
+            return True
+        raise NoProgress(
+            f"scheduler {self.scheduler_name} plans nothing although nothing is in flight: {len(self.running)} requests run "
+            f"({self.paused} of them paused), {len(self.waiting)} wait, {self.kv.free:,} of {self.kv.total:,} blocks are free"
+        )
+
+    def _check(self, step: Step, progress: bool) -> None:
+        """Stop a policy that breaks a rule, or that computes the same tokens again and again.
+
+        A step makes *progress* when any request in it computes a token that it never computed before.
+        """
+        if step.budget < 0:
+            raise PolicyError(f"{self.scheduler_name} planned more than max_num_batched_tokens")
+        if progress or any(request.computed > request.peak for request in step.work):
+            self._fruitless = 0
+        elif step.work:
+            self._fruitless += 1
+            if self._fruitless >= FRUITLESS_STEPS:
+                raise NoProgress(
+                    f"scheduler {self.scheduler_name}: {FRUITLESS_STEPS:,} steps in a row only computed again what "
+                    f"preemptions had thrown away ({len(self.running)} requests run, {len(self.waiting)} wait, "
+                    f"policy {self.settings.policy!r}, scheduler_reserve_full_isl "
+                    f"{self.settings.scheduler_reserve_full_isl}); the real engine would go on for ever"
+                )
 
     def blocks_for(self, request: Request, tokens: int) -> int:
         """Blocks that *tokens* of *request* take."""
@@ -240,6 +284,8 @@ class Replica(ABC):
         """The last words on a request that has left the engine."""
         request.status = status
         request.finished_ps = now_ps
+        if request.space is not None:
+            request.space.owner = None  # it registers nothing more; and no cycle is left for the collector
         if request.swapped:
             self.free_swap_blocks += -(-request.swapped // self.settings.block_size)
             request.swapped = 0
@@ -295,6 +341,7 @@ class Stepwise(Replica):
         log: StepLog | None = None,
     ) -> None:
         super().__init__(settings, cost, scheduler, segments=segments, log=log)
+        settings = self.settings
         self.kv = BlockPool(
             settings.usable_blocks,
             settings.block_size,
@@ -332,8 +379,7 @@ class Stepwise(Replica):
         step = self._step
         step.begin(now_ps)
         self.scheduler.schedule(step)
-        if step.budget < 0:
-            raise PolicyError(f"{self.scheduler_name} planned more than max_num_batched_tokens")
+        self._check(step, False)
         if not step.work:
             return False
         start = max(now_ps, self.gpu_free_ps)

@@ -104,6 +104,8 @@ class Request:
         "query",
         "reasoning_tokens",
         "recomputed_tokens",
+        "refine_after",
+        "refined_tokens",
         "registered",
         "replica",
         "reserved",
@@ -161,7 +163,8 @@ class Request:
         self.prefix_group = prefix_group
         self.prefix_len = prefix_len
         self.parent = parent
-        self.predicted_tokens = max_tokens
+        self.predicted_tokens = self.refined_tokens = max_tokens
+        self.refine_after = 0
         self.deadline_ps = FAR_FUTURE
         self.status: int = Status.UNFINISHED
         self.first_scheduled_ps = self.first_token_ps = self.first_answer_ps = self.finished_ps = -1

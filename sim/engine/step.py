@@ -28,6 +28,7 @@ class Scheduler(Protocol):
 
     A scheduler that plans ``serve_running()`` with ``hold = FOREVER`` whenever nobody waits and nothing is in prefill may say
     so once, by a class attribute ``serves_all_when_nobody_waits = True``: the fast mode then does not ask it in that case.
+    One that has to reserve memory says how by a class attribute ``reservation``, as ``EngineSettings`` has it.
     """
 
     def schedule(self, step: Step) -> None:
@@ -46,6 +47,7 @@ class Step:
         self.running = replica.running.keys()
         """Admitted requests in order of admission."""
         self.work: dict[Request, int] = {}
+        """Tokens planned so far for requests that were looked at one by one: decodes may be counted instead."""
         self.preempted: list[Request] = []
         self.admitted: list[tuple[Request, int]] = []
         self.memory = replica.memory
@@ -60,6 +62,8 @@ class Step:
         """Whether an arrival may change the plan before ``hold`` is over; set by the scheduler."""
         self.wake_on_phase = False
         """Whether a request's change from reasoning to answering may change the plan; set by the scheduler."""
+        self.wake_at_ps = FOREVER << 40
+        """A moment from which on the plan may change by itself; set by the scheduler."""
         settings = self.settings
         self._paged = (
             settings.reservation == "none" and not settings.window_blocks and not settings.swap_block_ps
@@ -72,6 +76,7 @@ class Step:
         self.hold = 1
         self.wake_on_arrival = True
         self.wake_on_phase = False
+        self.wake_at_ps = FOREVER << 40
         self.copied_blocks = 0
         if self.work:
             self.work = {}
@@ -99,6 +104,27 @@ class Step:
     def generated(self, request: Request) -> int:
         """Output tokens of *request* so far, one in flight included."""
         return max(0, max(request.peak, self.computed(request)) + 1 - request.prompt_tokens)
+
+    def predicted(self, request: Request) -> int:
+        """Output tokens that the predictor expects of *request* in all, by what it has generated so far; without a
+        predictor its ``max_tokens``, and without that what ``max_model_len`` allows.
+        """
+        if request.refine_after and self.generated(request) >= request.refine_after:
+            return request.refined_tokens
+        if request.predicted_tokens >= 0:
+            return request.predicted_tokens
+        return self.settings.max_model_len - request.prompt_tokens
+
+    def cached_tokens(self, request: Request) -> int:
+        """Tokens that a waiting *request* would find in the prefix cache now."""
+        if not self.settings.enable_prefix_caching:
+            return 0
+        return int(self.replica.kv.lookup(request)[1]) * self.settings.block_size
+
+    @property
+    def number(self) -> int:
+        """Steps that this engine has planned before this one."""
+        return self.replica.batches
 
     def answering(self, request: Request) -> bool:
         """Whether *request* has begun its answer: the engine has seen the end of its reasoning."""
@@ -147,15 +173,18 @@ class Step:
         request.paused = False
         self.replica.paused -= 1
 
-    def serve_running(self, *, chunk_limit: int = 0) -> None:
-        """Give every running request its next tokens, in order of admission, until the budget is used up.
+    def serve_running(self, *, chunk_limit: int = 0, decodes: bool = True) -> None:
+        """Give every running request its next tokens, in order of admission, until the budget is used up; without
+        *decodes* only those whose prefill is not complete.
 
         A decode gets one token, a prefill what is left of it up to *chunk_limit* (0: no limit). Where blocks are short the
         last admitted is preempted, or under the ``priority`` policy the one with the largest (priority, arrival).
         """
         replica, settings = self.replica, self.settings
         kv, block, priority = replica.kv, settings.block_size, settings.policy == "priority"
-        order = [request for request in replica.running if not request.paused]
+        order = [
+            request for request in replica.running if not request.paused and (decodes or not request.decoding)
+        ]
         at = 0
         while at < len(order) and self.budget > 0:
             request = order[at]
