@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from calibration.step_cost import StepCost
-from sim.engine.replica import Replica, make_replica
+from sim.engine.replica import NoProgress, Replica, make_replica
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler
@@ -168,7 +168,11 @@ def run(
             else:
                 trace.refused += 1
         if touched:
-            replica.plan(now)
+            try:
+                replica.plan(now)
+            except NoProgress:
+                trace.endless = True
+                break
         if watch is not None:
             watch(replica, trace)
         if replica.batches > most_steps:

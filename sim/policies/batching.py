@@ -1,0 +1,86 @@
+"""What several schedulers share: admitting in order, making room, taking places for somebody more urgent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sim.engine.request import Request
+from sim.engine.step import FOREVER, Step
+
+
+def admit_heads(step: Step, *, chunk_limit: int = 0, overtaking: bool = True) -> None:
+    """Admit the head of the queue as long as it fits, nobody passing it, and say how long that holds.
+
+    With *overtaking* somebody who comes later may stand before a head that was refused.
+    """
+    while step.budget > 0 and step.seats > 0:
+        request = step.next_candidate()
+        if request is None:
+            step.hold = FOREVER
+            return
+        if not step.admit(request, chunk_limit=chunk_limit):
+            if step.stays_refused(request):
+                step.hold = FOREVER
+                step.wake_on_arrival = overtaking
+            return
+    step.hold = FOREVER
+    step.wake_on_arrival = False
+
+
+def admit_listed(step: Step, order: Iterable[Request]) -> Request | None:
+    """Admit *order* as far as it fits, nobody passing another; return who was refused, if anybody."""
+    for request in order:
+        if step.budget <= 0 or step.seats <= 0:
+            break
+        if not step.admit(request):
+            return request
+    return None
+
+
+def make_room(step: Step, worst: Callable[[Request], Any], *, chunk_limit: int = 0) -> None:
+    """Preempt, largest *worst* first, until everybody who runs finds the blocks of its next tokens."""
+    while step.blocks_needed(chunk_limit=chunk_limit) > step.free_blocks and len(step.running) > 1:
+        step.preempt(max(step.running, key=worst))
+
+
+def clear_place(step: Step, request: Request, victims: Iterable[Request], *, seat: bool = True) -> bool:
+    """Preempt as few of *victims*, in their order, as *request* needs to be admitted; False, and nobody is
+    preempted, when all of them were not enough.
+
+    Counts the blocks of what *request* has to compute and the watermark; blocks that the prefix cache would give are
+    counted as needed. Once it says no it says so for as long as the batch merely decodes: what the others take
+    is gone, and the victims' own blocks grow by what they take at the most.
+    """
+    replica, size = step.replica, step.settings.block_size
+    need = replica.blocks_for(request, min(request.known, step.settings.max_model_len))
+    need = max(need, replica.reservation(request)) + replica.watermark_blocks
+    free, seats = step.free_blocks, step.seats
+    chosen = []
+    for victim in victims:
+        if free >= need and (seats > 0 or not seat):
+            break
+        chosen.append(victim)
+        free += max(-(-step.computed(victim) // size), victim.reserved)
+        seats += not victim.paused
+    if free < need or (seat and seats <= 0):
+        return False
+    for victim in chosen:
+        step.preempt(victim)
+    return True
+
+
+def remaining(step: Step, request: Request) -> int:
+    """Output tokens that are still expected of *request*; at least one."""
+    return max(1, step.predicted(request) - step.generated(request))
+
+
+def steps_to_refinement(step: Step) -> int:
+    """For how many steps no running request's prediction is refined."""
+    least = FOREVER
+    for request in step.running:
+        if request.refine_after:
+            left = request.refine_after - step.generated(request)
+            if 0 < left < least:
+                least = left
+    return least

@@ -1,0 +1,49 @@
+"""Earliest deadline first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
+from sim.engine.step import FOREVER, Step
+from sim.policies.batching import admit_heads, clear_place, make_room
+from sim.policies.schedulers import scheduler
+
+
+@scheduler("edf")
+@dataclass(frozen=True)
+class Edf:
+    """Earliest deadline first (Liu and Layland 1973): the deadline is the arrival plus the tightest time-to-answer
+    target of the request's category; without one it comes last. Under memory pressure the latest deadline is
+    recomputed; with ``preempt`` an earlier deadline also takes the place of a later one. Best while all deadlines
+    can be met: beyond, it spends the machine on requests that are late already."""
+
+    preempt: bool = False
+    serves_all_when_nobody_waits: ClassVar[bool] = True
+
+    def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
+        """Earliest deadline first, then earliest arrival."""
+        return lambda request: (request.deadline_ps, request.arrived_ps)
+
+    def schedule(self, step: Step) -> None:
+        make_room(step, lambda request: (request.deadline_ps, request.order))
+        head = step.next_candidate() if self.preempt and not step.preempted else None
+        cleared = False
+        if head is not None:
+            later = [request for request in step.running if request.deadline_ps > head.deadline_ps]
+            cleared = clear_place(step, head, sorted(later, key=lambda r: (-r.deadline_ps, -r.order)))
+        step.serve_running()
+        if step.preempted:
+            if head is not None and step.budget > 0 and step.seats > 0:
+                step.admit(head)
+            return
+        if step.waiting:
+            admit_heads(step)
+            step.wake_on_arrival = step.wake_on_arrival or self.preempt
+            if cleared:
+                step.hold = 1  # its place is there, yet it did not get in: look again
+        else:
+            step.hold = FOREVER

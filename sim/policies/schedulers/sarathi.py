@@ -1,0 +1,36 @@
+"""Stall-free batching with chunked prefills, as Sarathi-Serve introduced it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sim.engine.step import FOREVER, Step
+from sim.policies.batching import admit_heads
+from sim.policies.schedulers import scheduler
+
+
+@scheduler("sarathi")
+@dataclass(frozen=True)
+class Sarathi:
+    """Sarathi-Serve (Agrawal et al., OSDI 2024): every decode runs in every step, and prompts are computed in
+    chunks that fill the step up to ``chunk_size`` tokens, so a long prompt never stalls an answer. First come
+    first served; under memory pressure the last admitted is recomputed."""
+
+    chunk_size: int = 512
+    serves_all_when_nobody_waits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, not {self.chunk_size}")
+
+    def schedule(self, step: Step) -> None:
+        if step.settings.enable_chunked_prefill:
+            step.budget = min(step.budget, max(self.chunk_size, len(step.running) + 1))
+        step.serve_running()
+        if step.preempted:
+            return
+        if step.waiting:
+            admit_heads(step, overtaking=False)
+        else:
+            step.hold = FOREVER

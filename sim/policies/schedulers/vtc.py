@@ -1,0 +1,101 @@
+"""Fairness between clients by virtual token counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor
+
+from sim.engine.request import Request
+from sim.engine.step import FOREVER, Step
+from sim.policies.schedulers import scheduler
+
+
+@dataclass
+class _Books:
+    """Tokens charged: to each client, and of that for each running request's output."""
+
+    counter: dict[int, float]
+    charged: dict[Request, int]
+    queued: set[int]
+    last: int | None
+    """The client that left the queue last."""
+
+
+@scheduler("vtc")
+@dataclass(frozen=True)
+class Vtc:
+    """Virtual token counter (Sheng et al., OSDI 2024): each client is charged for the tokens served to it, prompts when
+    they enter, outputs as they come, and the next request admitted is the first of the client charged least.
+    A client that comes back is lifted to the least counter of those that wait, so that idling saves up nothing.
+    Clients that always have work are served alike within a bound; nobody is preempted for it."""
+
+    prompt_weight: float = 1.0
+    output_weight: float = 2.0
+
+    def schedule(self, step: Step) -> None:
+        books = step.memory.get("books")
+        if books is None:
+            books = step.memory["books"] = _Books({}, {}, set(), None)
+        step.serve_running()
+        self._charge(step, books)
+        firsts = self._lift(step, books)
+        if step.preempted or not step.waiting:
+            step.hold = FOREVER if not step.waiting else 1
+            return
+        while firsts and step.budget > 0 and step.seats > 0:
+            client = min(firsts, key=lambda each: (books.counter[each], each))
+            request = firsts[client]
+            if not step.admit(request):
+                if step.stays_refused(request):
+                    step.hold = self._steps_to_flip(step, books, client, firsts)
+                return
+            books.counter[client] += self.prompt_weight * request.prompt_tokens
+            books.charged[request] = max(books.charged.get(request, 0), 0)
+            following = next((each for each in step.candidates() if each.client == client), None)
+            if following is None:
+                del firsts[client]
+                books.last = client
+            else:
+                firsts[client] = following
+        if not firsts or step.seats <= 0:
+            step.hold = FOREVER
+
+    def _charge(self, step: Step, books: _Books) -> None:
+        """Charge every client for the output since the last plan."""
+        for request, before in list(books.charged.items()):
+            if request.running or request.status < 0 or request.finished_ps < 0:
+                now = step.generated(request)
+            else:
+                now = request.known - request.prompt_tokens
+                del books.charged[request]
+            if now != before:
+                books.counter[request.client] += self.output_weight * (now - before)
+                if request in books.charged:
+                    books.charged[request] = now
+
+    def _lift(self, step: Step, books: _Books) -> dict[int, Request]:
+        """The first waiting request of each client; clients new in the queue are lifted."""
+        firsts: dict[int, Request] = {}
+        for request in step.candidates():
+            firsts.setdefault(request.client, request)
+        stayed = [books.counter[client] for client in books.queued if client in firsts]
+        least = min(stayed) if stayed else books.counter.get(books.last, 0.0) if books.last is not None else 0.0
+        for client in firsts:
+            if client not in books.queued:
+                books.counter[client] = max(books.counter.get(client, 0.0), least)
+        books.queued = set(firsts)
+        return firsts
+
+    def _steps_to_flip(self, step: Step, books: _Books, client: int, firsts: dict[int, Request]) -> int:
+        """For how many steps *client* stays the one charged least, while all that run decode."""
+        rate: dict[int, int] = {}
+        for request in step.running:
+            if not request.paused:
+                rate[request.client] = rate.get(request.client, 0) + 1
+        steps = FOREVER
+        for other in firsts:
+            faster = self.output_weight * (rate.get(client, 0) - rate.get(other, 0))
+            if other != client and faster > 0:
+                gap = books.counter[other] - books.counter[client]
+                steps = min(steps, max(1, floor(gap / faster)))
+        return steps
