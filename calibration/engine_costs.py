@@ -90,17 +90,19 @@ def engine_cost(
             )
         )
     entry = _table(engine)["versions"][version]
-    layer_us, seq_us = entry["layer_us"], entry["seq_us"]
+    layer_us, seq_us, vocab_us = entry["layer_us"], entry["seq_us"], entry.get("vocab_us", 0.0)
     if arch.moe:
         block_fp8 = arch.dtype_or_native(dtype) == "fp8"
         layer_us = entry["moe_fp8_layer_us" if block_fp8 else "moe_layer_us"]
         seq_us = entry.get("moe_seq_us", seq_us)
+        vocab_us = entry.get("moe_vocab_us", vocab_us)
+    sampler_us = vocab_us * arch.vocab / 100_000  # sorting the logits takes a time that goes with the vocabulary
     return EngineCost(
         name=engine,
         version=version,
         host_s=entry["host_us"] * 1e-6,
         layer_s=_at_tp(layer_us, tp) * 1e-6,
-        seq_s=_at_tp(seq_us, tp) * 1e-6,
+        seq_s=(_at_tp(seq_us, tp) + sampler_us) * 1e-6,
         mixed_s=entry["mixed_us"] * 1e-6,
         front_end_s=entry["front_end_ms"] * 1e-3,
         sampler_bytes=float(entry["sampler_bytes"]),

@@ -77,7 +77,7 @@ def run(
     only: Iterable[str] = (),
     sample: int | None = None,
     band: bool = True,
-    most: int = 400,
+    most: int | None = None,
     progress: Progress | None = None,
     costs: Callable[[Case, Deployment], Deployment] | None = None,
 ) -> Report:
@@ -126,7 +126,7 @@ class _Replayer:
         self,
         by_id: Mapping[str, Case],
         histograms: Mapping[str, tuple[FloatArray, FloatArray]],
-        most: int,
+        most: int | None,
         costs: Callable[[Case, Deployment], Deployment] | None,
     ) -> None:
         self._by_id = by_id

@@ -22,9 +22,12 @@ SEED = 20_260
 DISTINCT_PROMPTS = 100
 """Distinct prompts of inference-perf's shared-prefix generator where a run does not state groups x prompts."""
 
-BURST_PROMPTS = ((r"gpqa", 270, 198), (r"lm-?arena", 160, 0), (r"fill-in-the-middle", 512, 0))
+BURST_PROMPTS = ((r"gpqa", 270, 198), (r"lm-?arena", 250, 0), (r"fill-in-the-middle", 512, 0))
 """Mean prompt tokens and distinct prompts (0: all) of data sets whose prompt lengths a source does not publish:
 GPQA Diamond has 198 questions of about 200 tokens before the chat template; the others are assumed."""
+
+CHAT_SPREAD = 1.5
+"""Log-normal spread of chat prompts (many short ones, a few pasted documents); questions of one test hardly differ."""
 
 FEWEST_KEPT = 64
 
@@ -172,8 +175,11 @@ def _burst(case: Case, histograms: Mapping[str, tuple[FloatArray, FloatArray]]) 
     generator = np.random.default_rng(SEED)
     rank = _strata(count, generator) * total
     outputs = np.interp(rank, np.concatenate(([0.0], np.cumsum(counts))), edges)
-    # An exponential spread is close to what chat prompts show; questions of one test hardly differ.
-    spread = -np.log1p(-_strata(count, generator)) if not (found and found[2]) else np.ones(count)
+    spread = np.ones(count)
+    if not (found and found[2]):
+        from scipy.special import ndtri
+
+        spread = np.exp(CHAT_SPREAD * ndtri(_strata(count, generator)) - CHAT_SPREAD**2 / 2)
     return Load(
         sends_ps=np.zeros(count, dtype=np.int64),
         prompt_tokens=np.maximum(8, np.round(mean * spread)).astype(np.int64),
@@ -221,10 +227,10 @@ def _open_rate(case: Case, kind: str) -> Load:
     )
 
 
-def shortened(load: Load, most: int) -> Load:
+def shortened(load: Load, most: int | None) -> Load:
     """A closed loop of at most *most* reported requests, for a quick look; other loads stay whole."""
     reported = len(load) - load.discarded
-    if load.in_flight_cap is None or load.sends_ps.any() or reported <= most:
+    if most is None or load.in_flight_cap is None or load.sends_ps.any() or reported <= most:
         return load
     keep = load.discarded + max(most, min(reported, 2 * load.in_flight_cap, 4 * FEWEST_KEPT))
     return replace(
