@@ -28,7 +28,7 @@ from sim.validation.accuracy_cases import Case, FloatArray, read_cases, read_his
 from sim.validation.accuracy_client import Load, Replayed, at_random, drive, to_first
 from sim.validation.accuracy_regime import regime_of
 from sim.validation.accuracy_settings import Setup, Skipped, setup
-from sim.validation.accuracy_statistics import request_statistics, segment_statistics, window_of
+from sim.validation.accuracy_statistics import request_statistics, segment_statistics, window_of, windowed
 
 BAND = 0.03
 """Step costs are this much off at the two ends of the band."""
@@ -43,7 +43,15 @@ EXACT_BARS = {
 }
 """Largest absolute error of an exact replay, as a fraction; TTFT may instead be off by `TTFT_BAR_MS`."""
 TTFT_BAR_MS = 10.0
-ANCHORS = ("output_tps", "derived_output_tps", "batch_mean", "itl_ms_p50", "tpot_ms_mean", "tpot_ms_stat", "tpot_ms_p50")
+ANCHORS = (
+    "output_tps",
+    "derived_output_tps",
+    "batch_mean",
+    "itl_ms_p50",
+    "tpot_ms_mean",
+    "tpot_ms_stat",
+    "tpot_ms_p50",
+)
 ANCHOR_BAR, UNMEASURED_BAR = 0.10, 0.20
 """The same for runs replayed from lengths and settings alone, and where nothing of the model and GPU was measured."""
 
@@ -173,7 +181,11 @@ class _Replayer:
             record = {**base, "regime": regime, "metric": name, "measured": value, "profile": kind}
             predicted = statistics.get(name)
             if predicted is None:
-                record |= {"predicted": None, "signed_error": None, "skipped": "not computed for this load"}
+                record |= {
+                    "predicted": None,
+                    "signed_error": None,
+                    "skipped": "the steady window was never reached" if windowed(case) else "not computed",
+                }
             elif name in ("req_throughput", "output_tps") and _vacuous(case, regime):
                 record |= {
                     "predicted": predicted,
@@ -206,9 +218,7 @@ class _Replayer:
             self._last = (key, chosen, load, {})
         return self._last[1:]
 
-    def _predict(
-        self, chosen: Setup, load: Load, predictions: dict[float, Prediction], factor: float
-    ) -> Prediction:
+    def _predict(self, chosen: Setup, load: Load, predictions: dict[float, Prediction], factor: float) -> Prediction:
         if factor not in predictions:
             predictions[factor] = predict(chosen, load, factor=factor)
         return predictions[factor]
@@ -218,7 +228,10 @@ class _Replayer:
         found = request_statistics(case, replayed, _stage_mask(case, whole, replayed))
         if any(name.startswith(("itl_", "batch_")) for name in case.measured()):
             window = window_of(case, replayed, prediction.seats)
-            found |= segment_statistics(prediction.sinks, replayed, window)
+            if windowed(case):
+                found.pop("output_tps", None)  # that of the whole run is another figure
+            if window is not None or not windowed(case):
+                found |= segment_statistics(prediction.sinks, replayed, window)
         return found
 
 

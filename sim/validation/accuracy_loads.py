@@ -90,12 +90,10 @@ def load_of(case: Case, histograms: Mapping[str, tuple[FloatArray, FloatArray]])
         raise Skipped(f"workload file {case.text('workload_csv')} is not there")
     elif kind.startswith("closed_loop") or (case.number("concurrency") and not kind.startswith("open")):
         load = _closed(case)
+    elif kind.startswith("open"):
+        load = _staged(case) if "stages" in kind else _open_rate(case, kind)
     elif "burst" in kind or "offline" in kind:
         load = _burst(case, histograms)
-    elif "stages" in kind:
-        load = _staged(case)
-    elif kind.startswith("open"):
-        load = _open_rate(case, kind)
     else:
         raise Skipped(f"load not described: {kind or 'no workload_kind'}")
     return replace(load, timeout_ps=timeout_ps)
@@ -222,9 +220,7 @@ def _open_rate(case: Case, kind: str) -> Load:
     gaps = np.full(count, 1 / rate) if np.isinf(shape) else generator.gamma(shape, 1 / (shape * rate), count)
     times = np.cumsum(gaps) - gaps[0]
     prompts, outputs = _lengths(case, count, generator)
-    return Load(
-        sends_ps=np.round(times * PS_PER_S).astype(np.int64), prompt_tokens=prompts, output_tokens=outputs
-    )
+    return Load(sends_ps=np.round(times * PS_PER_S).astype(np.int64), prompt_tokens=prompts, output_tokens=outputs)
 
 
 def shortened(load: Load, most: int | None) -> Load:

@@ -28,7 +28,8 @@ def regime_of(case: Case, *, pool_tokens: int | None = None, shared_prompts: boo
     requests, ok = case.number("n_requests"), case.number("n_ok")
     if requests and ok is not None and ok < requests * (1 - FAILED):
         return "overloaded"
-    burst = "burst" in case.text("workload_kind") or "offline" in case.text("workload_kind")
+    kind = case.text("workload_kind").lower()
+    burst = not kind.startswith("open") and ("burst" in kind or "offline" in kind)
     seats, batch = case.number("max_num_seqs"), case.number("batch_mean")
     if burst:
         return "kv_limited" if seats and batch and batch < SEATS * seats else "overloaded"

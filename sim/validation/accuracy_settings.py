@@ -66,6 +66,22 @@ ASYNC_SINCE = (0, 14)
 """First vLLM release that schedules asynchronously by default; before, only where a run asks for it."""
 
 
+SAME_SHAPES = (
+    (r"qwen3-coder-30b-a3b|qwen3-30b-a3b", "qwen3-30b-a3b"),
+    (r"qwen3-235b-a22b", "qwen3-235b-a22b"),
+    (r"deepseek-(v3|r1)", "deepseek-v3"),
+    (r"llama-?2-70b", "llama-2-70b"),
+    (r"llama-?2-7b", "llama-2-7b"),
+    (r"llama-?3\.[13]-70b", "llama-3.1-70b"),
+    (r"llama-?3\.1-8b", "llama-3.1-8b"),
+    (r"llama-?3\.1-405b", "llama-3.1-405b"),
+    (r"mixtral-8x7b", "mixtral-8x7b"),
+    (r"gpt-oss-120b", "gpt-oss-120b"),
+    (r"gpt-oss-20b", "gpt-oss-20b"),
+)
+"""Releases that share the shapes of a shipped model under another name (dates, coder and instruct variants, formats)."""
+
+
 class Skipped(Exception):
     """The case cannot be predicted, for the reason in the message."""
 
@@ -85,6 +101,19 @@ def gpu_name(stated: str) -> str | None:
     """ThinkCap's name of a GPU as sources spell it."""
     text = stated.lower().replace("_", "-")
     return next((name for pattern, name in GPUS if re.search(pattern, text)), None)
+
+
+def model_name(stated: str) -> str:
+    """A name that ThinkCap knows: *stated*, or the shipped model of the same shapes."""
+    from calibration.architecture import architecture
+
+    try:
+        return architecture(stated).name
+    except ThinkcapError:
+        text = stated.lower().rpartition("/")[2]
+        if "distill" in text:
+            return stated
+        return next((name for pattern, name in SAME_SHAPES if re.search(pattern, text)), stated)
 
 
 def dtype_of(stated: str) -> str:
@@ -141,7 +170,7 @@ def setup(case: Case) -> Setup:
     blocks = case.whole("num_kv_blocks")
     try:
         placed = deploy(
-            model=case.text("model"),
+            model=model_name(case.text("model")),
             hardware=hardware,
             tensor_parallel_size=tp,
             data_parallel_size=dp,

@@ -20,15 +20,21 @@ PIECES = 16
 """Parts that a long run of like steps is cut into for percentiles of gaps."""
 
 
+def windowed(case: Case) -> bool:
+    """Whether the source reports throughput and gaps of a steady window only."""
+    return "steady-state window" in case.text("notes")
+
+
 def window_of(case: Case, replayed: Replayed, seats: int) -> tuple[float, float] | None:
     """The steady window in seconds, where the source reports one."""
-    if "steady-state window" not in case.text("notes"):
+    if not windowed(case):
         return None
     first = np.sort((replayed.sent_s + replayed.ttft_s)[replayed.ok])
     ended = np.sort((replayed.sent_s + replayed.e2e_s)[replayed.ok])
-    if len(first) <= 2 * seats:
-        seats = max(1, len(first) // 4)
-    start, end = float(first[seats - 1]), float(ended[len(ended) - seats - 1])
+    last = len(ended) - seats - 1
+    if last < 1 or len(first) < seats:
+        return None
+    start, end = float(first[seats - 1]), float(ended[last - 1])
     return (start, end) if end > start else None
 
 
@@ -108,5 +114,3 @@ def segment_statistics(
         if busy:
             found["batch_mean"] = batch / busy
     return found
-
-
