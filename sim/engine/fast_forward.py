@@ -53,10 +53,11 @@ class CountedStep(Step):
 
     def serve_running(self, *, chunk_limit: int = 0, decodes: bool = True) -> None:
         """See :meth:`Step.serve_running`; the same decisions, counted."""
-        if not decodes and not self.replica.chunking and not self.replica.walking:
+        replica = self.replica
+        if not decodes and not replica.chunking and not replica.walking:
             return
-        if self.replica.walking or not decodes or not self._serve_counted(chunk_limit):
-            self.replica.walk(self.now_ps)
+        if replica.walking or not decodes or not self._serve_counted(chunk_limit):
+            replica.walk(self.now_ps)
             super().serve_running(chunk_limit=chunk_limit, decodes=decodes)
 
     def computed(self, request: Request) -> int:
@@ -146,7 +147,10 @@ class CountedStep(Step):
             replica.table_blocks += crossing
         if victim is not None:
             self.preempt(victim)
-        replica.advance(1)
+        decoders = replica.decoders
+        replica.counter += 1
+        replica.context += decoders
+        replica.computed_tokens += decoders
         self.served = True
         for request, new, need in chunks:
             kv.extend(request, need)
@@ -200,6 +204,8 @@ class FastForward(Replica):
             caching=settings.enable_prefix_caching,
             committed=self._committed,
         )
+        self._block_size = settings.block_size
+        self._budget = settings.max_num_batched_tokens
         self.counter = 0
         self.decoders = 0
         self.growing = 0
@@ -225,6 +231,8 @@ class FastForward(Replica):
         self._paged = settings.reservation == "none" and not settings.window_blocks
         self._asks_nothing = bool(getattr(scheduler, "serves_all_when_nobody_waits", False))
         self._wake = True
+        self._decode_ps: dict[int, int] = {}
+        """A decode step without its context, by the number of decodes."""
 
     def _new_step(self) -> Step:
         return CountedStep(self)
@@ -239,13 +247,6 @@ class FastForward(Replica):
             return request.computed - int(request.busy_until_ps > self._step.now_ps)
         return request.computed - request.in_flight
 
-    def advance(self, steps: int) -> None:
-        """All counted requests get *steps* tokens."""
-        tokens = self.decoders * steps
-        self.counter += steps
-        self.context += tokens
-        self.computed_tokens += tokens
-
     def _count(self, request: Request, end_ps: int) -> None:
         """*request* got a token at *end_ps* in the batch just planned: from the next on it is counted, or it leaves."""
         computed = request.computed
@@ -257,33 +258,39 @@ class FastForward(Replica):
             self._leave(request, end_ps)
             return
         request.counted = True
-        request.base = computed - counter
+        request.base = base = computed - counter
         request.counted_from = counter
         self.decoders += 1
         self.context += computed
         if self._paged:
-            request.growth = 1
+            request.growth = growth = 1
         else:
             self._set_growth(request)
-        self.crossing[request.base % self.kv.block_size] += request.growth
-        self.growing += request.growth
-        request.stop, request.mark = counter + left, -1
-        heappush(self._stops, (request.stop, request.order, request))
-        if request.first_answer_ps < 0 and request.prompt_tokens + request.reasoning_tokens < request.end:
-            request.mark = counter + request.prompt_tokens + request.reasoning_tokens - computed
-            heappush(self._marks, (request.mark, request.order, request))
+            growth = request.growth
+        self.crossing[base % self._block_size] += growth
+        self.growing += growth
+        request.stop = stop = counter + left
+        heappush(self._stops, (stop, request.order, request))
+        if request.first_answer_ps < 0:
+            reasoned = request.prompt_tokens + request.reasoning_tokens
+            if reasoned < request.end:
+                request.mark = mark = reasoned - base
+                heappush(self._marks, (mark, request.order, request))
+                return
+        request.mark = -1
 
     def _uncount(self, request: Request) -> None:
         """*request* leaves the counted batch; its own fields hold from here."""
-        steps = self.counter - request.counted_from
+        counter, base, growth = self.counter, request.base, request.growth
+        steps = counter - request.counted_from
         request.counted = request.decoding = False
-        request.computed = request.base + self.counter
+        request.computed = computed = base + counter
         request.scheduled_tokens += steps
         request.steps += steps
         self.decoders -= 1
-        self.context -= request.computed
-        self.crossing[request.base % self.kv.block_size] -= request.growth
-        self.growing -= request.growth
+        self.context -= computed
+        self.crossing[base % self._block_size] -= growth
+        self.growing -= growth
 
     def _leave(self, request: Request, end_ps: int) -> None:
         """Its last token comes at *end_ps*: nothing more is scheduled for *request*, which drains until then."""
@@ -327,7 +334,14 @@ class FastForward(Replica):
 
     def seat(self, request: Request, cached: int, blocks: int) -> None:
         """See :meth:`Replica.seat`; keeps the counts."""
-        super().seat(request, cached, blocks)
+        # NOTE: inlined from Replica.seat() for performance reasons
+        self._admissions = request.order = self._admissions + 1
+        request.running = True
+        self.running[request] = None
+        request.reused = cached
+        request.cached_tokens += cached
+        if request.cached_tokens_first < 0:
+            request.cached_tokens_first = cached
         self.table_blocks += blocks
         self.computed_tokens += request.computed
 
@@ -497,8 +511,7 @@ class FastForward(Replica):
             while len(ends) <= lag and (self.running or self.waiting):
                 self.resumed = False
                 if not self._asks():
-                    self._step.begin(now_ps)
-                    self._start_run(now_ps, FOREVER, applied=0, wake=True)
+                    self._decode_on(now_ps)
                 elif not self._schedule(now_ps) and not self._try_again():
                     break
                 elif not ends:
@@ -508,7 +521,10 @@ class FastForward(Replica):
                     and len(ends) > lag
                     and not (self._pending or self._cancels or self._asks())
                 ):
-                    self._chain()
+                    # The pipeline is full: the run that follows is planned too, unless something comes. What comes before
+                    # the run would have been planned undoes it, and nothing has happened.
+                    self._before = tuple(ends)
+                    self._decode_on(ends[0])
                 self.next_end_ps = ends[0]
             return self.next_end_ps
         waiting = len(self.waiting)
@@ -530,19 +546,29 @@ class FastForward(Replica):
 
     def _shorten(self, now_ps: int) -> bool:
         """Leave out of the run what is not planned before *now_ps*; False when that is nothing."""
-        steps = self._planned_before(now_ps)
-        if steps >= self._run_steps:
-            return False
-        self._run_steps = steps
-        if steps:
-            self._set_run_ends()
-        else:
-            assert self._before is not None
+        start = self._run_start_ps
+        if self._before is not None and now_ps <= self._run_planned_ps:
+            self._run_steps = 0
             self._ends.clear()
             self._ends.extend(self._before)
             self._before = None
-            self.gpu_free_ps = self._run_start_ps
+            self.gpu_free_ps = start
             self.next_end_ps = self._ends[0]
+            return True
+        # NOTE: inlined from _planned_before() and _run_time() for performance reasons
+        steps = self._steps_until(now_ps - start) + self.lag
+        if steps < 1:
+            steps = 1
+        if steps >= self._run_steps:
+            return False
+        self._run_steps = steps
+        ends, first, growth = self._ends, self._run_step_ps, self._run_growth_ps
+        self.gpu_free_ps = end = start + steps * first + growth * (steps * (steps - 1) // 2)
+        ends.clear()
+        if self.lag:
+            ends.append(end - first - growth * (steps - 1))
+        ends.append(end)
+        self.next_end_ps = ends[0]
         return True
 
     def _planned_before(self, now_ps: int) -> int:
@@ -568,23 +594,16 @@ class FastForward(Replica):
         """What *steps* steps of the run take."""
         return steps * self._run_step_ps + self._run_growth_ps * (steps * (steps - 1) // 2)
 
-    def _set_run_ends(self) -> None:
-        """When the run's last batches end: the next plan is made when all but ``lag`` of them have ended."""
-        steps, start, ends = self._run_steps, self._run_start_ps, self._ends
-        ends.clear()
-        if self.lag:
-            ends.append(start + self._run_time(steps - 1))
-        self.gpu_free_ps = start + self._run_time(steps)
-        ends.append(self.gpu_free_ps)
-        self.next_end_ps = ends[0]
-
     def _schedule(self, now_ps: int) -> bool:
         step = self._step
         step.begin(now_ps)
         if self.walking:
             self.walk(now_ps)
         self.scheduler.schedule(step)
-        self._check(step, step.served and self.decoders > 0 and not self.walking)
+        if step.served and self.decoders and not self.walking and step.budget >= 0:
+            self._fruitless = 0  # NOTE: what _check() finds then, for performance reasons
+        else:
+            self._check(step, False)
         if step.work and not step.served and self.decoders and not self.walking:
             self.walk(now_ps)  # decodes that are left out
         if self.walking:
@@ -603,23 +622,68 @@ class FastForward(Replica):
         """
         if self._borders:
             self._cross_borders()
+        if self.waiting or self.chunking or not self._asks_nothing or self.walking or self.paused:
+            return True
+        decoders = self.decoders
         return (
-            not self._asks_nothing
-            or not self.decoders
-            or bool(self.waiting or self.chunking or self.walking or self.paused)
-            or self.decoders > self.settings.max_num_batched_tokens
-            or self.crossing[-self.counter % self.kv.block_size] > self.kv.free
+            not decoders
+            or decoders > self._budget
+            or self.crossing[-self.counter % self._block_size] > self.kv.free
         )
 
-    def _chain(self) -> None:
-        """A step with prefills is planned, the pipeline is full: plan the run that follows it, unless something comes.
-
-        What comes before the run would have been planned undoes it, and nothing has happened.
-        """
-        ends = self._ends
-        self._before = tuple(ends)
-        self._step.begin(ends[0])
-        self._start_run(ends[0], FOREVER, applied=0, wake=True)
+    def _decode_on(self, now_ps: int) -> None:
+        """All decode until one stops, blocks run out, or somebody comes; the scheduler is not asked."""
+        # NOTE: Step.begin(), _start_run() and _run_length() in one for performance reasons, without what only a scheduler
+        # can bring about; this is where half of all plans end
+        step, ends = self._step, self._ends
+        step.now_ps = now_ps
+        if step.preempted:
+            step.preempted = []
+        step.copied_blocks = 0
+        decodes, counter = self.decoders, self.counter
+        start = self.gpu_free_ps
+        if start < now_ps:
+            start = now_ps
+        fixed = self._decode_ps.get(decodes)
+        if fixed is None:
+            fixed = self._decode_ps[decodes] = self.cost.decode_ps(decodes, 0)
+        kv_ps = self.cost.kv_ps
+        self._run_planned_ps = now_ps
+        self._run_start_ps = start
+        self._run_applied = 0
+        self._run_step_ps = first = fixed + kv_ps * self.context
+        self._run_growth_ps = growth = kv_ps * decodes
+        self._waited = len(self.waiting)
+        self._wake = True
+        if self._joined:
+            self._joined.clear()
+        if self._pending or self._cancels or (self.lag and not ends):
+            steps = 1
+        else:
+            stops = self._stops
+            while True:
+                stop, order, request = stops[0]
+                if request.counted and request.order == order and request.stop == stop:
+                    break
+                heappop(stops)
+            steps = stop - counter
+            if self._borders:
+                steps = min(steps, self._borders[0][0] - counter)
+            if self.growing * (steps // self._block_size + 1) > self.kv.free:
+                steps = self._steps_that_fit(steps)
+            if steps < 1:
+                steps = 1
+        self._run_steps = steps
+        end = start + steps * first + growth * (steps * (steps - 1) // 2)
+        self.gpu_free_ps = end
+        if steps > 1 or self._before is not None:
+            ends.clear()
+            if self.lag:
+                ends.append(end - first - growth * (steps - 1))
+            ends.append(end)
+        else:
+            ends.append(end)
+            self._close_run()
 
     def _start_run(self, now_ps: int, hold: int, *, applied: int, wake: bool) -> None:
         """Nothing but decodes: as many steps as the batch stays as it is; *applied* of them are applied already."""
@@ -686,7 +750,8 @@ class FastForward(Replica):
             pairs=pairs,
             cached=cached,
         )
-        cost += step.copied_blocks * self.settings.swap_block_ps
+        if step.copied_blocks:
+            cost += step.copied_blocks * self.settings.swap_block_ps
         end = start + cost
         self._ends.append(end)
         self.gpu_free_ps = end
@@ -695,7 +760,9 @@ class FastForward(Replica):
         if self.log is not None:
             self._log_step(step, start, end, context + cached + decodes + chunk_tokens, counted)
         self.batches += 1
-        dropped = self._settle(start, cost, 0, 1) if counted else 0
+        dropped, marks, counter = 0, self._marks, self.counter
+        if counted and (self._stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders):
+            dropped = self._settle(start, cost, 0, 1)
         self.sink.add(
             (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context,
              chunks, chunk_tokens, pairs, cached, held, held,
@@ -710,8 +777,14 @@ class FastForward(Replica):
             if request.first_scheduled_ps < 0:
                 request.first_scheduled_ps = start
             if request.computed == request.known:
-                if not (request.decoding and request.last_batch == self.batches - 2):
-                    self._first_token(request, end)
+                if not request.decoding or request.last_batch != self.batches - 2:
+                    # a prefill is complete: it yields a token
+                    if request.first_token_ps < 0:
+                        request.first_token_ps = end
+                    else:
+                        self.sink.stall(request.id, end, end - request.last_token_ps)
+                    if request.known - request.prompt_tokens == request.reasoning_tokens:
+                        request.first_answer_ps = end
                 elif request.known - request.prompt_tokens == request.reasoning_tokens:
                     request.first_answer_ps = end
                 self._count(request, end)
@@ -723,15 +796,6 @@ class FastForward(Replica):
             if kept:
                 chunking = sorted(kept + chunking, key=lambda request: request.order)
         self.chunking = chunking
-
-    def _first_token(self, request: Request, end_ps: int) -> None:
-        """A prefill is complete: it yields a token at *end_ps*."""
-        if request.first_token_ps < 0:
-            request.first_token_ps = end_ps
-        else:
-            self.sink.stall(request.id, end_ps, end_ps - request.last_token_ps)
-        if request.known - request.prompt_tokens == request.reasoning_tokens:
-            request.first_answer_ps = end_ps
 
     def _run_length(self, hold: int, applied: int) -> int:
         """For how many steps the decode batch stays as it is, the *applied* ones included, *hold* at the most."""
@@ -752,19 +816,23 @@ class FastForward(Replica):
                 heappop(marks)
             if marks:
                 extra = min(extra, marks[0][0] - self.counter)
-        growing, size, free = self.growing, self.kv.block_size, self.kv.free
-        if growing * (extra // size + 1) > free:
-            crossing, at = self.crossing, -self.counter
-            rounds = free // growing
-            rest = free - rounds * growing
-            steps = rounds * size
-            while True:
-                rest -= crossing[(at - steps) % size]
-                if rest < 0:
-                    break
-                steps += 1
-            extra = min(extra, steps)
+        if self.growing * (extra // self._block_size + 1) > self.kv.free:
+            extra = self._steps_that_fit(extra)
         return max(extra + applied, 1)
+
+    def _steps_that_fit(self, most: int) -> int:
+        """How many steps, *most* at the most, the free blocks suffice for."""
+        growing, size, free = self.growing, self._block_size, self.kv.free
+        crossing, at = self.crossing, -self.counter
+        rounds = free // growing
+        rest = free - rounds * growing
+        steps = rounds * size
+        while steps < most:
+            rest -= crossing[(at - steps) % size]
+            if rest < 0:
+                return steps
+            steps += 1
+        return most
 
     def _blocks_of_steps(self, steps: int) -> int:
         """Blocks that the counted batch takes in its next *steps* steps."""
@@ -786,35 +854,44 @@ class FastForward(Replica):
         chained = self._before is not None
         self._run_steps = 0
         self._before = None
-        decodes, running, extra = self.decoders, len(self.running), steps - applied
+        decodes, counter, size = self.decoders, self.counter, self._block_size
         context = self.context - decodes * applied
-        held = kv.total - kv.free
-        live = self.computed_tokens - (self.table_blocks - held) * kv.block_size
+        held = last = kv.total - kv.free
+        live = self.computed_tokens - (self.table_blocks - held) * size
         if not applied:
             live += decodes
-            held += self.crossing[-self.counter % kv.block_size]
+            held += self.crossing[-counter % size]
         start, first, growth = self._run_start_ps, self._run_step_ps, self._run_growth_ps
         if self.log is not None:
             self._log_run(steps, chained)
         crossing: list[int] = []
         if self._joined:
-            size, at = kv.block_size, -(self.counter + 1 - applied)
+            at = -(counter + 1 - applied)
             crossing = [self.crossing[(at - i) % size] for i in range(steps - 1)]
-        last = kv.total - kv.free
+        extra = steps - applied
         if extra:
-            blocks = self._blocks_of_steps(extra)
+            # NOTE: inlined from _blocks_of_steps() for performance reasons
+            rest = extra % size
+            blocks = extra // size * self.growing
+            if rest:
+                upto = -counter % size + 1
+                if upto >= rest:
+                    blocks += sum(self.crossing[upto - rest : upto])
+                else:
+                    blocks += sum(self.crossing[:upto]) + sum(self.crossing[upto - rest :])
             if blocks:
                 kv.take(blocks)
                 self.table_blocks += blocks
                 last += blocks
             tokens = decodes * extra
-            self.counter += extra
+            self.counter = counter = counter + extra
             self.context += tokens
             self.computed_tokens += tokens
         self.batches += steps
-        counter, marks, stops = self.counter, self._marks, self._stops
+        marks = self._marks
         dropped = 0
-        if stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders:
+        running = len(self.running)
+        if self._stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders:
             dropped = self._settle(start, first, growth, steps)
         if crossing and self._joined[0][0] < steps:
             self._add_split(steps, decodes, context, held, live, dropped, crossing)
@@ -997,24 +1074,27 @@ class FastForward(Replica):
     def _finish(self, request: Request, now_ps: int) -> None:
         request.draining = False
         if request.running:
-            in_flight = int(request.computed >= request.end)
+            computed = request.computed
+            in_flight = 1 if computed >= request.end else 0
             request.dropped_tokens += in_flight
-            blocks = self.blocks_of(request)
+            blocks = -(-computed // self._block_size) if self._paged else self.blocks_of(request)
             self.table_blocks -= blocks
-            self.computed_tokens -= request.computed
-            self.kv.release(request, blocks, request.computed - in_flight)
-            self._unpause(request)
+            self.computed_tokens -= computed
+            self.kv.release(request, blocks, computed - in_flight)
+            if request.paused:
+                self._unpause(request)
             request.running = False
             del self.running[request]
         else:
             self.waiting.remove(request)
-        if request.cancelled is None:
+        cancelled = request.cancelled
+        if cancelled is None:
             request.known = request.end
             self._close(request, _COMPLETED, now_ps)
         else:
             if request.decoding:
                 request.known = request.computed + 1
-            self._close(request, request.cancelled, now_ps)
+            self._close(request, cancelled, now_ps)
 
     # ------------------------------------------------------------------ to be seen
 

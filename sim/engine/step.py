@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sim.engine.settings import EngineSettings
 
 FOREVER = 1 << 60
+NEVER_PS = FOREVER << 40
 
 
 class Scheduler(Protocol):
@@ -62,9 +63,12 @@ class Step:
         """Whether an arrival may change the plan before ``hold`` is over; set by the scheduler."""
         self.wake_on_phase = False
         """Whether a request's change from reasoning to answering may change the plan; set by the scheduler."""
-        self.wake_at_ps = FOREVER << 40
+        self.wake_at_ps = NEVER_PS
         """A moment from which on the plan may change by itself; set by the scheduler."""
         settings = self.settings
+        self._max_num_seqs = settings.max_num_seqs
+        self._budget = settings.max_num_batched_tokens
+        self._caching = settings.enable_prefix_caching
         self._paged = (
             settings.reservation == "none" and not settings.window_blocks and not settings.swap_block_ps
         )
@@ -72,11 +76,11 @@ class Step:
     def begin(self, now_ps: int) -> None:
         """Start a new pass at *now_ps*."""
         self.now_ps = now_ps
-        self.budget = self.settings.max_num_batched_tokens
+        self.budget = self._budget
         self.hold = 1
         self.wake_on_arrival = True
         self.wake_on_phase = False
-        self.wake_at_ps = FOREVER << 40
+        self.wake_at_ps = NEVER_PS
         self.copied_blocks = 0
         if self.work:
             self.work = {}
@@ -90,7 +94,8 @@ class Step:
     @property
     def seats(self) -> int:
         """How many more requests may run; paused ones take no seat."""
-        return self.settings.max_num_seqs - len(self.replica.running) + self.replica.paused
+        replica = self.replica
+        return self._max_num_seqs - len(replica.running) + replica.paused
 
     @property
     def free_blocks(self) -> int:
@@ -251,12 +256,14 @@ class Step:
             )
         hits: Any = ()
         hit = revived = 0
-        if settings.enable_prefix_caching and not request.swapped:
+        caching = self._caching
+        if caching and not request.swapped:
             hits, hit = kv.lookup(request)
             if hit:
                 revived = kv.revived(hits)
         cached = hit * block + request.swapped
-        new = request.known - cached
+        known = request.known
+        new = known - cached
         if 0 < chunk_limit < new:
             new = chunk_limit
         if new > self.budget:
@@ -275,9 +282,13 @@ class Step:
                 request.reserved = 0
                 return False
         else:
-            if settings.scheduler_reserve_full_isl and -(-min(request.known, limit) // block) - hit > spare:
+            tokens = known if known < limit else limit
+            if -(-tokens // block) - hit > spare and settings.scheduler_reserve_full_isl:
                 return False
-            need = max(0, -(-min(cached + new, limit) // block) - hit)
+            tokens = cached + new
+            need = -(-(tokens if tokens < limit else limit) // block) - hit
+            if need < 0:
+                need = 0
             if need > spare:
                 return False
         replica.waiting.remove(request)
@@ -286,7 +297,7 @@ class Step:
         replica.seat(request, hit * block, hit + need)
         if request.swapped:
             replica.swap_in(request)
-        if settings.enable_prefix_caching:
+        if caching:
             kv.register(request, request.computed // block)
         self.budget -= new
         self.work[request] = new
