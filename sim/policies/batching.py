@@ -60,6 +60,8 @@ def clear_place(step: Step, request: Request, victims: Iterable[Request], *, sea
     for victim in victims:
         if free >= need and (seats > 0 or not seat):
             break
+        if step.computed(victim) <= victim.peak:
+            continue  # it has computed nothing new since it came back: taken now, it would run in circles
         chosen.append(victim)
         free += max(-(-step.computed(victim) // size), victim.reserved)
         seats += not victim.paused

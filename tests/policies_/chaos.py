@@ -21,6 +21,7 @@ class Chaos:
     resume: float = 0.4
     preempt: float = 0.05
     admit: float = 0.7
+    leave_out: float = 0.0
     seed: int = 0
 
     def schedule(self, step: Step) -> None:
@@ -34,7 +35,10 @@ class Chaos:
                 step.pause(request)
             elif roll < self.pause + self.preempt:
                 step.preempt(request)
-        step.serve_running(chunk_limit=dice.choice((0, 0, 3)))
+        if dice.random() >= self.leave_out:
+            step.serve_running(chunk_limit=dice.choice((0, 0, 3)))
+        elif dice.random() < 0.5:
+            step.serve_running(decodes=False)
         if step.preempted and dice.random() < 0.5 and _served(step):
             return
         for request in list(step.candidates()):
@@ -42,6 +46,8 @@ class Chaos:
                 break
             if not step.admit(request):
                 break
+        if not _served(step) and step.running:
+            step.serve_running()
         if not _served(step):  # somebody must go on: the first that can
             for request in step.running:
                 if request.paused and step.seats > 0 and request.busy_until_ps <= step.now_ps:

@@ -119,5 +119,3 @@ class Mlfq:
         for request in running:
             if request.paused and request in best and step.seats > 0 and request.busy_until_ps <= step.now_ps:
                 step.resume(request)
-
-

@@ -37,14 +37,14 @@ class Sglang:
         notes = step.memory
         running = step.running
         if not running:
-            notes.update(ratio=self.new_token_ratio, full=False, decoding=False)
+            notes.update(ratio=self.new_token_ratio, steps=0, full=False, decoding=False)
         least = self.new_token_ratio * self.min_ratio_factor
         decay = (self.new_token_ratio - least) / self.decay_steps
         if notes["decoding"]:
             steps = notes["steps"] + step.number - notes["number"]
             notes["steps"] = steps
         else:
-            steps = notes.setdefault("steps", 0)
+            steps = notes["steps"]
         notes["number"] = step.number
         if len(running) < notes.get("size", 0):
             notes["full"] = False

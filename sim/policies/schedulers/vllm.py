@@ -24,11 +24,7 @@ class Vllm:
 
     def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any] | None:
         """First come first served, or under the ``priority`` policy by (priority, arrival)."""
-        return (
-            (lambda request: (request.priority, request.arrived_ps))
-            if settings.policy == "priority"
-            else None
-        )
+        return (lambda request: (request.priority, request.arrived_ps)) if settings.policy == "priority" else None
 
     def schedule(self, step: Step) -> None:
         settings = step.settings

@@ -63,7 +63,7 @@ class Vtc:
     def _charge(self, step: Step, books: _Books) -> None:
         """Charge every client for the output since the last plan."""
         for request, before in list(books.charged.items()):
-            if request.running or request.status < 0 or request.finished_ps < 0:
+            if request.finished_ps < 0:
                 now = step.generated(request)
             else:
                 now = request.known - request.prompt_tokens

@@ -1,0 +1,73 @@
+"""Random cases with all that a policy may look at: predictions, deadlines, clients, phases; and every kind of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from sim.engine.request import Request
+from sim.validation.modes import Case
+from sim.validation.random_cases import random_case
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "edf": [{}, {"preempt": True}],
+    "mlfq": [{}, {"quantum_tokens": 4, "starvation_s": 5e-8}],
+    "pascal": [{}, {"first": "reasoning"}],
+    "sarathi": [{}, {"chunk_size": 4}],
+    "sglang": [{}, {"order": "fcfs", "new_token_ratio": 0.02}],
+    "srpt": [{}, {"factor": 1.0}],
+}
+"""Options beside the defaults that are worth a test."""
+
+STARVATION_FREE = ("edf", "mlfq", "orca", "pascal", "sarathi", "sglang", "static", "vllm", "vtc")
+
+
+@dataclass(frozen=True)
+class DressedCase(Case):
+    """A case whose requests have what predictor and gateway write into them."""
+
+    extras: tuple[dict[str, int], ...] = ()
+
+    def make_requests(self) -> list[Request]:
+        made = super().make_requests()
+        for request, extra in zip(made, self.extras, strict=True):
+            for name, value in extra.items():
+                setattr(request, name, value)
+        return made
+
+
+def dressed_case(seed: int, *, memory: str = "plain") -> DressedCase:
+    """Case number *seed*; *memory* is ``plain``, ``swap``, ``reserve``, ``window`` or ``all``."""
+    case, rng = random_case(seed), Random(seed * 7 + 1)
+    requests, extras = [], []
+    for options in case.requests:
+        output = options["output_tokens"]
+        requests.append(
+            {**options, "client": rng.randrange(3), "reasoning_tokens": rng.choice((0, output // 2, output))}
+        )
+        extra = {
+            "predicted_tokens": rng.choice((-1, output, rng.randint(1, 150))),
+            "refine_after": rng.choice((0, 0, 5)),
+            "refined_tokens": rng.randint(1, 100),
+        }
+        if rng.random() < 0.7:
+            extra["deadline_ps"] = rng.randint(1, 200_000)
+        extras.append(extra)
+    return DressedCase(_memory(case.settings, memory, rng), case.cost, tuple(requests), case.script, tuple(extras))
+
+
+def _memory(settings: Any, kind: str, rng: Random) -> Any:
+    changes: dict[str, Any] = {}
+    if kind in ("swap", "all"):
+        changes["swap_block_ps"] = rng.choice((1, 50))
+        changes["swap_blocks"] = rng.choice((3, 20, 1000))
+    if kind in ("reserve", "all"):
+        changes["reservation"] = rng.choice(("max_tokens", "predicted"))
+    if kind in ("window", "all"):
+        changes["window_blocks"] = rng.choice((1, 2, 5))
+    if kind in ("reserve", "window", "all"):
+        changes["enable_prefix_caching"] = False
+    if kind == "all" and rng.random() < 0.5:
+        changes["reservation"] = "none"
+    return replace(settings, **changes)

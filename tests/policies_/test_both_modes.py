@@ -1,0 +1,84 @@
+"""Every scheduler, every action and every kind of memory: stepwise and fast-forward give the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from chaos import Chaos, Rounds
+from policy_cases import OPTIONS, dressed_case
+
+from sim.policies.schedulers import scheduler
+from sim.results.sinks import REQUEST_ROW
+from sim.validation.modes import compare
+
+MEMORIES = ("plain", "swap", "reserve", "window", "all")
+POLICIES = [(name, options) for name in scheduler.names() for options in OPTIONS.get(name, [{}])]
+
+
+def _sweep(make: Callable[[], Any], seeds: range, memory: str) -> Counter[str]:
+    seen: Counter[str] = Counter()
+    for seed in seeds:
+        case = dressed_case(seed, memory=memory)
+        stepwise, fast, found = compare(case, make, most_steps=6_000)
+        assert not found, f"seed {seed}, memory {memory}: {case.settings}\n" + "\n".join(found)
+        seen += stepwise.seen
+        seen["endless"] += stepwise.endless
+        seen["steps"] += len(stepwise.steps)
+        seen["rows"] += fast.rows
+        seen["steps in runs"] += fast.seen["steps in runs"]
+        allowed = case.settings
+        for row in stepwise.steps:
+            assert row[3] <= allowed.max_num_batched_tokens
+            assert len(row[-1]) <= allowed.max_num_seqs
+        if not stepwise.endless:
+            scheduled = sum(row[REQUEST_ROW.index("scheduled_tokens")] for row in stepwise.requests)
+            assert scheduled == sum(row[3] for row in stepwise.steps)
+    return seen
+
+
+@pytest.mark.parametrize("memory", ["plain", "all"])
+@pytest.mark.parametrize(("name", "options"), POLICIES)
+def test_every_scheduler(name: str, options: dict[str, Any], memory: str) -> None:
+    seen = _sweep(partial(scheduler.make, name, options), range(25), memory)
+    assert seen["steps in runs"] > 0
+    assert seen["rows"] < seen["steps"]
+    assert seen["completed"] > 100
+    if name not in ("orca", "static", "sglang"):
+        assert seen["preemptions"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize(("name", "options"), POLICIES)
+def test_every_scheduler_often(name: str, options: dict[str, Any], memory: str) -> None:
+    seen = _sweep(partial(scheduler.make, name, options), range(1_000, 1_300), memory)
+    if name == "sglang" and options:
+        assert seen["preemptions"] > 0
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize(
+    "make",
+    [
+        Chaos,
+        partial(Chaos, pause=0),
+        partial(Chaos, preempt=0),
+        partial(Chaos, pause=0.1, preempt=0.02, leave_out=0.4),
+        Rounds,
+    ],
+)
+def test_any_order_of_actions(make: Callable[[], Any], memory: str) -> None:
+    seen = _sweep(make, range(20), memory)
+    assert seen["stalls"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("number", range(4))
+def test_any_order_of_actions_often(number: int, memory: str) -> None:
+    make = partial(Chaos, pause=0.1 * number, preempt=0.02 * number, leave_out=0.1 * number, seed=number)
+    _sweep(make, range(2_000, 2_300), memory)
