@@ -17,7 +17,10 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from calibration.deployment import Deployment
+from sim.cluster import judged as judging
 from sim.cluster.cluster import Cluster, Outcome
 from sim.cluster.gateway import GatewaySettings
 from sim.cluster.shell import Engine
@@ -27,6 +30,7 @@ from sim.engine.settings import EngineSettings
 from sim.metrics.summary import finish
 from sim.policies.routing import ReplicaInfo
 from sim.results import provenance
+from sim.results.columns import Status
 from sim.results.info import PoolInfo, RunInfo, SloTarget
 from sim.results.results import Results
 from sim.results.sinks import SEGMENT_ROW, SegmentSink
@@ -166,13 +170,18 @@ def run_once(
             )
             sinks.append(sink)
             replicas.append((_replica_info(pool, len(replicas), number, replica), engine))
+    strategy, streams, judged = scenario.strategy.make("strategy"), Streams(scenario.seed, replication), None
+    if scenario.quality is not None:
+        named = [(pool.name, pool.placed.architecture.name, pool.pool.role) for pool in pools]
+        judged = judging.make(scenario.quality, streams, named, source.categories)
     cluster = Cluster(
         source=source,
         replicas=replicas,
-        strategy=scenario.strategy.make("strategy"),
+        strategy=strategy,
+        judged=judged,
         router=scenario.router.make("router"),
         admission=scenario.admission.make("admission") if scenario.admission is not None else None,
-        streams=Streams(scenario.seed, replication),
+        streams=streams,
         measure=_measure(scenario),
         settings=_gateway_settings(scenario, source),
         progress=pulse.report if pulse is not None else None,
@@ -182,6 +191,15 @@ def run_once(
         pulse.next_run(outcome)
     info = _run_info(scenario, pools, source, replication, outcome, sinks)
     tables = build(info, queries=outcome.queries, requests=outcome.requests, segments=sinks)
+    if judged is not None:
+        if strategy.plain:
+            rows, forced = outcome.requests.columns(), strategy.forces_answer()
+            judged.correct = judging.judge_plain(judged, source, rows, forced=forced)
+        queries = tables["queries"]
+        right = np.array([judged.correct.get(query, False) for query in queries["query"].tolist()], float)
+        right[queries["status"] == Status.UNFINISHED] = np.nan
+        right[(queries["status"] != Status.UNFINISHED) & (queries["status"] != Status.COMPLETED)] = 0.0
+        queries.columns["correct"] = right
     return info, tables
 
 
@@ -294,6 +312,8 @@ def _run_info(
                 for target in own.targets()
             ),
         ),
+        value_of_correct=scenario.quality.value_of_correct if scenario.quality is not None else 0.0,
+        cost_of_wrong=scenario.quality.cost_of_wrong if scenario.quality is not None else 0.0,
         not_modelled=NOT_MODELLED + tuple(_left_out(pool) for pool in pools if _left_out(pool)),
         banners=tuple(f"rejected: {reason}" for reason in tally.rejections),
     )

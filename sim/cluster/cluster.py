@@ -12,6 +12,7 @@ from sim.cluster.dispatch import Predictor
 from sim.cluster.failures import Failures, Mishaps
 from sim.cluster.fleet import Fleet
 from sim.cluster.gateway import Gateway, GatewaySettings, Tally
+from sim.cluster.judged import Judged
 from sim.cluster.plain import PlainQueries
 from sim.cluster.scaling import Controller, Scaling
 from sim.cluster.shell import Engine, Shell
@@ -67,6 +68,7 @@ class Cluster:
         off: Sequence[int] = (),
         failures: Failures | None = None,
         scalings: Sequence[Scaling] = (),
+        judged: Judged | None = None,
     ) -> None:
         self._progress = progress
         self.clock = Clock(self._pulse if progress is not None else None)
@@ -80,6 +82,7 @@ class Cluster:
             settings=settings,
             predictor=predictor,
             admission=admission,
+            judged=judged,
         )
         self.shells = [Shell(self.clock, engine, info, self.gateway.ended) for info, engine in replicas]
         assert [shell.info.index for shell in self.shells] == list(range(len(self.shells)))

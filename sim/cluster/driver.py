@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 from sim.cluster.clock import CANCEL, REACTION
 from sim.engine.request import Request
 from sim.errors import PolicyError
-from sim.policies.reasoning import Answer, Generate, Outcome, Parallel, QueryView, Run, Verify, Wait
+from sim.policies.reasoning import (
+    Answer,
+    Classify,
+    Confidence,
+    Generate,
+    Outcome,
+    Parallel,
+    QueryView,
+    Run,
+    Verify,
+    Wait,
+)
 from sim.results.columns import Role, Status
 
 if TYPE_CHECKING:
@@ -31,6 +42,7 @@ class QueryRun:
         "_gateway",
         "_generator",
         "_homes",
+        "_judged",
         "_left_ps",
         "_lingering",
         "_open",
@@ -60,8 +72,11 @@ class QueryRun:
                 prompt_tokens=row[2],
                 max_tokens=row[3],
                 priority=row[4],
+                load=gateway.load(),
+                coin=gateway.judged.coin(row[0]) if gateway.judged is not None else 0.5,
             )
         )
+        self._judged = gateway.judged.begin(row) if gateway.judged is not None else None
         self._open: dict[int, tuple[int, Request]] = {}  # by request: place among the calls, the request
         self._calls: tuple[Generate | Verify, ...] = ()
         self._outcomes: list[Outcome | None] = []
@@ -102,6 +117,10 @@ class QueryRun:
             if not calls:
                 raise PolicyError(f"strategy {self._name()}: Parallel without calls")
             self._launch(calls)
+        elif isinstance(call, Confidence | Classify):
+            if self._judged is None:
+                raise PolicyError(f"strategy {self._name()} needs a quality model")
+            self.advance(self._judged.tell(call))
         elif isinstance(call, Wait):
             clock = self._gateway.clock
             at_ps = clock.now_ps + round(call.seconds * PS_PER_S)
@@ -131,14 +150,28 @@ class QueryRun:
             reasoning, answer = row[12], row[13]
             if call.sample:
                 reasoning, answer = gateway.source.sample_lengths(row[0], call.sample)
-            budget = call.thinking_token_budget
-            cut = budget is not None and reasoning > budget
-            if cut and budget is not None:
-                reasoning = budget
+            cut = False
+            if self._judged is not None:
+                reasoning, answer, cut, read = self._judged.lengths(call, reasoning, answer)
+                if read:
+                    row = (*row[:2], row[2] + read, *row[3:])
+            elif call.probes is not None or call.branch is not None or call.reads or call.effort != 1.0:
+                raise PolicyError(f"strategy {self._name()} needs a quality model")
+            else:
+                budget = call.thinking_token_budget
+                if budget is not None and reasoning > budget:
+                    reasoning, cut = budget, True
+                    answer = answer if call.forced_answer else 0
             limit = row[3] if call.max_tokens is None else call.max_tokens
             request = gateway.make(row, call.sample, reasoning, answer, limit)
-            if len(self._calls) > 1 or self._requests:
+            if call.branch is not None and call.branch.after is not None and self._judged is not None:
+                request.parent = self._judged.made.get(call.branch.after.request)
+                if request.parent is not None:
+                    request.prefix_group, request.prefix_len = None, request.prompt_tokens
+            if request.parent is None and (len(self._calls) > 1 or self._requests):
                 self._share(request)
+            if self._judged is not None:
+                self._judged.made[request.id] = request
             if cut:
                 self._cut.add(request.id)
         else:
@@ -185,7 +218,7 @@ class QueryRun:
         self._count(request)
         if self._closed:
             return
-        self._outcomes[place] = self._outcome(request)
+        self._outcomes[place] = self._outcome(request, place)
         self._continue()
 
     def _continue(self) -> None:
@@ -213,7 +246,7 @@ class QueryRun:
                 )
             else:
                 self._count(request)
-                self._outcomes[place] = self._outcome(request)
+                self._outcomes[place] = self._outcome(request, place)
         self._open.clear()
 
     def _cancel(self, request: Request, status: Status) -> None:
@@ -221,7 +254,10 @@ class QueryRun:
         self._lingering += 1
         gateway.clock.soon(CANCEL, request.id, partial(gateway.cancel, request, status))
 
-    def _outcome(self, request: Request) -> Outcome:
+    def _outcome(self, request: Request, place: int) -> Outcome:
+        said, score = None, None
+        if self._judged is not None:
+            said, score = self._judged.ended(request, self._calls[place])
         generated = request.generated
         reasoning = min(generated, request.reasoning_tokens)
         return Outcome(
@@ -232,6 +268,8 @@ class QueryRun:
             answer_tokens=generated - reasoning,
             truncated=request.truncated,
             finished_s=request.finished_ps / PS_PER_S,
+            answer=said,
+            score=score,
         )
 
     def _count(self, request: Request) -> None:
@@ -243,7 +281,7 @@ class QueryRun:
             sums[1] += generated - reasoning
             self._first_answer_ps = request.first_answer_ps
         else:
-            sums[2] += generated + (request.prompt_tokens if request.first_token_ps >= 0 else 0)
+            sums[2] += generated + request.prompt_tokens
         self._truncated = self._truncated or request.truncated
 
     def pool_of(self, request: Request) -> str | None:
@@ -281,6 +319,9 @@ class QueryRun:
             if status == Status.COMPLETED:
                 status = Status.FAILED
         gateway = self._gateway
+        if self._judged is not None and gateway.judged is not None:
+            right = outcome is not None and status == Status.COMPLETED and self._judged.right(outcome)
+            gateway.judged.correct[self._row[0]] = right
         del gateway.open[self._row[0]]
         self.leave(status, gateway.clock.now_ps)
         gateway.query_done(self.arrived_ps, -1 - self._row[0])

@@ -18,6 +18,7 @@ from sim.cluster.arrivals import arrivals
 from sim.cluster.clock import ARRIVAL, CANCEL, REACTION, TICK, Clock
 from sim.cluster.dispatch import CLOSE, DRAIN, SAMPLE_BITS, Dispatcher, Predictor
 from sim.cluster.driver import QueryRun
+from sim.cluster.judged import Judged
 from sim.cluster.retries import Backoff, Retries
 from sim.cluster.shell import Shell
 from sim.cluster.window import FOREVER, Window
@@ -73,7 +74,9 @@ class Gateway:
         settings: GatewaySettings | None = None,
         predictor: Predictor | None = None,
         admission: Admission | None = None,
+        judged: Judged | None = None,
     ) -> None:
+        self.judged = judged
         self.clock = clock
         self.source = source
         self.strategy = strategy
@@ -143,6 +146,8 @@ class Gateway:
             request.finished_ps = self.clock.now_ps
             self._settle(request)
         for item in self.open.values():
+            for request in item.live() if isinstance(item, QueryRun) else (item,):
+                request.known = max(request.known, request.prompt_tokens)  # a first token in flight is none
             if isinstance(item, QueryRun):
                 self.requests.take_all(item.live())
                 item.leave(Status.UNFINISHED, -1)
@@ -219,13 +224,16 @@ class Gateway:
             if len(self._deadlines) == 1:
                 self.clock.set(self._deadline_alarm, now_ps + timeout_ps)
         if self.strategy.plain:
-            reasoning = row[12]
+            reasoning, answer = row[12], row[13]
+            if self.judged is not None:
+                reasoning, answer = self.judged.scaled(None, reasoning, answer)
             cut = False
             if self._budgets is not None:
                 budget = self._budgets[row[5]]
                 if budget is not None and reasoning > budget:
                     reasoning, cut = budget, True
-            request = self.make(row, 0, reasoning, row[13], row[3])
+                    answer = answer if self.strategy.forces_answer() else 0
+            request = self.make(row, 0, reasoning, answer, row[3])
             self.open[query] = request
             self.dispatch.send(request)
             if cut and request.status == Status.UNFINISHED:
@@ -314,6 +322,15 @@ class Gateway:
         return again
 
     # ------------------------------------------------------------------ who is where
+
+    def load(self) -> float:
+        """Requests outstanding over seats, of all replicas that generate and take requests."""
+        seats = sent = 0
+        for shell in self.shells:
+            if shell.accepting and shell.info.role == "generate":
+                seats += shell.info.max_num_seqs
+                sent += self.dispatch.outstanding[shell.info.index]
+        return sent / seats if seats else 0.0
 
     def live_on(self, index: int) -> list[Request]:
         """Requests on replica *index* that have not ended, in order."""

@@ -70,6 +70,27 @@ FIGURES: tuple[Metric, ...] = (
         "lower",
         "The same cost over tokens generated, times 1e6.",
     ),
+    Metric(
+        "accuracy",
+        "",
+        "run",
+        "higher",
+        "Share of the measured queries answered right; without an answer is not right, still open is left out.",
+    ),
+    Metric(
+        "cost_per_correct_answer",
+        "USD",
+        "run",
+        "lower",
+        "The cost of cost_per_query over right answers instead of answers.",
+    ),
+    Metric(
+        "value_per_query",
+        "USD",
+        "run",
+        "higher",
+        "Worth of right answers less cost of wrong ones, less cost_per_query, a query completed.",
+    ),
     Metric("gpu_utilisation", "", "run", "higher", "GPU time within steps over GPU time that was on."),
     Metric(
         "memory_efficiency",

@@ -19,6 +19,7 @@ from sim.metrics.definitions import DISTRIBUTIONS, QUANTILES
 from sim.metrics.fairness import fairness, pressure
 from sim.metrics.gaps import Gaps, joined, token_gaps
 from sim.metrics.intervals import CONFIDENCE, interval
+from sim.metrics.quality import quality
 from sim.metrics.samples import sample, window_s
 from sim.metrics.slo import goodput, meets_all, slo_summary
 from sim.metrics.usage import cost, gpu_time, kv, load_imbalance, throughput
@@ -60,6 +61,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "goodput": goodput(results),
         "throughput": throughput(results),
         "cost": cost(results),
+        "quality": quality(results),
         "totals": balance.totals(results),
         "gpu": gpu_time(results),
         "kv": kv(results),

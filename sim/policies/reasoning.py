@@ -15,7 +15,7 @@ What it receives tells tokens, status and what a client would see. True lengths 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
 
@@ -30,6 +30,10 @@ class QueryView:
     max_tokens: int
     """The client's visible limit, -1 when it gave none."""
     priority: int
+    load: float = 0.0
+    """Requests outstanding over seats, of all replicas that generate, when the query arrived."""
+    coin: float = 0.5
+    """A fair draw in (0, 1) of the query's own, for ties; 0.5 where there is no quality model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,33 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Probes:
+    """Early exit: reasoning is looked at every *every_tokens*, and ended when a look says that it is settled.
+
+    A look costs *probe_tokens*, decoded in line. Once the chain has settled on its answer each look sees it
+    with probability *hit*; before that it says so wrongly with probability *false_exit*.
+    """
+
+    every_tokens: int
+    probe_tokens: int = 0
+    hit: float = 1.0
+    false_exit: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A generation that is a part of a solution: *share* of its whole length, going on *after* an outcome
+    (None: from the prompt). The KV of what it goes on from is shared.
+    """
+
+    tokens: int
+    share: float
+    after: Outcome | None = None
+    last: bool = False
+    """It brings the answer, too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """One generation. Samples of one number face the same draws in every configuration."""
 
@@ -69,6 +100,15 @@ class Generate:
     """Limit on the output; None: the client's."""
     replica: int | None = None
     """Reserved for calls that must stay where their prefix is; None: where the query is."""
+    forced_answer: bool = True
+    """At the budget the answer is forced; False: the generation ends there, without one."""
+    effort: float = 1.0
+    """Length of the reasoning over its natural length."""
+    probes: Probes | None = None
+    branch: Branch | None = None
+    reads: tuple[Outcome, ...] = ()
+    """Outcomes whose answers it reads in its prompt and merges: it answers what most of them do, else on its
+    own where they say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +122,8 @@ class Verify:
     output_tokens: int = 1
     with_reasoning: bool = False
     """The verifier reads the chain of thought too (process reward)."""
+    discrimination: float = 0.0
+    """By how many standard deviations right answers score higher; 0: useless, infinite: ideal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +144,32 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Confidence:
+    """What a generation itself says of its answer: the outcome with a score, at once and at no cost."""
+
+    outcome: Outcome
+    discrimination: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """Is the query one of the hardest *hard_share*? A classifier answers True or False: True with
+    probability *sensitivity* where it is, False with probability *specificity* where it is not.
+    """
+
+    hard_share: float
+    sensitivity: float
+    specificity: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The end of a query: which outcome is its answer; None: it has none."""
 
     outcome: Outcome | None
 
 
-Call = Generate | Verify | Parallel | Wait
+Call = Generate | Verify | Parallel | Wait | Confidence | Classify
 Run = Generator[Call, Any, Answer]
 
 
@@ -120,6 +181,8 @@ class Strategy:
     """
 
     plain: ClassVar[bool] = False
+    judged: ClassVar[bool] = False
+    """It makes no sense without a quality model: the scenario needs a ``quality`` section."""
 
     def run(self, query: QueryView) -> Run:
         """The life of one query."""
@@ -128,6 +191,23 @@ class Strategy:
     def budget(self, category: str) -> int | None:
         """Thinking-token budget of a plain strategy for queries of *category*."""
         return None
+
+    def forces_answer(self) -> bool:
+        """Whether a plain strategy's budget forces an answer, or ends the generation without one."""
+        return True
+
+    def pools(self) -> tuple[str, ...]:
+        """Pools that it names; the scenario must have them."""
+        return (
+            tuple(
+                value
+                for field in fields(self)
+                if (field.name == "pool" or field.name.endswith("_pool"))
+                and isinstance(value := getattr(self, field.name), str)
+            )
+            if is_dataclass(self)
+            else ()
+        )
 
 
 def budget_of(budget: int | Mapping[str, int] | None, category: str) -> int | None:

@@ -148,6 +148,12 @@ QUERIES: tuple[Column, ...] = (
         "",
         "It was completed and met every target of the scenario (completed alone where there is none).",
     ),
+    _c(
+        "correct",
+        "float64",
+        "",
+        "1: answered right, 0: answered wrong or not at all; NaN: no quality model, or still open.",
+    ),
 )
 
 REQUESTS: tuple[Column, ...] = (

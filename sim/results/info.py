@@ -83,6 +83,10 @@ class RunInfo:
     slo: tuple[SloTarget, ...] = ()
     not_modelled: tuple[str, ...] = ()
     """In words, what the real system does and this run leaves out."""
+    value_of_correct: float = 0.0
+    """US dollars that a right answer is worth."""
+    cost_of_wrong: float = 0.0
+    """US dollars that a wrong answer costs."""
     banners: tuple[str, ...] = ()
     """In words, what the run wants the reader to know (a policy's remark, a workload's)."""
 

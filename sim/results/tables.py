@@ -168,7 +168,7 @@ def build(
     """All tables of one replication from its sinks (*queries* in QUERY_ROW, *requests* in REQUEST_ROW).
 
     Rows are put in order, what ``info.end_ps`` finds open must already be UNFINISHED, and ``slowdown``
-    (NaN) and ``slo_met`` (False) are left for ``sim.metrics`` to fill in.
+    (NaN), ``slo_met`` (False) and ``correct`` (NaN) are left for others to fill in.
     """
     query_rows = _ordered(queries.columns(), "query")
     in_window = (query_rows["arrived_ps"] >= info.window_start_ps) & (
@@ -208,6 +208,7 @@ def _query_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array) 
             "alone_s": np.full(count, np.nan),
             "slowdown": np.full(count, np.nan),
             "slo_met": np.zeros(count, dtype=bool),
+            "correct": np.full(count, np.nan),
         },
         rows,
     )

@@ -10,6 +10,7 @@ from sim.errors import DoesNotFit, InputError, Problem
 from sim.scenario.engine import NOT_MODELLED, Engine, server_defaults
 from sim.scenario.model import Scenario
 from sim.scenario.pools import Pool
+from sim.scenario.quality import check_quality
 from sim.scenario.yaml_file import Document, KeyPath
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def check_scenario(scenario: Scenario, document: Document) -> Scenario:
         except DoesNotFit as error:
             place = document.problem(("pools", name), str(error))
             misfits.append(str(place))
+    if not problems and not misfits:
+        problems += check_quality(scenario, document)
     if problems:
         raise InputError(problems + [Problem(text) for text in misfits])
     if misfits:

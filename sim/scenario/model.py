@@ -13,6 +13,7 @@ from sim.scenario.measure import Measure
 from sim.scenario.policy import Policy, PolicyRef
 from sim.scenario.pools import Pool
 from sim.scenario.slo import Slo
+from workloads.quality.spec import QualitySpec
 from workloads.spec import WorkloadSpec
 
 SCHEMA_VERSION = 1
@@ -44,6 +45,9 @@ class Scenario(Section):
     admission: PolicyRef | None = Field(default=None, description="who is turned away; default: nobody")
     predictor: PolicyRef | None = Field(
         default=None, description="who guesses output lengths; default: nobody"
+    )
+    quality: QualitySpec | None = Field(
+        default=None, description="how often answers are right; default: nothing is said about it"
     )
     slo: Slo = Field(default_factory=Slo, description="what must be reached")
     cost: Cost = Field(default_factory=Cost, description="what is paid")

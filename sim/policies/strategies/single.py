@@ -18,11 +18,17 @@ class Single(Strategy):
     thinking_token_budget: int | Mapping[str, int] | None = None
     """Reasoning tokens after which the answer is forced: one number, or by category (with ``default``)."""
 
+    forced_answer: bool = True
+    """At the budget the answer is forced; False: the generation ends there, without an answer."""
+
     plain: ClassVar[bool] = True
 
     def budget(self, category: str) -> int | None:
         return budget_of(self.thinking_token_budget, category)
 
+    def forces_answer(self) -> bool:
+        return self.forced_answer
+
     def run(self, query: QueryView) -> Run:
-        outcome = yield Generate(thinking_token_budget=self.budget(query.category))
+        outcome = yield Generate(thinking_token_budget=self.budget(query.category), forced_answer=self.forced_answer)
         return Answer(outcome if outcome.ok else None)

@@ -1,0 +1,246 @@
+"""The quality model within a run: how long each call's output is, what it answers, whether queries end right.
+
+The strategies' driver asks it; the rules themselves are in `workloads.quality.judge`. What a strategy is
+told of an answer is a label under a mask of the query's own: equal numbers are equal answers, and no number
+says which answer is right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sim.engine.request import Request
+from sim.policies.reasoning import Classify, Confidence, Generate, Outcome, Verify
+from sim.results.columns import Status
+from sim.results.sinks import IntArray
+from workloads.quality.judge import NONE, RIGHT, Judge
+
+if TYPE_CHECKING:
+    from sim.rng import Streams
+    from workloads.quality.spec import QualitySpec
+    from workloads.source import QuerySource
+
+MASK_BITS = 20
+
+
+class Judged:
+    """Of one run; ``correct`` says of each query that ended with an answer whether it is right."""
+
+    def __init__(self, judge: Judge, pools: Sequence[str], generating: Sequence[bool]) -> None:
+        self.judge = judge
+        self.correct: dict[int, bool] = {}
+        self._index = {name: place for place, name in enumerate(pools)}
+        makers = [place for place, makes in enumerate(generating) if makes]
+        self.only = makers[0] if len(makers) == 1 else None
+
+    def pool(self, name: str | None) -> int | None:
+        """Number of the pool that a call goes to; None: that is for the router to say."""
+        return self.only if name is None else self._index[name]
+
+    def coin(self, query: int) -> float:
+        """A fair draw of the query's own."""
+        return self.judge.uniform("coin", query)
+
+    def scaled(self, pool: str | None, reasoning: int, answer: int) -> tuple[int, int]:
+        """Natural lengths for the model of *pool*."""
+        place = self.pool(pool)
+        if place is None:
+            return reasoning, answer
+        lengths = self.judge.lengths[place]
+        if lengths.reasoning_scale != 1.0:
+            reasoning = round(reasoning * lengths.reasoning_scale)
+        if lengths.answer_scale != 1.0:
+            answer = round(answer * lengths.answer_scale)
+        return reasoning, answer if reasoning else max(answer, 1)
+
+    def begin(self, row: tuple[int, ...]) -> QueryJudge:
+        """What is known of the query in *row*."""
+        return QueryJudge(self, row)
+
+
+class QueryJudge:
+    """Of one query: the requests made, and what each came to."""
+
+    __slots__ = ("_judge", "_labels", "_mask", "_plans", "_run", "made", "row")
+
+    def __init__(self, run: Judged, row: tuple[int, ...]) -> None:
+        self._run = run
+        self._judge = run.judge
+        self.row = row
+        self.made: dict[int, Request] = {}
+        self._labels: dict[int, int] = {}
+        self._plans: dict[int, tuple[int, int, bool]] = {}  # by call: thought, natural, answers
+        self._mask = int(run.judge.uniform("mask", row[0]) * (1 << MASK_BITS))
+
+    def lengths(self, call: Generate, reasoning: int, answer: int) -> tuple[int, int, bool, int]:
+        """(reasoning, answer, cut by a limit, further prompt tokens) of *call*, whose natural lengths these
+        are.
+        """
+        run, row = self._run, self.row
+        reasoning, answer = run.scaled(call.pool, reasoning, answer)
+        if call.effort != 1.0:
+            reasoning = round(reasoning * call.effort)
+        natural = thought = reasoning
+        read = sum(outcome.answer_tokens for outcome in call.reads)
+        branch = call.branch
+        if branch is not None:
+            if branch.after is not None:
+                before = self.made[branch.after.request]
+                read += before.prompt_tokens + before.generated - row[2]
+            self._plans[id(call)] = (branch.tokens, branch.tokens, True)
+            return branch.tokens, answer if branch.last else 0, False, read
+        budget = call.thinking_token_budget
+        cut = budget is not None and thought > budget
+        if cut and budget is not None:
+            thought = budget
+        brings = not cut or call.forced_answer
+        looks = 0
+        if call.probes is not None:
+            thought, looks, left = self._exit(call, natural, thought)
+            cut, brings = cut and not left, brings or left
+        self._plans[id(call)] = (thought, natural, brings)
+        probed = looks * call.probes.probe_tokens if call.probes is not None else 0
+        reasoning = thought + probed
+        return reasoning, answer if brings else 0, cut, read
+
+    def _exit(self, call: Generate, natural: int, thought: int) -> tuple[int, int, bool]:
+        """(tokens thought, looks taken, left early) under the probes of *call*."""
+        probes = call.probes
+        assert probes is not None
+        pool = self._run.pool(call.pool)
+        query, every = self.row[0], probes.every_tokens
+        share = self._judge.settles_after(query, call.sample, 0 if pool is None else pool, self.row[5])
+        settled = max(1, math.ceil(share * natural / every))
+        look = settled + _failures(self._judge.uniform("probe.hit", query, call.sample), probes.hit)
+        wrong = 1 + _failures(self._judge.uniform("probe.false", query, call.sample), probes.false_exit)
+        if wrong < settled:
+            look = wrong
+        if look * every < thought:
+            return int(look * every), int(look), True
+        return thought, max(thought - 1, 0) // every, False
+
+    def ended(self, request: Request, call: Generate | Verify) -> tuple[int | None, float | None]:
+        """(answer, score) of a request that has ended, as the strategy is told them."""
+        if request.status != Status.COMPLETED:
+            return None, None
+        judge, row = self._judge, self.row
+        if isinstance(call, Verify):
+            label = self._labels.get(call.outcome.request, NONE)
+            return None, judge.score(row[0], call.outcome.sample, label, call.discrimination)
+        place = {"query": row[0], "sample": call.sample, "prompt": row[8], "category": row[5]}
+        branch = call.branch
+        if branch is not None:
+            after = branch.after
+            right = after is None or self._labels.get(after.request, NONE) == RIGHT
+            whole = request.generated >= request.output_tokens
+            label = judge.step(**place, pool=request.pool, share=branch.share, right=right) if whole else NONE
+        else:
+            thought, natural, brings = self._plans[id(call)]
+            label = judge.answer(
+                **place,
+                pool=request.pool,
+                reasoning=thought,
+                natural=natural,
+                answered=brings and request.generated >= request.output_tokens,
+                effort=call.effort,
+            )
+            if call.reads and label != NONE:
+                label = self._merged(call, label)
+        self._labels[request.id] = label
+        return (label ^ self._mask if label != NONE else None), None
+
+    def _merged(self, call: Generate, own: int) -> int:
+        votes = Counter(self._labels.get(outcome.request, NONE) for outcome in call.reads)
+        del votes[NONE]
+        if not votes:
+            return own
+        most = max(votes.values())
+        first = sorted(label for label, count in votes.items() if count == most)
+        if own in first:
+            return own
+        return first[int(self._run.coin(self.row[0]) * len(first))]
+
+    def tell(self, call: Confidence | Classify) -> Any:
+        """What a call that takes no time comes to."""
+        judge, query = self._judge, self.row[0]
+        if isinstance(call, Classify):
+            hard = judge.easiness_of(query, self.row[8]) < call.hard_share
+            u = judge.uniform("classifier", query)
+            return u < call.sensitivity if hard else u >= call.specificity
+        from scipy.special import ndtri
+
+        label = self._labels.get(call.outcome.request, NONE)
+        noise = float(ndtri(judge.uniform("confidence", query, call.outcome.sample)))
+        score = -math.inf if label == NONE else noise + (call.discrimination if label == RIGHT else 0.0)
+        return replace(call.outcome, score=score)
+
+    def right(self, outcome: Outcome) -> bool:
+        """Is this the right answer?"""
+        return self._labels.get(outcome.request, NONE) == RIGHT
+
+
+def _failures(u: float, chance: float) -> float:
+    """Failures before the first success of that *chance*, at the quantile *u*."""
+    if chance >= 1.0:
+        return 0
+    if chance <= 0.0:
+        return math.inf
+    return math.floor(math.log(u) / math.log1p(-chance))
+
+
+def judge_plain(judged: Judged, source: QuerySource, rows: Mapping[str, IntArray], *, forced: bool) -> dict[int, bool]:
+    """Which queries of a plain strategy were answered right, from the rows of their requests."""
+    from workloads.source import BLOCK
+
+    done = rows["status"] == Status.COMPLETED
+    rows = {name: column[done] for name, column in rows.items()}
+    query = rows["query"]
+    natural = np.zeros(len(query), np.int64)
+    prompt = np.full(len(query), -1, np.int64)
+    for index in np.unique(query // BLOCK):
+        block = source.block(int(index))
+        assert block is not None
+        mine = query // BLOCK == index
+        natural[mine] = block.num_reasoning_tokens[query[mine] - block.first]
+        prompt[mine] = block.prompt[query[mine] - block.first]
+    if judged.only is not None:
+        scale = judged.judge.lengths[judged.only].reasoning_scale
+        if scale != 1.0:
+            natural = np.rint(natural * scale).astype(np.int64)
+    whole = rows["generated"] >= rows["output_tokens"]
+    reasoning = np.minimum(rows["generated"], rows["reasoning_tokens"])
+    labels = judged.judge.answers(
+        query=query,
+        sample=rows["sample"],
+        prompt=prompt,
+        pool=rows["pool"],
+        category=rows["category"],
+        reasoning=reasoning,
+        natural=natural,
+        answered=whole & (forced | (rows["reasoning_tokens"] >= natural)),
+    )
+    return dict(zip(query.tolist(), (labels == RIGHT).tolist(), strict=True))
+
+
+def make(
+    spec: QualitySpec,
+    streams: Streams,
+    pools: Sequence[tuple[str, str, str]],
+    categories: Sequence[str],
+) -> Judged:
+    """From the scenario's section; *pools* are (name, model, role)."""
+    generating = [role == "generate" for _, _, role in pools]
+    judge = Judge(
+        spec,
+        streams,
+        pools=[(name, model) for name, model, _ in pools],
+        categories=categories,
+        generating=generating,
+    )
+    return Judged(judge, [name for name, _, _ in pools], generating)

@@ -1,0 +1,39 @@
+"""A small model first; a larger one where the small one is not sure of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sim.policies.reasoning import Answer, Confidence, Generate, QueryView, Run, Strategy
+from sim.policies.strategies import strategy
+
+
+@strategy("cascade")
+@dataclass(frozen=True)
+class Cascade(Strategy):
+    """*first_pool* answers; where its confidence is below *threshold*, *then_pool* answers from the start.
+
+    Confidence is normal, *discrimination* standard deviations higher for right answers (1.0: an area under
+    the ROC curve of 0.76); a threshold of half of that escalates right and wrong answers alike often wrongly.
+    """
+
+    first_pool: str
+    then_pool: str
+    threshold: float = 0.5
+    discrimination: float = 1.0
+    thinking_token_budget: int | None = None
+    """Of the first answer."""
+
+    judged: ClassVar[bool] = True
+
+    def run(self, query: QueryView) -> Run:
+        first = yield Generate(0, self.first_pool, self.thinking_token_budget)
+        if first.ok:
+            sure = yield Confidence(first, self.discrimination)
+            if sure.score >= self.threshold:
+                return Answer(first)
+        then = yield Generate(1, self.then_pool)
+        if then.ok:
+            return Answer(then)
+        return Answer(first if first.ok else None)

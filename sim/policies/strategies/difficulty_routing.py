@@ -1,0 +1,49 @@
+"""Hard queries to the reasoning pool, the others to the standard one, as a classifier sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sim.policies.reasoning import Answer, Classify, Generate, QueryView, Run, Strategy, Wait
+from sim.policies.strategies import strategy
+
+
+@strategy("difficulty_routing")
+@dataclass(frozen=True)
+class DifficultyRouting(Strategy):
+    """The hardest *hard_share* of the queries belong to *hard_pool*, the rest to *easy_pool*.
+
+    The classifier sends a hard query there with probability *sensitivity* and an easy one away from it with
+    probability *specificity*, after *delay_s*. With *read_tokens* it looks at the first tokens that the easy
+    pool's model writes, which are paid for.
+    """
+
+    easy_pool: str
+    hard_pool: str
+    hard_share: float = 0.2
+    sensitivity: float = 0.85
+    specificity: float = 0.9
+    delay_s: float = 0.0
+    read_tokens: int = 0
+    easy_budget: int | None = None
+    """Thinking-token budget of queries taken for easy."""
+    hard_budget: int | None = None
+
+    judged: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("hard_share", "sensitivity", "specificity"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1")
+
+    def run(self, query: QueryView) -> Run:
+        if self.delay_s > 0:
+            yield Wait(self.delay_s)
+        if self.read_tokens > 0:
+            yield Generate(0, self.easy_pool, max_tokens=self.read_tokens)
+        hard = yield Classify(self.hard_share, self.sensitivity, self.specificity)
+        outcome = yield Generate(
+            0, self.hard_pool if hard else self.easy_pool, self.hard_budget if hard else self.easy_budget
+        )
+        return Answer(outcome if outcome.ok else None)

@@ -1,0 +1,192 @@
+"""Strategies from end to end: neutral ones change nothing, both engine modes agree, tokens are conserved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim import load, simulate
+from sim.errors import InputError
+
+VERIFIER = {"model": "llama-3.1-8b", "hardware": "h100-sxm", "role": "verify"}
+LAW = {"accuracy": 0.6, "concentration": 2.0, "wrong_answers": 4}
+
+
+def scenario(strategy: Any = "single", *, verifier: bool = False, quality: Any = True, **changes: Any) -> Any:
+    pools: dict[str, Any] = {
+        "main": {
+            "model": "llama-3.1-8b",
+            "hardware": "h100-sxm",
+            "replicas": 2,
+            "engine": {"num_gpu_blocks_override": 3000, "max_num_seqs": 64, "max_model_len": 16384},
+        }
+    }
+    if verifier:
+        pools["verifier"] = VERIFIER
+    data: dict[str, Any] = {
+        "name": "small",
+        "seed": 3,
+        "workload": {
+            "arrivals": "poisson",
+            "rate": "2/s",
+            "lengths": {
+                "prompt": {"law": "lognormal", "median": 200, "sigma": 0.8, "min": 16, "max": 2000},
+                "reasoning": {"law": "lognormal", "median": 400, "sigma": 0.8, "min": 10, "max": 4000},
+                "answer": {"law": "lognormal", "median": 60, "sigma": 0.6, "min": 5, "max": 500},
+            },
+        },
+        "pools": pools,
+        "strategy": strategy,
+        "measure": {"queries": 40},
+    }
+    if quality is True:
+        quality = {"benchmark": "b", "models": {"any": {"b": LAW}}}
+    if quality:
+        data["quality"] = quality
+    data.update(changes)
+    return load(data)
+
+
+def same(one: Any, two: Any, *, but: tuple[str, ...] = ()) -> None:
+    for name in ("queries", "requests", "segments", "stalls"):
+        for column, array in one.tables[name].columns.items():
+            if column not in but:
+                assert array.tobytes() == two.tables[name].columns[column].tobytes(), (name, column)
+
+
+def test_a_quality_model_changes_nothing_but_what_is_right():
+    same(simulate(scenario(quality=None)), simulate(scenario()), but=("correct",))
+
+
+NEUTRAL = [
+    {"name": "majority_vote", "samples": 1},
+    {"name": "effort", "level": 1.0},
+    {"name": "early_exit", "method": "own", "hit": 0.0, "probe_tokens": 0},
+    {"name": "cascade", "first_pool": "main", "then_pool": "main", "threshold": -1e9},
+    {"name": "difficulty_routing", "easy_pool": "main", "hard_pool": "main"},
+]
+
+
+@pytest.mark.parametrize("strategy", NEUTRAL, ids=lambda s: s["name"])
+def test_a_neutral_strategy_is_one_generation_to_the_last_bit(strategy):
+    same(simulate(scenario()), simulate(scenario(strategy)))
+
+
+MANY = [
+    {"name": "majority_vote", "samples": 5, "stop_early": True},
+    {"name": "best_of_n", "samples": 4, "verifier_pool": "verifier"},
+    {"name": "weighted_majority", "samples": 4, "verifier_pool": "verifier", "reads": "orm"},
+    {"name": "tree_search", "verifier_pool": "verifier", "width": 2, "beam": 2, "depth": 3, "step_tokens": 100},
+    {"name": "tree_search", "method": "mcts", "verifier_pool": "verifier", "rounds": 5, "width": 2, "depth": 3},
+    {"name": "parallel_merge"},
+    {"name": "early_exit", "method": "deer"},
+    {"name": "effort", "level": "low", "thinking_token_budget": 500, "budget_at_full_load": 50},
+    {"name": "cascade", "first_pool": "main", "then_pool": "main"},
+    {"name": "single", "thinking_token_budget": 300, "forced_answer": False},
+]
+
+
+@pytest.mark.parametrize("strategy", MANY, ids=lambda s: s["name"])
+def test_stepwise_equals_fast_forward_and_tokens_are_conserved(strategy):
+    made = scenario(strategy, verifier="verifier_pool" in strategy, measure={"queries": 15})
+    fast, slow = simulate(made), simulate(made, stepwise=True)  # each checks its balances
+    for name in ("queries", "requests"):
+        for column, array in fast.tables[name].columns.items():
+            assert array.tobytes() == slow.tables[name].columns[column].tobytes(), (name, column)
+    assert fast.summary["quality"] == slow.summary["quality"]
+    assert fast.summary["quality"]["n"] == 15
+
+
+def test_stopping_early_costs_no_accuracy_and_fewer_tokens():
+    full, early = (
+        simulate(scenario({"name": "majority_vote", "samples": 7, "stop_early": stop}, measure={"queries": 80}))
+        for stop in (False, True)
+    )
+    assert full.summary["quality"]["accuracy"] == early.summary["quality"]["accuracy"]
+    spent = [r.summary["quality"]["tokens_per_correct_answer"] for r in (full, early)]
+    assert spent[1] < spent[0]
+    assert (early.requests["status"] == "cancelled").any()
+
+
+def test_samples_share_the_prompt_once():
+    results = simulate(
+        scenario({"name": "majority_vote", "samples": 4}, workload=long_prompts(), measure={"queries": 12})
+    )
+    requests = results.requests
+    first = requests[requests["sample"] == 0]
+    others = requests[requests["sample"] > 0]
+    assert (others["cached_tokens_first"] >= 1984).mean() > 0.9
+    assert (first["cached_tokens_first"] == 0).all()
+
+
+def long_prompts() -> dict[str, Any]:
+    lengths = {"prompt": 2000, "reasoning": 300, "answer": 20}
+    return {"arrivals": "constant", "rate": "1/s", "lengths": lengths}
+
+
+def test_branches_go_on_from_what_is_in_the_cache():
+    strategy = {"name": "tree_search", "verifier_pool": "verifier", "width": 2, "beam": 2, "depth": 3}
+    results = simulate(scenario(strategy, verifier=True, workload=long_prompts(), measure={"queries": 6}))
+    generate = results.requests[results.requests["role"] == "generate"]
+    deep = generate[generate["prompt_tokens"] > 2500]
+    assert len(deep)
+    assert (deep["cached_tokens_first"] > 0.9 * deep["prompt_tokens"]).all()
+
+
+def test_an_ideal_verifier_beats_majority_and_a_useless_one_does_not():
+    accuracy = {}
+    for d in (0.0, float("inf")):
+        strategy = {"name": "best_of_n", "samples": 6, "verifier_pool": "verifier", "discrimination": d}
+        if d:
+            strategy["discrimination"] = 1e6
+        accuracy[d] = simulate(scenario(strategy, verifier=True, measure={"queries": 150})).summary["quality"]
+    vote = simulate(scenario({"name": "majority_vote", "samples": 6}, measure={"queries": 150}))
+    single = simulate(scenario(measure={"queries": 150}))
+    majority = vote.summary["quality"]["accuracy"]
+    assert accuracy[float("inf")]["accuracy"] > majority > accuracy[0.0]["accuracy"] - 0.02
+    low, high = accuracy[0.0]["accuracy_ci"]
+    assert low < single.summary["quality"]["accuracy"] < high
+
+
+def test_cost_and_intervals_are_there_and_add_up():
+    results = simulate(scenario(measure={"queries": 60, "replications": 2}))
+    quality, cost = results.summary["quality"], results.summary["cost"]
+    assert quality["n"] == 120
+    low, high = quality["accuracy_ci"]
+    assert low < quality["accuracy"] < high
+    assert quality["cost_per_correct_answer"] > cost["cost_per_query"] > 0
+    correct = results.queries["correct"][results.queries["in_window"]]
+    assert quality["accuracy"] == pytest.approx(float(np.mean(correct)))
+
+
+def test_probes_save_tokens_and_false_exits_cost_accuracy():
+    base = {"name": "early_exit", "method": "own", "every_tokens": 50}
+    runs = {
+        name: simulate(scenario({**base, **options}, measure={"queries": 150})).summary
+        for name, options in {"none": {"hit": 0.0}, "good": {}, "hasty": {"false_exit": 0.3}}.items()
+    }
+    tokens = {name: run["totals"]["reasoning_tokens"] for name, run in runs.items()}
+    right = {name: run["quality"]["accuracy"] for name, run in runs.items()}
+    assert tokens["hasty"] < tokens["good"]
+    assert right["good"] == right["none"]
+    assert right["hasty"] < right["good"] - 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"strategy": "majority_vote", "quality": None}, "nothing says which are right"),
+        ({"strategy": {"name": "best_of_n", "verifier_pool": "verfier"}, "verifier": True}, "verfier"),
+        ({"quality": {"benchmark": "math-5000"}}, "math-500"),
+        ({"quality": {"benchmark": "math-500"}}, "no figure of model"),
+        ({"quality": {}, "strategy": "single"}, "names no benchmark"),
+        ({"strategy": {"name": "majority_vote", "samples": 0}}, "at least 1"),
+    ],
+)
+def test_bad_input_is_said(changes, words):
+    if changes.get("quality") == {}:
+        changes = {**changes, "quality": {"length_correlation": 0.0}}
+    with pytest.raises(InputError, match=words):
+        scenario(**changes)

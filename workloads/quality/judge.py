@@ -1,0 +1,230 @@
+"""Decides what each generation answers and what a verifier thinks of it.
+
+Every draw belongs to (stream, query, sample), never to an order of calls: two strategies, pools or engines
+face the same luck, in bulk or one by one. Labels: 0 is the right answer, 1 … K the wrong ones, -1 none. The
+difficulty of a query is one quantile for all models: what is hard for one is hard for the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.rng import Streams
+from workloads.quality.published import law
+from workloads.quality.spec import AnswerLaw, PoolLengths, QualitySpec, beta_quantile
+
+NONE, RIGHT = -1, 0
+QUERIES, SAMPLES = 64, 8
+"""Draws are made for so many neighbours at once, and kept while they are in use."""
+OWN_PROMPT = 1 << 40
+
+FloatArray = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Latent uniforms of some generations."""
+
+    answer: FloatArray
+    wrong: FloatArray
+    guess: FloatArray
+    convergence: FloatArray
+
+
+class Judge:
+    """Of one replication. *pools* are (name, model) in their order, *categories* the workload's."""
+
+    def __init__(
+        self,
+        spec: QualitySpec,
+        streams: Streams,
+        *,
+        pools: Sequence[tuple[str, str]],
+        categories: Sequence[str],
+        generating: Sequence[bool] | None = None,
+    ) -> None:
+        self.spec = spec
+        self._streams = streams
+        self._laws = [
+            [self._law(pool, model, category) if makes else None for category in categories]
+            for (pool, model), makes in zip(pools, generating or [True] * len(pools), strict=True)
+        ]
+        self.lengths = [spec.pools.get(pool, PoolLengths()) for pool, _ in pools]
+        self._chunks: dict[tuple[int, int], tuple[list[list[float]], ...]] = {}
+        self._easiness: dict[int, float] = {}
+
+    def _law(self, pool: str, model: str, category: str) -> AnswerLaw:
+        spec = self.spec
+        own = spec.pools.get(pool)
+        benchmark = spec.categories.get(category, spec.benchmark)
+        if own is not None and own.benchmark is not None:
+            benchmark = own.benchmark
+        return law(model, benchmark or "", spec.models)
+
+    def law(self, pool: int, category: int) -> AnswerLaw:
+        """What holds in that pool for that category."""
+        found = self._laws[pool][category]
+        assert found is not None, "a verifier's pool answers nothing"
+        return found
+
+    # ------------------------------------------------------------------ draws
+
+    def easiness(self, query: Int64Array, prompt: Int64Array) -> FloatArray:
+        """Quantile of each query's difficulty, 1 the easiest; queries of one *prompt* (-1: own) share it."""
+        from scipy.special import ndtr
+
+        key = np.where(prompt >= 0, prompt, query + OWN_PROMPT)
+        z = self._streams.normals("quality.difficulty", key)
+        rho = self.spec.length_correlation
+        if rho:
+            # the same latent that the workload makes the length of this prompt from
+            longer = self._streams.normals("reasoning.prompt", np.where(prompt >= 0, prompt, query))
+            z = math.sqrt(1 - rho * rho) * z - rho * longer
+        return np.asarray(ndtr(z), dtype=np.float64)
+
+    def draws(self, query: Int64Array, sample: Int64Array) -> Draws:
+        """Latents of generations."""
+        uniforms = self._streams.uniforms
+        return Draws(
+            *(uniforms(f"quality.{name}", query, sample) for name in ("answer", "wrong", "guess", "convergence"))
+        )
+
+    def _one(self, query: int, sample: int) -> tuple[float, ...]:
+        key = (query // QUERIES, sample // SAMPLES)
+        chunk = self._chunks.get(key)
+        if chunk is None:
+            if len(self._chunks) >= 512:
+                del self._chunks[next(iter(self._chunks))]
+            queries = np.arange(QUERIES)[:, None] + key[0] * QUERIES
+            samples = np.arange(SAMPLES)[None, :] + key[1] * SAMPLES
+            found = self.draws(queries, samples)
+            score = self._streams.normals("quality.score", queries, samples)
+            chunk = self._chunks[key] = tuple(
+                part.tolist() for part in (found.answer, found.wrong, found.guess, found.convergence, score)
+            )
+        row, place = query % QUERIES, sample % SAMPLES
+        return tuple(part[row][place] for part in chunk)
+
+    def easiness_of(self, query: int, prompt: int) -> float:
+        """`easiness` of one query."""
+        known = self._easiness.get(query)
+        if known is None:
+            if len(self._easiness) > 100_000:
+                self._easiness.clear()
+            found = self.easiness(np.array([query]), np.array([prompt]))
+            known = self._easiness[query] = float(found[0])
+        return known
+
+    # ------------------------------------------------------------------ answers
+
+    def answers(
+        self,
+        *,
+        query: Int64Array,
+        sample: Int64Array,
+        prompt: Int64Array,
+        pool: Int64Array,
+        category: Int64Array,
+        reasoning: Int64Array,
+        natural: Int64Array,
+        answered: npt.NDArray[np.bool_],
+    ) -> Int64Array:
+        """Labels of many generations at once: *reasoning* tokens were generated of *natural* ones, and
+        *answered* says whether an answer came to its end.
+        """
+        labels = np.full(len(query), NONE, np.int64)
+        keys = pool * 65536 + category
+        for key in np.unique(keys[answered]):
+            rows = np.flatnonzero(answered & (keys == key))
+            known = self.law(int(key) // 65536, int(key) % 65536)
+            found = self.draws(query[rows], sample[rows])
+            chance = known.chance(self.easiness(query[rows], prompt[rows]))
+            settled = reasoning[rows] >= np.where(
+                reasoning[rows] < natural[rows],
+                beta_quantile(known.convergence, known.convergence_concentration, found.convergence) * natural[rows],
+                0.0,
+            )
+            right = np.where(settled, found.answer < chance, found.guess < known.guess)
+            wrong = 1 + np.floor(found.wrong * known.wrong_answers).astype(np.int64)
+            labels[rows] = np.where(right, RIGHT, wrong)
+        return labels
+
+    def answer(
+        self,
+        *,
+        query: int,
+        sample: int,
+        prompt: int,
+        pool: int,
+        category: int,
+        reasoning: int,
+        natural: int,
+        answered: bool = True,
+        effort: float = 1.0,
+    ) -> int:
+        """`answers` of one generation; *effort* is its length over the natural one."""
+        if not answered:
+            return NONE
+        known = self.law(pool, category)
+        answer, wrong, guess, convergence, _ = self._one(query, sample)
+        if reasoning >= natural or reasoning >= natural * self._settles(known, convergence):
+            right = answer < self._chance(known, query, prompt, effort)
+        else:
+            right = guess < known.guess
+        return RIGHT if right else 1 + int(wrong * known.wrong_answers)
+
+    def step(self, *, query: int, sample: int, prompt: int, pool: int, category: int, share: float, right: bool) -> int:
+        """Label of a solution that was *right* so far and goes on by a *share* of its whole.
+
+        A step keeps a right solution right with probability p^share, so that a whole path is right with p;
+        what has gone wrong stays wrong.
+        """
+        known = self.law(pool, category)
+        answer, wrong, _, _, _ = self._one(query, sample)
+        if right and answer < self._chance(known, query, prompt, 1.0) ** share:
+            return RIGHT
+        return 1 + int(wrong * known.wrong_answers)
+
+    def settles_after(self, query: int, sample: int, pool: int, category: int) -> float:
+        """Share of its chain after which a generation has settled on its answer."""
+        return self._settles(self.law(pool, category), self._one(query, sample)[3])
+
+    def score(self, query: int, sample: int, label: int, discrimination: float) -> float:
+        """What a verifier says: standard normal, *discrimination* higher where the answer is right."""
+        if label == NONE:
+            return -math.inf
+        return self._one(query, sample)[4] + (discrimination if label == RIGHT else 0.0)
+
+    def alternatives(self, pool: int, category: int) -> int:
+        """Number of labels, the right one included."""
+        return self.law(pool, category).wrong_answers + 1
+
+    def uniform(self, name: str, query: int, step: int = 0) -> float:
+        """A draw for a decision about a query: a classifier's, a probe's, a coin."""
+        return float(self._streams.uniforms(f"quality.{name}", query, 0, step))
+
+    @staticmethod
+    def _settles(known: AnswerLaw, u: float) -> float:
+        return float(
+            beta_quantile(known.convergence, known.convergence_concentration, np.float64(u))  # type: ignore[arg-type]
+        )
+
+    def _chance(self, known: AnswerLaw, query: int, prompt: int, effort: float) -> float:
+        return float(known.chance(np.float64(self.easiness_of(query, prompt)), effort))  # type: ignore[arg-type]
+
+
+def check(spec: QualitySpec, pools: Mapping[str, str], verifiers: Sequence[str], categories: Sequence[str]) -> None:
+    """Raise an InputError when a figure is missing: *pools* says the model of each."""
+    Judge(
+        spec,
+        Streams(0),
+        pools=list(pools.items()),
+        categories=categories,
+        generating=[name not in verifiers for name in pools],
+    )
