@@ -128,8 +128,12 @@ class PagedKv:
         if not self.caching:
             return
         request.space = Space(request)
-        pieces: list[Piece] = []
         cut = request.prefix_len // self.block_size
+        if cut <= 0:
+            request._kin = False
+            request.pieces = [Piece(0, _END, request.space)]
+            return
+        pieces: list[Piece] = []
         if cut > 0:
             parent = request.parent
             if parent is not None:
@@ -150,11 +154,14 @@ class PagedKv:
 
     def lookup(self, request: Request) -> tuple[list[Hit], int]:
         """The longest cached prefix: what to reuse, and how many blocks. At least one token is left to compute."""
+        hits: list[Hit] = []
+        pieces = request.pieces
+        assert pieces is not None
+        if len(pieces) == 1 and not pieces[0].space.runs:
+            return hits, 0  # nothing of a prompt of its own is cached
         top = (request.known - 1) // self.block_size
         at = 0
-        hits: list[Hit] = []
-        assert request.pieces is not None
-        for _, hi, space in request.pieces:
+        for _, hi, space in pieces:
             end = min(hi, top)
             if at >= end:
                 break
@@ -194,6 +201,10 @@ class PagedKv:
                     self._revive(tenure, a, b)
                 tenure.holders.append((lo, hi))
             request.tenure = Tenure(hit_blocks, hits)
+        elif new_blocks <= self._unhashed:  # NOTE: inlined from take() for performance reasons
+            self._unhashed -= new_blocks
+            self.free -= new_blocks
+            return
         self.take(new_blocks)
 
     def _revive(self, tenure: Tenure, lo: int, hi: int) -> None:
@@ -235,7 +246,16 @@ class PagedKv:
                 start = hi - blocks
                 extent[-1] = (lo, start)
             blocks -= hi - start
-            self._forget(tenure, start, hi)
+            # NOTE: the two usual cases of _forget() inlined for performance reasons
+            runs = tenure.runs
+            run = runs[0]
+            if len(runs) > 1 or run.hi != hi or run.lo > start:
+                self._forget(tenure, start, hi)
+            elif run.lo < start:
+                run.hi = start
+            else:
+                del runs[0]
+                run.space.runs.remove(run)
             if not extent:
                 queue.popleft()
                 tenure.freed.remove(extent)
@@ -274,8 +294,14 @@ class PagedKv:
         at = tenure.registered
         if upto <= at:
             return
-        assert request.pieces is not None
-        for _, hi, space in request.pieces:
+        pieces = request.pieces
+        assert pieces is not None
+        if len(pieces) == 1 and len(tenure.runs) == 1 and pieces[0].space.runs[-1] is tenure.runs[0]:
+            run = tenure.runs[0]
+            if run.hi == at:  # it only grows
+                run.hi = tenure.registered = upto
+                return
+        for _, hi, space in pieces:
             if hi <= at:
                 continue
             owner = space.owner
@@ -307,15 +333,24 @@ class PagedKv:
         full = committed // self.block_size
         tenure = request.tenure
         assert tenure is not None
-        self.register(request, full)
-        full = max(full, tenure.registered)
+        if full > tenure.registered:
+            self.register(request, full)
+        else:
+            full = tenure.registered
         tenure.alive = False
         request.tenure = None
-        plain = blocks - max(full, tenure.lo)
+        lo = tenure.lo
+        plain = blocks - (full if full > lo else lo)
         if plain > 0:
             self._unhashed += plain
             self.free += plain
-        self._give_back(tenure, tenure.unheld(tenure.lo, full))
+        if tenure.holders:
+            self._give_back(tenure, tenure.unheld(lo, full))
+        elif full > lo:
+            parts = [(lo, full)]
+            self._queue.append((tenure, parts))
+            tenure.freed.append(parts)
+            self.free += full - lo
         for owner, lo, hi in reversed(tenure.hits):
             owner.holders.remove((lo, hi))
             self._give_back(owner, owner.unheld(lo, hi))
