@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.engine.replica import make_replica
+from sim.engine.replica import NoProgress, make_replica
 from sim.engine.request import Request
 from sim.engine.step_log import StepLog, StepRow
 from sim.policies.schedulers.vllm import Vllm
@@ -108,7 +108,11 @@ def replay(recording: Recording, *, stepwise: bool) -> Replay:
         while at < len(requests) and requests[at].arrived_ps == now:
             replica.submit(requests[at], now)
             at += 1
-        replica.plan(now)
+        try:
+            replica.plan(now)
+        except NoProgress as stuck:
+            remark = f"our engine stands still with {left} requests open: {stuck}"
+            break
         if len(log.rows) > len(recording.steps) + AROUND:
             remark = f"cut off: more steps than recorded, {left} requests open"
             break
