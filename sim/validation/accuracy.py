@@ -30,6 +30,9 @@ from sim.validation.accuracy_regime import regime_of
 from sim.validation.accuracy_settings import Setup, Skipped, setup
 from sim.validation.accuracy_statistics import request_statistics, segment_statistics, window_of, windowed
 
+SHIPPED = Path(__file__).with_name("published")
+"""The shipped cases: published figures with their sources."""
+
 BAND = 0.03
 """Step costs are this much off at the two ends of the band."""
 
@@ -150,6 +153,9 @@ class _Replayer:
         if not measured:
             return [{**base, "regime": regime_of(case), "metric": "", "measured": None, "skipped": "nothing measured"}]
         try:
+            why = not_comparable(case)
+            if why is not None:
+                raise Skipped(why)
             return self._compare(case, measured, base, band=band, notes=notes)
         except Skipped as reason:
             blank = {"predicted": None, "signed_error": None, "skipped": str(reason)}
@@ -236,9 +242,13 @@ class _Replayer:
 
 
 _LOAD_COLUMNS = frozenset(
-    "gpu n_gpus model dtype tp dp ep n_replicas engine engine_version block_size gpu_mem_util prefix_caching "
-    "chunked_prefill routing other_settings concurrency n_requests input_len_mean output_len_mean notes".split()
-) - {"n_requests", "notes"}
+    {
+        *("gpu", "n_gpus", "model", "dtype", "tp", "dp", "ep", "n_replicas", "engine", "engine_version"),
+        *("block_size", "gpu_mem_util", "prefix_caching", "routing", "other_settings", "concurrency"),
+        *("input_len_mean", "output_len_mean"),
+    }
+)
+"""Columns, beside max_*, num_* and workload_*, that make the load and the engine: equal ones are replayed once."""
 
 
 def predict(chosen: Setup, load: Load, *, factor: float = 1.0) -> Prediction:
@@ -293,17 +303,21 @@ def _judge(name: str, measured: float, predicted: float, *, exact: bool, kind: s
 
 
 @functools.cache
-def _fitting_rules() -> tuple[dict[str, Any], ...]:
+def _rules(section: str) -> tuple[dict[str, Any], ...]:
     import yaml
 
     path = Path(__file__).with_name("used_in_fitting.yaml")
-    rules = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return tuple(rules["runs"])
+    return tuple(yaml.safe_load(path.read_text(encoding="utf-8"))[section])
+
+
+def not_comparable(case: Case) -> str | None:
+    """Why the published figures of *case* cannot be right for any cost that grows with the batch; None: they can."""
+    return next((str(rule["why"]) for rule in _rules("not_comparable") if _matches(case, rule["where"])), None)
 
 
 def used_in_fitting(case: Case) -> bool:
     """Whether a constant that predicts *case* was identified on it: a rule of ``used_in_fitting.yaml`` matches."""
-    return any(_matches(case, rule["where"]) for rule in _fitting_rules())
+    return any(_matches(case, rule["where"]) for rule in _rules("runs"))
 
 
 def _matches(case: Case, where: Mapping[str, Any]) -> bool:

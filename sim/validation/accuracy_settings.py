@@ -1,4 +1,4 @@
-"""Which engine, on what, with which settings a case ran: read from its row, and where the row is silent by stated rules.
+"""Which engine, on what, with which settings a case ran: from its row, and where the row is silent by stated rules.
 
 Nothing here knows a case by name. What is assumed is listed in ``Setup.assumed`` and shown beside the result.
 """
@@ -79,7 +79,7 @@ SAME_SHAPES = (
     (r"gpt-oss-120b", "gpt-oss-120b"),
     (r"gpt-oss-20b", "gpt-oss-20b"),
 )
-"""Releases that share the shapes of a shipped model under another name (dates, coder and instruct variants, formats)."""
+"""Releases that share the shapes of a shipped model under another name (dates, variants, formats)."""
 
 
 class Skipped(Exception):
