@@ -140,7 +140,7 @@ class Clock:
 
     def run(self) -> None:
         """Run until `stop` is called or nothing is left to happen."""
-        env, queue, ring = self._env, self._queue, self._ring
+        env, queue, touched = self._env, self._queue, self._touched
         while queue and not self._stopped:
             if type(queue[0][3]) is not Alarm:
                 env.step()
@@ -148,7 +148,24 @@ class Clock:
             # NOTE: inlined from simpy.Environment.step() for performance reasons; an alarm never fails
             now_ps, _, _, alarm = heappop(queue)
             env._now = now_ps
-            ring(alarm, now_ps)
+            if self._waiting or (queue and queue[0][0] <= now_ps):
+                self._ring(alarm, now_ps)
+                continue
+            if alarm.due_ps != now_ps:
+                continue  # superseded
+            # An instant that begins with this alarm alone, as most do.
+            # NOTE: the same as _ring() and _handle(), without looking for more, for performance reasons
+            alarm.due_ps = NEVER
+            self.now_ps = now_ps
+            self._handling = True
+            self._joined = False
+            alarm.action()
+            if not self._joined and len(touched) == 1:
+                touched.pop().plan()
+            if self._joined or touched:
+                self._handle()
+            else:
+                self._done()
 
     def stop(self) -> None:
         """End `run` after the instant under way; what is set for later never happens."""
@@ -164,9 +181,6 @@ class Clock:
         quiet = not queue or queue[0][0] > now
         if due:
             alarm.due_ps = NEVER
-            if quiet and not self._waiting:
-                self._handle_one(alarm, now)
-                return
             self._gathered[alarm.phase].append(alarm)
             self._waiting += 1
         if quiet:
@@ -174,22 +188,6 @@ class Clock:
             self.now_ps = now
             self._handling = True
             self._handle()
-
-    def _handle_one(self, alarm: Alarm, now_ps: int) -> None:
-        """An instant that begins with *alarm* alone, as most do: the same as `_handle`, without looking for
-        more.
-        """
-        self.now_ps = now_ps
-        self._handling = True
-        self._joined = False
-        alarm.action()
-        touched = self._touched
-        if not self._joined and len(touched) == 1:
-            touched.pop().plan()
-        if self._joined or touched:
-            self._handle()
-        else:
-            self._done()
 
     def _handle(self) -> None:
         gathered = self._gathered

@@ -109,12 +109,12 @@ class Shell:
         self.tokens_bound = -1
         if not self.on:
             return
-        clock = self._clock
+        clock, alarm = self._clock, self._alarm
         next_end_ps = self.engine.plan(clock.now_ps)
         if next_end_ps is None:
-            clock.unset(self._alarm)
-        else:
-            clock.set(self._alarm, next_end_ps)
+            clock.unset(alarm)
+        elif next_end_ps != alarm.due_ps:
+            clock.set(alarm, next_end_ps)
 
     def _complete(self) -> None:
         if not self.on:

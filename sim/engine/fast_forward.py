@@ -204,7 +204,6 @@ class FastForward(Replica):
             caching=settings.enable_prefix_caching,
             committed=self._committed,
         )
-        self._block_size = settings.block_size
         self._budget = settings.max_num_batched_tokens
         self.counter = 0
         self.decoders = 0

@@ -93,6 +93,8 @@ class Replica(ABC):
         if reserves != "none" and settings.reservation == "none":
             settings = replace(settings, reservation=reserves, enable_prefix_caching=False)
         self.settings = settings
+        self._max_model_len = settings.max_model_len
+        self._block_size = settings.block_size
         self.cost = cost
         self.scheduler = scheduler
         self.scheduler_name = type(scheduler).__name__
@@ -125,7 +127,13 @@ class Replica(ABC):
 
         Judged by what the client shows: the prompt and ``max_tokens``. The real engine would wait for ever here.
         """
-        limit = self.settings.max_model_len
+        limit = self._max_model_len
+        allowance = request.max_tokens
+        if 0 <= allowance and request.prompt_tokens + allowance <= limit and request.prompt_tokens < limit:
+            # NOTE: what the arithmetic below comes to for nearly all requests, for performance reasons
+            blocks = -(-(request.prompt_tokens + allowance - 1) // self._block_size)
+            if 2 * blocks <= self.kv.total:
+                return None
         if request.prompt_tokens >= limit:
             return f"a prompt of {request.prompt_tokens:,} tokens leaves no room for output in max_model_len {limit:,}"
         tokens = min(request.prompt_tokens + self._allowance(request), limit) - 1
@@ -145,10 +153,13 @@ class Replica(ABC):
     def submit(self, request: Request, now_ps: int) -> None:
         """*request* joins the waiting queue."""
         request.owner = self
-        request.foreseen_end = request.prompt_tokens + self._allowance(request)
-        natural = request.prompt_tokens + request.output_tokens
-        request.end = min(natural, request.foreseen_end)
-        request.truncated = natural > request.end
+        prompt, foreseen = request.prompt_tokens, self._max_model_len
+        if 0 <= request.max_tokens and prompt + request.max_tokens < foreseen:
+            foreseen = prompt + request.max_tokens
+        request.foreseen_end = foreseen
+        natural = prompt + request.output_tokens
+        request.truncated = natural > foreseen
+        request.end = foreseen if natural > foreseen else natural
         self.kv.enter(request)
         self.waiting.push(request)
 
