@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from calibration.deployment import Deployment
 from sim.cluster import judged as judging
+from sim.cluster import wiring
 from sim.cluster.cluster import Cluster, Outcome
 from sim.cluster.gateway import GatewaySettings
 from sim.cluster.shell import Engine
@@ -158,18 +160,14 @@ def run_once(
     """One replication: its description and its tables."""
     sinks: list[SegmentSink] = []
     replicas: list[tuple[ReplicaInfo, Engine]] = []
+    makers: list[Callable[[], Engine]] = []
+    coming = wiring.coming(scenario, [pool.placed for pool in pools])
     for number, pool in enumerate(pools):
-        for replica in range(pool.pool.replicas):
+        for replica in range(wiring.size(pool.pool)):
             sink = SegmentSink(pool=number, replica=replica)
-            engine = make_replica(
-                pool.settings,
-                pool.placed.step_cost,
-                pool.pool.engine.scheduler.make("scheduler"),
-                stepwise=stepwise,
-                segments=sink,
-            )
+            makers.append(partial(_engine, pool, sink, stepwise=stepwise))
             sinks.append(sink)
-            replicas.append((_replica_info(pool, len(replicas), number, replica), engine))
+            replicas.append((_replica_info(pool, len(replicas), number, replica), makers[-1]()))
     strategy, streams, judged = scenario.strategy.make("strategy"), Streams(scenario.seed, replication), None
     if scenario.quality is not None:
         named = [(pool.name, pool.placed.architecture.name, pool.pool.role) for pool in pools]
@@ -185,6 +183,11 @@ def run_once(
         measure=_measure(scenario),
         settings=_gateway_settings(scenario, source),
         progress=pulse.report if pulse is not None else None,
+        makers=makers if coming.any else None,
+        off=coming.off,
+        failures=coming.failures,
+        scalings=coming.scalings,
+        lost=lambda index, now_ps: sinks[index].lose(now_ps),
     )
     outcome = cluster.run()
     if pulse is not None:
@@ -201,6 +204,17 @@ def run_once(
         right[(queries["status"] != Status.UNFINISHED) & (queries["status"] != Status.COMPLETED)] = 0.0
         queries.columns["correct"] = right
     return info, tables
+
+
+def _engine(pool: PlacedPool, sink: SegmentSink, *, stepwise: bool) -> Engine:
+    """A fresh engine of *pool*, as at the start and after every loss."""
+    return make_replica(
+        pool.settings,
+        pool.placed.step_cost,
+        pool.pool.engine.scheduler.make("scheduler"),
+        stepwise=stepwise,
+        segments=sink,
+    )
 
 
 class _Pulse:
@@ -251,6 +265,7 @@ def _gateway_settings(scenario: Scenario, source: QuerySource) -> GatewaySetting
     return GatewaySettings(
         timeout_ps=scenario.gateway.timeout_ps,
         refresh_ps=scenario.gateway.refresh_interval_ps,
+        backoff=wiring.backoff(scenario),
         deadlines_ps=tuple(deadlines) if any(deadline is not None for deadline in deadlines) else None,
     )
 
@@ -331,6 +346,7 @@ def _pool_info(number: int, pool: PlacedPool, outcome: Outcome, sinks: Sequence[
         gpu_hours=placed.gpus * sum(outcome.on_ps[place] for place in mine) / PS_PER_HOUR,
         gpu_hours_run=placed.gpus * sum(outcome.on_run_ps[place] for place in mine) / PS_PER_HOUR,
         price_usd_per_gpu_hour=pool.price,
+        **wiring.history(outcome.fleet, mine),
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         block_size=settings.block_size,

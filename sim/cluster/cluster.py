@@ -4,6 +4,7 @@ all.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,8 @@ class Outcome:
     on_run_ps: list[int]
     """The same over the whole run."""
     crashes: int
+    fleet: Fleet | None = None
+    """Who came and went; None: nobody could."""
 
 
 class Cluster:
@@ -68,6 +71,7 @@ class Cluster:
         off: Sequence[int] = (),
         failures: Failures | None = None,
         scalings: Sequence[Scaling] = (),
+        lost: Callable[[int, int], None] | None = None,
         judged: Judged | None = None,
     ) -> None:
         self._progress = progress
@@ -91,6 +95,7 @@ class Cluster:
         self._off = off
         self._failures = failures
         self._scalings = scalings
+        self._lost = lost
         self.fleet: Fleet | None = None
         self.controllers: list[Controller] = []
 
@@ -101,6 +106,7 @@ class Cluster:
             assert not self._scalings, "engines that come and go need makers"
             return
         fleet = self.fleet = Fleet(self.clock, self.gateway, self.shells, self._makers, self._off)
+        fleet.lost = self._lost
         self.gateway.dispatch.membership_changed()
         if self._failures is not None:
             self.gateway.retries.max_retries = self._failures.max_retries
@@ -115,8 +121,15 @@ class Cluster:
         gateway = self.gateway
         gateway.start(self.shells)
         self._govern()
-        self.clock.run()
+        thresholds = gc.get_threshold()
+        gc.set_threshold(500_000, *thresholds[1:])  # requests that wait are no garbage: look for it rarely
+        try:
+            self.clock.run()
+        finally:
+            gc.set_threshold(*thresholds)
         gateway.finish()
+        if self.fleet is not None:
+            self.fleet.finish()
         window = gateway.window
         queries = gateway.queries
         if queries is None:
@@ -132,6 +145,7 @@ class Cluster:
             on_ps=[self._on_ps(shell, window.start_ps, window.end_ps) for shell in self.shells],
             on_run_ps=[self._on_ps(shell, 0, self.clock.now_ps) for shell in self.shells],
             crashes=self.fleet.crashes if self.fleet is not None else 0,
+            fleet=self.fleet,
         )
 
     def _on_ps(self, shell: Shell, start_ps: int, end_ps: int) -> int:

@@ -43,7 +43,13 @@ class Fleet:
         self._intervals: list[list[tuple[int, int]]] = [[] for _ in shells]
         self._draining: dict[int, Drained | None] = {}
         self._starting: dict[int, Alarm] = {}
+        self.lost: Callable[[int, int], None] | None = None
+        """Told of each replica that is lost or switched off, and when."""
         self.crashes = 0
+        self.losses: list[tuple[int, int]] = []
+        """(time, replica) of each crash."""
+        self.boots: list[tuple[int, int, int]] = []
+        """(replica, ordered, ready or given up) of each cold start."""
         for index in off:
             self._on_since[index] = None
             shells[index].on = shells[index].accepting = False
@@ -93,6 +99,7 @@ class Fleet:
         if not self.is_on(index):
             return
         self.crashes += 1
+        self.losses.append((self._clock.now_ps, index))
         self._off(index)
         self._gateway.retries.lost(index)
         self._gateway.dispatch.membership_changed()
@@ -139,13 +146,25 @@ class Fleet:
         alarm = self._starting.pop(index, None)
         if alarm is not None:
             self._clock.unset(alarm)
+            self._booted_after(index)
             self._close(index)
 
     def _booted(self, index: int) -> None:
         if self._starting.pop(index, None) is not None:
+            self._booted_after(index)
             self._shells[index].renew(self._makers[index]())
             self._shells[index].accepting = True
             self._gateway.dispatch.membership_changed()
+
+    def _booted_after(self, index: int) -> None:
+        since_ps = self._on_since[index]
+        assert since_ps is not None
+        self.boots.append((index, since_ps, self._clock.now_ps))
+
+    def finish(self) -> None:
+        """The run is over: cold starts under way end here."""
+        for index in sorted(self._starting):
+            self._booted_after(index)
 
     def _close(self, index: int) -> None:
         since_ps = self._on_since[index]
@@ -157,6 +176,8 @@ class Fleet:
         self._close(index)
         self._draining.pop(index, None)
         self._shells[index].lose()
+        if self.lost is not None:
+            self.lost(index, self._clock.now_ps)
 
     def _emptied(self, index: int) -> None:
         then = self._draining.get(index)

@@ -17,6 +17,7 @@ from sim.metrics.anomalies import anomalies
 from sim.metrics.censored import Censored, Estimate
 from sim.metrics.definitions import DISTRIBUTIONS, QUANTILES
 from sim.metrics.fairness import fairness, pressure
+from sim.metrics.fleet import fleet
 from sim.metrics.gaps import Gaps, joined, token_gaps
 from sim.metrics.intervals import CONFIDENCE, interval
 from sim.metrics.quality import quality
@@ -67,6 +68,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "kv": kv(results),
         "pressure": pressure(results),
         "fairness": fairness(results),
+        "fleet": fleet(results),
         "load_imbalance": load_imbalance(results),
         "littles_law": balance.littles_law(results),
         "fidelity": {

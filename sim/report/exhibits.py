@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sim.report import facts, formats
-from sim.report.figures import balance, ccdf, gantt, gpu_time, heavy, memory, phases, slowdown, timeline
+from sim.report.figures import balance, ccdf, fleet, gantt, gpu_time, heavy, memory, phases, slowdown, timeline
 from sim.report.html import Code, Exhibit, Section, Table
 from sim.results.tables import PS_PER_S
 
@@ -20,7 +20,7 @@ def sections(results: Results) -> list[Section]:
     return [
         Section("waiting", "How long do people wait?", _waiting(results), _targets(results)),
         Section("time", "Where does the time go?", [_phases(results)]),
-        Section("stable", "Is it stable?", [_timeline(results)]),
+        Section("stable", "Is it stable?", _stable(results)),
         Section("who", "Who suffers?", _who(results)),
         Section("limits", "What limits it?", _limits(results), _memory_words(results)),
         Section("load", "What kind of load is it?", _load(results)),
@@ -71,10 +71,19 @@ def _phases(results: Results) -> Exhibit:
     return Exhibit("phases", phases.figure(*tables), phases.table(*tables))
 
 
+def _stable(results: Results) -> list[Exhibit]:
+    run = results.runs[0]
+    made = [_timeline(results)]
+    if any(pool.on_at_ps for pool in run.pools):
+        queries = _first(results, "queries")
+        made.append(Exhibit("fleet", fleet.figure(queries, run), fleet.table(queries, run)))
+    return made
+
+
 def _timeline(results: Results) -> Exhibit:
     run = results.runs[0]
     segments = _first(results, "segments")
-    blocks = {pool.name: pool.num_gpu_blocks * pool.replicas for pool in run.pools}
+    blocks = {pool.name: pool.num_gpu_blocks * max((pool.replicas, *pool.on_replicas)) for pool in run.pools}
     end = run.end_ps / PS_PER_S
     figure = timeline.figure(segments, kv_blocks=blocks, window_s=window_s(results), end_s=end)
     return Exhibit("timeline", figure, timeline.table(segments, kv_blocks=blocks, end_s=end))

@@ -45,6 +45,14 @@ class PoolInfo:
     """KV blocks of a replica, the null block included."""
     kv_bytes_per_token: int
     """Of a whole replica, all its GPUs together."""
+    on_at_ps: tuple[int, ...] = ()
+    """When replicas went on or off, ascending; empty: they all stayed."""
+    on_replicas: tuple[int, ...] = ()
+    """How many are on, starting ones included, from each of these times."""
+    boots_ps: tuple[int, ...] = ()
+    """Cold starts as start, end, start, end …"""
+    crashes: int = 0
+    """Replicas lost with all that was on them."""
     front_end_ps: int = 0
     """Time outside the engine, in every duration that the client sees."""
     async_scheduling: bool = False
@@ -104,7 +112,8 @@ class RunInfo:
     def from_dict(cls, data: Mapping[str, Any]) -> RunInfo:
         """The inverse of ``to_dict``; raise a KeyError or TypeError when *data* is not of that form."""
         values = dict(data)
-        values["pools"] = tuple(PoolInfo(**_tuples(pool, "out_of_range")) for pool in data["pools"])
+        lists = ("out_of_range", "on_at_ps", "on_replicas", "boots_ps")
+        values["pools"] = tuple(PoolInfo(**_tuples(pool, *lists)) for pool in data["pools"])
         values["slo"] = tuple(SloTarget(**target) for target in data.get("slo", ()))
         return cls(**_tuples(values, "categories", "clients", "not_modelled", "banners"))
 

@@ -128,12 +128,13 @@ class SegmentSink:
     >>> sink.stall(7, 33, 20)
     """
 
-    __slots__ = ("_pack", "_segments", "_stall_pack", "_stalls", "pool", "replica")
+    __slots__ = ("_pack", "_segments", "_stall_pack", "_stalls", "_unpack", "pool", "replica")
 
     def __init__(self, pool: int = 0, replica: int = 0) -> None:
         self.pool = pool
         self.replica = replica
-        self._pack = Struct(f"={len(SEGMENT_ROW)}q").pack
+        packed = Struct(f"={len(SEGMENT_ROW)}q")
+        self._pack, self._unpack = packed.pack, packed.unpack
         self._stall_pack = Struct(f"={len(STALL_ROW)}q").pack
         self._segments = bytearray()
         self._stalls = bytearray()
@@ -145,6 +146,41 @@ class SegmentSink:
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None:
         """Token of *request* at *at_ps* came *gap_ps* after the one before: the request had skipped steps."""
         self._stalls += self._stall_pack(request, at_ps, gap_ps)
+
+    def lose(self, now_ps: int) -> None:
+        """The replica was lost at *now_ps*: tokens of steps that had not ended then never came.
+
+        Such steps become rows of their own, whose decodes are dropped.
+        """
+        size = 8 * len(SEGMENT_ROW)
+        kept: list[tuple[int, ...]] = []
+        while self._segments:
+            row = dict(zip(SEGMENT_ROW, self._unpack(self._segments[-size:]), strict=True))
+            steps, first, growth = row["steps"], row["step_ps"], row["step_growth_ps"]
+            ends = row["start_ps"] + steps * first + growth * (steps * (steps - 1) // 2)
+            if ends <= now_ps:
+                break
+            del self._segments[-size:]
+            done = steps
+            while done and ends > now_ps:
+                done -= 1
+                ends -= first + growth * done
+                more = row["decodes"] * done
+                late = {
+                    "start_ps": ends,
+                    "steps": 1,
+                    "step_ps": first + growth * done,
+                    "fresh": row["fresh"] if not done else 0,
+                    "context": row["context"] + more,
+                    "live_tokens": row["live_tokens"] + more,
+                    "reserved_blocks": row["reserved_blocks_last"],
+                }
+                late["dropped"] = row["decodes"] - late["fresh"]
+                kept.append(tuple((row | late).values()))
+            if done:
+                kept.append(tuple((row | {"steps": done, "dropped": 0}).values()))
+        for values in reversed(kept):
+            self.add(values)
 
     def __len__(self) -> int:
         return len(self._segments) // (8 * len(SEGMENT_ROW))

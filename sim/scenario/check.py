@@ -62,9 +62,7 @@ def _check_pool(document: Document, path: KeyPath, pool: dict[str, Any]) -> list
     engine = pool.get("engine")
     if isinstance(engine, dict):
         for key in [key for key in engine if key.replace("-", "_").removeprefix("__") in NOT_MODELLED]:
-            problems.append(
-                document.problem((*path, "engine", key), "is a setting of vLLM that is not modelled")
-            )
+            problems.append(document.problem((*path, "engine", key), "is a setting of vLLM that is not modelled"))
     return problems
 
 
@@ -122,6 +120,7 @@ def _booleans(document: Document, value: Any, path: KeyPath) -> list[Problem]:
 def check_scenario(scenario: Scenario, document: Document) -> Scenario:
     """*scenario* with defaults that depend on the hardware filled in; raise an InputError or DoesNotFit."""
     problems = _check_window(scenario, document) + _check_slo(scenario, document)
+    problems += _check_fleet(scenario, document)
     pools = {}
     misfits: list[str] = []
     for name, pool in scenario.pools.items():
@@ -175,9 +174,7 @@ def _fill(pool: Pool) -> Pool:
             if wanted > longest
             else f"{wanted:,} tokens do not fit in the KV pool, which holds {held:,} (vLLM would not start)"
         )
-        raise InputError(
-            Problem(why, key="max_model_len", expected=f"at most {min(longest, held)}, or none at all")
-        )
+        raise InputError(Problem(why, key="max_model_len", expected=f"at most {min(longest, held)}, or none at all"))
     update["max_model_len"] = placed.max_model_len
     engine = engine.model_copy(update=update)
     _check_step(engine)
@@ -243,10 +240,7 @@ def _check_window(scenario: Scenario, document: Document) -> list[Problem]:
     workload, measure = scenario.workload, scenario.measure
     if measure.duration_ps is not None or measure.queries is not None:
         return []
-    once = (
-        getattr(workload.arrivals, "process", "") == "burst"
-        and getattr(workload.arrivals, "every", 1) is None
-    )
+    once = getattr(workload.arrivals, "process", "") == "burst" and getattr(workload.arrivals, "every", 1) is None
     if workload.trace is not None or workload.queries is not None or once:
         return []
     return [
@@ -256,6 +250,54 @@ def _check_window(scenario: Scenario, document: Document) -> list[Problem]:
             expected="measure.duration, measure.queries or workload.queries",
         )
     ]
+
+
+def _check_fleet(scenario: Scenario, document: Document) -> list[Problem]:
+    """Outages name replicas that exist, pools begin within the limits of their autoscaling, and only who can
+    be turned away backs off."""
+    from sim.errors import nearest
+
+    problems = []
+    sizes = {}
+    for name, pool in scenario.pools.items():
+        scaling = pool.autoscaling
+        sizes[name] = max(pool.replicas, scaling.max_replicas if scaling is not None else 0)
+        if scaling is not None and not scaling.min_replicas <= pool.replicas <= scaling.max_replicas:
+            problems.append(
+                document.problem(
+                    ("pools", name, "replicas"),
+                    f"the pool begins with {pool.replicas}, outside its autoscaling",
+                    expected=f"{scaling.min_replicas} to {scaling.max_replicas}",
+                )
+            )
+    for place, outage in enumerate(scenario.failures.outages):
+        path: KeyPath = ("failures", "outages", place)
+        if outage.pool not in sizes:
+            problems.append(
+                document.problem(
+                    (*path, "pool"),
+                    f"no pool {outage.pool!r}",
+                    expected="one of " + ", ".join(sizes),
+                    nearest=nearest(outage.pool, sizes),
+                )
+            )
+        elif outage.replica >= sizes[outage.pool]:
+            problems.append(
+                document.problem(
+                    (*path, "replica"),
+                    f"pool {outage.pool} has no replica {outage.replica}",
+                    expected=f"0 to {sizes[outage.pool] - 1}",
+                )
+            )
+    if scenario.gateway.backoff is not None and scenario.admission is None:
+        problems.append(
+            document.problem(
+                ("gateway", "backoff"),
+                "nobody is turned away without admission control",
+                expected="an admission policy",
+            )
+        )
+    return problems
 
 
 def _check_slo(scenario: Scenario, document: Document) -> list[Problem]:

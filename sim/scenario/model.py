@@ -8,8 +8,10 @@ from pydantic import Field
 
 from sim.scenario.base import Count, Name, Section, freeze
 from sim.scenario.cost import Cost
+from sim.scenario.failures import Failures
 from sim.scenario.gateway import Gateway
 from sim.scenario.measure import Measure
+from sim.scenario.plan import Plan
 from sim.scenario.policy import Policy, PolicyRef
 from sim.scenario.pools import Pool
 from sim.scenario.slo import Slo
@@ -42,6 +44,7 @@ class Scenario(Section):
         description="which replica a request goes to; `thinkcap list routers`",
     )
     gateway: Gateway = Field(default_factory=Gateway, description="timeouts and the router's view")
+    failures: Failures = Field(default_factory=Failures, description="what goes wrong with replicas")
     admission: PolicyRef | None = Field(default=None, description="who is turned away; default: nobody")
     predictor: PolicyRef | None = Field(
         default=None, description="who guesses output lengths; default: nobody"
@@ -52,6 +55,7 @@ class Scenario(Section):
     slo: Slo = Field(default_factory=Slo, description="what must be reached")
     cost: Cost = Field(default_factory=Cost, description="what is paid")
     measure: Measure = Field(default_factory=Measure, description="what counts")
+    plan: Plan | None = Field(default=None, description="what `thinkcap plan` may choose from")
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default stated, as its YAML says it; reading it gives an equal scenario."""

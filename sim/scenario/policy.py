@@ -23,6 +23,7 @@ PLACES: dict[tuple[str, ...], str] = {
     ("router",): "router",
     ("admission",): "admission",
     ("predictor",): "predictor",
+    ("pools", "*", "autoscaling", "policy"): "autoscaler",
     ("pools", "*", "engine", "scheduler"): "scheduler",
     ("pools", "*", "engine", "kv"): "kv",
 }

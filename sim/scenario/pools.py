@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sim.scenario.autoscaling import Autoscaling
 from sim.scenario.base import Count, Name, Section, UsdPerHour
 from sim.scenario.engine import Engine
 
@@ -32,4 +33,7 @@ class Pool(Section):
         default=None, description="of one GPU; default: the cost section's, else the hardware's list price"
     )
     role: Literal["generate", "verify"] = Field(default="generate", description="what the pool is for")
+    autoscaling: Autoscaling | None = Field(
+        default=None, description="replicas come and go, beginning with `replicas`; default: they stay"
+    )
     engine: Engine = Field(default_factory=Engine, description="settings of each replica's engine")

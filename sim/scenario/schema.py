@@ -23,6 +23,7 @@ QUANTITIES: dict[Callable[[Any], Any], JsonSchemaValue] = {
     units.parse_ps: {"type": "string", "pattern": _NUMBER + "[a-zµ]", "examples": ["10 min"]},
     units.parse_per_second: {"type": "string", "pattern": _NUMBER + ".*/", "examples": ["4/s"]},
     units.parse_bytes: {"type": "string", "pattern": _NUMBER + ".*B$", "examples": ["45 GB"]},
+    units.parse_bytes_per_second: {"type": "string", "pattern": _NUMBER + ".*/s$", "examples": ["50 GB/s"]},
     units.parse_usd_per_hour: {"type": "string", "pattern": _NUMBER + "USD/", "examples": ["2.50 USD/h"]},
 }
 """What is written as text with a unit, by the function that reads it."""
@@ -58,7 +59,8 @@ def schema() -> dict[str, Any]:
     data = Scenario.model_json_schema(by_alias=True, mode="validation", schema_generator=_Generator)
     definitions = data["$defs"]
     for pattern, kind in PLACES.items():
-        section = data["properties"] if len(pattern) == 1 else definitions["Engine"]["properties"]
+        owner = {"engine": "Engine", "autoscaling": "Autoscaling"}.get(pattern[-2] if len(pattern) > 1 else "")
+        section = definitions[owner]["properties"] if owner else data["properties"]
         old = section.pop(pattern[-1])
         if pattern not in PENDING:
             section[pattern[-1]] = {

@@ -1,0 +1,112 @@
+"""What a scenario says of a fleet, in the terms of the cluster: failures, autoscaling, back-off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sim.cluster.failures import Failures, Outage, RollingRestart
+from sim.cluster.retries import Backoff
+from sim.cluster.scaling import Scaling, cold_start_ps
+
+if TYPE_CHECKING:
+    from calibration.deployment import Deployment
+    from sim.cluster.fleet import Fleet
+    from sim.scenario.model import Scenario
+    from sim.scenario.pools import Pool
+
+PS_PER_S = 1e12
+
+
+def size(pool: Pool) -> int:
+    """How many replicas *pool* ever has."""
+    scaling = pool.autoscaling
+    return pool.replicas if scaling is None else max(pool.replicas, scaling.max_replicas)
+
+
+@dataclass(frozen=True)
+class Coming:
+    """What makes replicas come and go, as `sim.cluster.cluster.Cluster` takes it."""
+
+    off: tuple[int, ...] = ()
+    failures: Failures | None = None
+    scalings: tuple[Scaling, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """Some replica may come or go."""
+        return bool(self.off or self.scalings) or self.failures is not None
+
+
+def coming(scenario: Scenario, placed: Sequence[Deployment]) -> Coming:
+    """Failures and autoscaling of *scenario*, whose pools are *placed* in this order."""
+    off: list[int] = []
+    scalings = []
+    firsts = {}
+    first = 0
+    for (name, pool), there in zip(scenario.pools.items(), placed, strict=True):
+        firsts[name] = first
+        off += range(first + pool.replicas, first + size(pool))
+        first += size(pool)
+        own = pool.autoscaling
+        if own is not None:
+            start_ps = cold_start_ps(
+                there.memory.weights_bytes * there.gpus, own.load_bandwidth, own.engine_start_ps / PS_PER_S
+            )
+            scalings.append(
+                Scaling(
+                    pool=name,
+                    autoscaler=own.policy.make("autoscaler"),
+                    minimum=own.min_replicas,
+                    maximum=own.max_replicas,
+                    interval_ps=own.interval_ps,
+                    cold_start_ps=start_ps,
+                    cooldown_ps=own.cooldown_ps,
+                )
+            )
+    said: Any = scenario.failures
+    failures = None
+    if said.any:
+        failures = Failures(
+            outages=tuple(
+                Outage(firsts[one.pool] + one.replica, one.at_ps, one.for_ps, one.notice_ps) for one in said.outages
+            ),
+            mtbf_ps=said.mtbf_ps,
+            mttr_ps=said.mttr_ps or 0,
+            restart=RollingRestart(said.restart.at_ps, said.restart.down_ps) if said.restart else None,
+            max_retries=said.max_retries,
+        )
+    return Coming(tuple(off), failures, tuple(scalings))
+
+
+def backoff(scenario: Scenario) -> Backoff | None:
+    """How clients behave that are turned away."""
+    own = scenario.gateway.backoff
+    if own is None:
+        return None
+    return Backoff(attempts=own.attempts, first_ps=own.first_ps, factor=own.factor, jitter=own.jitter)
+
+
+def history(fleet: Fleet | None, mine: Sequence[int]) -> dict[str, Any]:
+    """How the replicas *mine* came and went, as `sim.results.info.PoolInfo` has it; empty without a *fleet*."""
+    if fleet is None:
+        return {}
+    members = set(mine)
+    on: dict[int, int] = {}
+    count = 0
+    for time_ps, index, change in fleet.changes():
+        if index in members:
+            count += change
+            on[time_ps] = count
+    on.setdefault(0, 0)
+    times = sorted(on)
+    boots = [
+        time_ps for index, start_ps, end_ps in sorted(fleet.boots) if index in members for time_ps in (start_ps, end_ps)
+    ]
+    return {
+        "on_at_ps": tuple(times),
+        "on_replicas": tuple(on[time_ps] for time_ps in times),
+        "boots_ps": tuple(boots),
+        "crashes": sum(index in members for _, index in fleet.losses),
+    }

@@ -1,0 +1,162 @@
+"""Failures, autoscaling and back-off as a scenario says them: nothing vanishes, and what it cost is told."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim import load, simulate
+from sim.errors import InputError
+from sim.metrics.fleet import mean_on
+from sim.report.figures import fleet as figure
+from sim.results.columns import Status
+from sim.results.results import Results
+from sim.results.sinks import SEGMENT_ROW, SegmentSink
+
+GOOD: dict[str, Any] = {
+    "name": "fleet",
+    "seed": 3,
+    "workload": {
+        "arrivals": "poisson",
+        "rate": "8/s",
+        "lengths": {
+            "prompt": {"law": "lognormal", "median": 300, "sigma": 0.8, "min": 16, "max": 4000},
+            "reasoning": {"law": "lognormal", "median": 600, "sigma": 1.0, "min": 10, "max": 8000},
+            "answer": {"law": "lognormal", "median": 100, "sigma": 0.6, "min": 5, "max": 1000},
+        },
+    },
+    "pools": {
+        "main": {
+            "model": "llama-3.1-8b",
+            "hardware": "h100-sxm",
+            "replicas": 2,
+            "engine": {"num_gpu_blocks_override": 2000, "max_num_seqs": 32, "max_model_len": 16384},
+        }
+    },
+    "slo": {"tta": {"p99": "60 s"}},
+    "measure": {"queries": 300},
+}
+
+
+def scenario(pool: dict[str, Any] | None = None, **sections: Any) -> Any:
+    data = copy.deepcopy(GOOD) | sections
+    data["pools"]["main"] |= pool or {}
+    return load(data)
+
+
+def autoscaling(**options: Any) -> dict[str, Any]:
+    quick = {"interval": "2 s", "cooldown": "20 s", "engine_start": "5 s", "max_replicas": 5}
+    return {"autoscaling": quick | {"policy": {"name": "queue_depth", "up": 2}} | options}
+
+
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_crashes_lose_no_query_and_are_counted(stepwise: bool) -> None:
+    """Every balance of a run is checked by `simulate` itself, crashes included."""
+    failures = {
+        "mtbf": "40 s",
+        "mttr": "5 s",
+        "outages": [{"pool": "main", "replica": 1, "at": "8 s", "lasts": "10 s", "notice": "3 s"}],
+    }
+    results = simulate(scenario(failures=failures), stepwise=stepwise)
+    told, queries = results.summary["fleet"], results.tables["queries"]
+    assert told["pools"]["main"]["crashes"] >= 2
+    assert told["requests_retried"] >= told["queries_retried"] > 0
+    assert told["requests_retried"] == int(queries["retries"][queries["in_window"].astype(bool)].sum())
+    assert set(np.unique(queries["status"])) <= {Status.COMPLETED, Status.UNFINISHED, Status.FAILED}
+
+
+def test_a_crash_is_the_same_in_both_modes() -> None:
+    failures = {"outages": [{"pool": "main", "at": "9123456789 ns", "lasts": "4 s"}]}
+    one, two = (simulate(scenario(failures=failures), stepwise=stepwise) for stepwise in (True, False))
+    for name in ("queries", "requests"):
+        for column, values in one.tables[name].columns.items():
+            assert values.tobytes() == two.tables[name].columns[column].tobytes(), (name, column)
+    assert one.summary["fleet"] == two.summary["fleet"]
+    assert one.summary["metrics"]["itl"] == two.summary["metrics"]["itl"]
+
+
+def test_without_retries_what_is_lost_fails() -> None:
+    failures = {"outages": [{"pool": "main", "at": "10 s"}], "max_retries": 0}
+    told = simulate(scenario(failures=failures)).summary["fleet"]
+    assert told["queries_failed"] > 0
+    assert told["requests_retried"] == 0
+    assert told["slo_missed_with_retry"] == told["queries_failed"]
+
+
+def test_replicas_come_and_are_paid_for_from_their_order_on() -> None:
+    results = simulate(scenario(autoscaling()))
+    (pool,) = results.runs[0].pools
+    told = results.summary["fleet"]["pools"]["main"]
+    assert told["cold_starts"] == len(pool.boots_ps) // 2 > 0
+    assert told["replicas_max"] == max(pool.on_replicas) > 2
+    length = (results.runs[0].window_end_ps - results.runs[0].window_start_ps) / 1e12
+    edges = np.array([results.runs[0].window_start_ps / 1e12, results.runs[0].window_start_ps / 1e12 + length])
+    assert mean_on(pool, edges)[0] * length / 3600 == pytest.approx(pool.gpu_hours, rel=1e-9)
+    weights = pool.memory["weights_bytes"] * pool.gpus_per_replica
+    starts = [end - start for start, end in zip(pool.boots_ps[::2], pool.boots_ps[1::2], strict=True)]
+    assert starts[0] == round((weights / 2e9 + 5) * 1e12)
+
+
+def test_the_history_survives_saving_and_is_drawn(tmp_path: Any) -> None:
+    results = simulate(scenario(autoscaling()))
+    loaded = Results.load(results.save(tmp_path / "run"))
+    assert loaded.runs[0].pools[0].on_replicas == results.runs[0].pools[0].on_replicas
+    data = figure.table(loaded.queries, loaded.runs[0], pieces=10)
+    assert data["arrivals_per_s"].mean() * (loaded.runs[0].window_end_ps - loaded.runs[0].window_start_ps) / 1e12 == (
+        pytest.approx(300)
+    )
+    price = loaded.runs[0].pools[0].price_usd_per_gpu_hour
+    assert price is not None
+    assert data["usd_per_hour"].to_numpy() == pytest.approx(price * data["replicas"].to_numpy())
+    assert "replicas" in figure.finding(data)
+    assert len(figure.figure(loaded.queries, loaded.runs[0]).data) == 4
+
+
+def test_clients_that_back_off_come_again() -> None:
+    full = {"admission": {"name": "max_outstanding", "per_replica": 10}}
+    gone = simulate(scenario(**full)).summary
+    again = simulate(scenario(**full, gateway={"backoff": {"attempts": 5, "first": "2 s"}})).summary
+    assert again["fleet"]["requests_retried"] > 0 == gone["fleet"]["requests_retried"]
+    assert again["totals"]["rejected"] < gone["totals"]["rejected"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "key", "said"),
+    [
+        ({"failures": {"mtbf": "1 h"}}, "failures", "mtbf and mttr"),
+        ({"failures": {"outages": [{"pool": "mian", "at": "1 s"}]}}, "failures.outages[0].pool", "main"),
+        ({"failures": {"outages": [{"pool": "main", "replica": 2, "at": "1 s"}]}}, "replica", "0 to 1"),
+        ({"gateway": {"backoff": {"attempts": 2}}}, "gateway.backoff", "admission"),
+        ({"failures": {"mtfb": "1 h"}}, "failures.mtfb", "mtbf"),
+    ],
+)
+def test_what_cannot_be_is_refused(sections: dict[str, Any], key: str, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        scenario(**sections)
+    assert key in str(error.value)
+    assert said in str(error.value)
+
+
+def test_a_pool_begins_within_its_limits() -> None:
+    with pytest.raises(InputError, match="begins with 2"):
+        scenario(autoscaling(min_replicas=3))
+
+
+def test_steps_cut_by_a_loss_bring_no_tokens() -> None:
+    """Ten steps of 10, 11, … ps; the loss at 40 ps cuts the fourth (10 + 11 + 12 = 33)."""
+    sink = SegmentSink()
+    row = dict.fromkeys(SEGMENT_ROW, 0) | {"steps": 5, "step_ps": 10, "step_growth_ps": 1, "decodes": 4, "fresh": 1}
+    sink.add(tuple(row.values()))
+    sink.lose(40)
+    rows = [dict(zip(SEGMENT_ROW, values, strict=True)) for values in sink.segments().tolist()]
+    assert [(r["start_ps"], r["steps"], r["step_ps"], r["fresh"], r["dropped"]) for r in rows] == [
+        (0, 3, 10, 1, 0),
+        (33, 1, 13, 0, 4),
+        (46, 1, 14, 0, 4),
+    ]
+    before = sink.segments().copy()
+    sink.lose(60)
+    assert (sink.segments() == before).all()
