@@ -1,35 +1,68 @@
 """The floor that the engine is measured against: one exact loop, and nothing around it.
 
-First come first served as vLLM does it, synchronous, chunked prefill, paged KV, recompute preemption, and
-the prefix cache for prompts that nobody shares (a preempted request finds its own blocks again). No classes,
-no tables, no policies, no settings beyond those; state lives in local variables. The equality test in
-``tests/engine_`` keeps it honest.
+First come first served as vLLM does it, synchronous, chunked prefill, recompute preemption, paged KV with the
+whole prefix cache (shared prefixes, prompts that go on from an earlier request, least recently used blocks
+evicted first), and for every request its times and counts. No SimPy, no tables, no policies, no settings beyond
+those; the state of the loop lives in local variables. The pool is the engine's own (`sim.engine.paged_kv`):
+without a pool that is exact there is nothing to compare with. The equality test in ``tests/engine_`` keeps
+it honest.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import isqrt
+from typing import Any
 
 from calibration.step_cost import StepCost
+from sim.engine.paged_kv import Hit, PagedKv
 
 
 @dataclass(frozen=True)
 class Load:
-    """Requests in order of arrival: one entry each."""
+    """Requests in order of arrival: one entry each, -1 for none; without prefixes when these lists are empty."""
 
     arrived_ps: list[int]
     prompt_tokens: list[int]
     output_tokens: list[int]
+    prefix_group: list[int] = field(default_factory=list)
+    prefix_len: list[int] = field(default_factory=list)
+    parent: list[int] = field(default_factory=list)
+
+
+class Job:
+    """One request in the loop, and what became of it."""
+
+    __slots__ = (
+        "_kin", "arrived_ps", "base", "cached_tokens", "computed", "counted", "counted_from", "finished_ps",
+        "first_scheduled_ps", "first_token_ps", "known", "last", "order", "owner", "parent", "pieces",
+        "preemptions", "prefix_group", "prefix_len", "running", "scheduled_tokens", "space", "steps", "tenure",
+    )  # fmt: skip
+
+    def __init__(self, arrived_ps: int, prompt: int, output: int, pool: object) -> None:
+        self.arrived_ps = arrived_ps
+        self.known = prompt
+        self.last = prompt + output - 1  # computed tokens at the end
+        self.computed = self.base = self.counted_from = self.order = 0
+        self.counted = self.running = self._kin = False
+        self.owner = pool
+        self.parent: Job | None = None
+        self.prefix_group: int | None = None
+        self.prefix_len = 0
+        self.space: Any = None
+        self.pieces: Any = None
+        self.tenure: Any = None
+        self.first_scheduled_ps = self.first_token_ps = self.finished_ps = -1
+        self.preemptions = self.cached_tokens = self.scheduled_tokens = self.steps = 0
 
 
 @dataclass(frozen=True)
 class Floor:
     """What the loop found."""
 
-    finished_ps: list[int]
+    jobs: list[Job]
     preemptions: int
     steps: int
 
@@ -44,64 +77,91 @@ def reference(
     budget: int,
     caching: bool,
 ) -> Floor:
-    """Finish time of every request. *max_num_seqs* must not exceed *budget*, and each request must fit in
-    the pool."""
+    """What becomes of every request. *max_num_seqs* must not exceed *budget*, and each request must fit in the
+    pool."""
     if max_num_seqs > budget:
         raise ValueError("max_num_seqs must not exceed the token budget")
-    arrived, prompts = load.arrived_ps, load.prompt_tokens
-    count, size = len(arrived), block_size
-    last = [p + o - 1 for p, o in zip(prompts, load.output_tokens, strict=True)]  # computed tokens at the end
-    known = prompts[:]
-    base = [0] * count
-    computed = [0] * count
-    order = [-1] * count  # number of the admission while it decodes
-    cached: list[list[int] | None] = [None] * count
-    finished = [0] * count
+    size = block_size
+    arrived = load.arrived_ps
+    count = len(arrived)
+
+    def committed(job: Any) -> int:
+        return int(job.base + counter if job.counted else job.computed)
+
+    pool = PagedKv(num_gpu_blocks - 1, size, caching=caching, committed=committed)
+    take, lookup, register, release = pool.take, pool.lookup, pool.register, pool.release
+    shape = zip(arrived, load.prompt_tokens, load.output_tokens, strict=True)
+    jobs = [Job(moment, prompt, output, pool) for moment, prompt, output in shape]
+    for job, group, length, parent in zip(jobs, load.prefix_group, load.prefix_len, load.parent, strict=False):
+        job.prefix_group = group if group >= 0 else None
+        job.prefix_len = length
+        job.parent = jobs[parent] if parent >= 0 else None
     host, kv, half_pair, per_cached = cost.host_ps, cost.kv_ps, cost.half_pair_ps, cost.cached_ps
     seq, mixed, linear = cost.seq_ps, cost.mixed_ps, cost.linear
     fixed = [host + linear(n) + seq * n for n in range(max_num_seqs + 1)]  # a decode step without its context
-    waiting: deque[int] = deque()
-    running: dict[int, int] = {}
-    stops: list[tuple[int, int, int]] = []
-    queue: deque[list[int]] = deque()
+    waiting: deque[Any] = deque()
+    running: dict[Any, None] = {}
+    stops: list[tuple[int, int, Any]] = []
     crossing = [0] * size
-    free = plain = num_gpu_blocks - 1
     counter = decoders = context = admissions = now = done = at = steps = preemptions = 0
-    chunk = -1  # the one request whose prefill is not complete: always the last admitted
+    chunk: Any = None  # the one request whose prefill is not complete: always the last admitted
     blocked = False
+
+    def uncount(job: Any) -> int:
+        """*job* leaves the counted batch; return its computed tokens."""
+        nonlocal decoders, context
+        tokens = job.base + counter
+        yielded = counter - job.counted_from
+        job.scheduled_tokens += yielded
+        job.steps += yielded
+        job.counted = False
+        job.computed = tokens
+        crossing[job.base % size] -= 1
+        decoders -= 1
+        context -= tokens
+        return int(tokens)
+
+    def preempt(job: Any) -> None:
+        nonlocal preemptions
+        preemptions += 1
+        job.preemptions += 1
+        release(job, -(-job.computed // size), job.computed)
+        job.running = False
+        job.computed = 0
+        del running[job]
+        waiting.appendleft(job)
+
     while done < count:
-        if at < count and arrived[at] <= now:
-            waiting.append(at)
+        while at < count and arrived[at] <= now:
+            pool.enter(jobs[at])  # type: ignore[arg-type]
+            waiting.append(jobs[at])
             at += 1
-            while at < count and arrived[at] <= now:
-                waiting.append(at)
-                at += 1
         if not running and not waiting:
             now = arrived[at]
             continue
         # ---- a run of pure decode steps
-        if chunk < 0 and decoders and (blocked or not waiting or len(running) >= max_num_seqs):
+        if chunk is None and decoders and (blocked or not waiting or len(running) >= max_num_seqs):
             while True:
-                stop, number, request = stops[0]
-                if order[request] == number:
+                stop, number, job = stops[0]
+                if job.counted and job.order == number:
                     break
                 heappop(stops)
             k = stop - counter
             first = fixed[decoders] + kv * context
             growth = kv * decoders
-            span = k * first + growth * (k * (k - 1) // 2)
-            if not waiting and at < count and len(running) < max_num_seqs and now + span > arrived[at]:
-                d = arrived[at] - now
-                if growth:
-                    g = 2 * first - growth
-                    k = (isqrt(g * g + 8 * growth * d) - g) // (2 * growth)
-                    while k * first + growth * (k * (k - 1) // 2) < d:
-                        k += 1
-                else:
-                    k = -(-d // first)
-            if decoders * (k // size + 1) > free:
-                rounds = free // decoders
-                rest, fits = free - rounds * decoders, rounds * size
+            if not waiting and at < count and len(running) < max_num_seqs:
+                gap = arrived[at] - now
+                if k * first + growth * (k * (k - 1) // 2) > gap:
+                    if growth:
+                        g = 2 * first - growth
+                        k = (isqrt(g * g + 8 * growth * gap) - g) // (2 * growth)
+                        while k * first + growth * (k * (k - 1) // 2) < gap:
+                            k += 1
+                    else:
+                        k = -(-gap // first)
+            if decoders * (k // size + 1) > pool.free:
+                rounds = pool.free // decoders
+                rest, fits = pool.free - rounds * decoders, rounds * size
                 while True:
                     rest -= crossing[(-counter - fits) % size]
                     if rest < 0:
@@ -114,10 +174,8 @@ def reference(
                 blocks = rounds * decoders
                 for j in range(rest):
                     blocks += crossing[(-counter - j) % size]
-                free -= blocks
-                plain -= blocks
-                if plain < 0:
-                    plain = _evict(queue, plain)
+                if blocks:
+                    take(blocks)
                 now += k * first + growth * (k * (k - 1) // 2)
                 counter += k
                 context += decoders * k
@@ -125,114 +183,88 @@ def reference(
             counting = k > 0
         else:
             counting = False
-        work: list[tuple[int, int]] = []
+        work: list[tuple[Any, int]] = []
         # ---- one step with prefills, admissions or victims
         if not counting:
             preempting = False
             left = budget - decoders
             need = crossing[-counter % size]
-            if need > free:
+            if need > pool.free:
                 preempting = True
                 while True:
-                    taken = need if need < free else free
-                    free -= taken
-                    plain -= taken
-                    if plain < 0:
-                        plain = _evict(queue, plain)
+                    taken = min(need, pool.free)
+                    take(taken)
                     need -= taken
                     if not need:
                         break
-                    victim, number = running.popitem()
-                    preemptions += 1
-                    if victim == chunk:
-                        tokens = computed[victim]
-                        chunk = -1
+                    victim = next(reversed(running))
+                    if victim is chunk:
+                        chunk = None
                     else:
-                        tokens = base[victim] + counter
-                        known[victim] = tokens + 1
+                        tokens = uncount(victim)
+                        victim.known = tokens + 1
                         need -= tokens % size == 0
-                        crossing[base[victim] % size] -= 1
-                        decoders -= 1
-                        context -= tokens
-                        order[victim] = -1
-                    full, held = tokens // size, -(-tokens // size)
-                    free += held
-                    if caching:
-                        plain += held - full
-                        cached[victim] = extent = [full]
-                        queue.append(extent)
-                    else:
-                        plain += held
-                    waiting.appendleft(victim)
-            else:
-                free -= need
-                plain -= need
-                if plain < 0:
-                    plain = _evict(queue, plain)
-            if chunk >= 0 and left:
-                tokens = computed[chunk]
-                new = min(known[chunk] - tokens, left)
+                    preempt(victim)
+            elif need:
+                take(need)
+            if chunk is not None and left:
+                tokens = chunk.computed
+                new = min(chunk.known - tokens, left)
                 need = -(-(tokens + new) // size) - -(-tokens // size)
-                if need > free:
+                if need > pool.free:
                     preempting = True
-                    preemptions += 1
-                    del running[chunk]
-                    full, held = tokens // size, -(-tokens // size)
-                    free += held
-                    if caching:
-                        plain += held - full
-                        cached[chunk] = extent = [full]
-                        queue.append(extent)
-                    else:
-                        plain += held
-                    waiting.appendleft(chunk)
-                    chunk = -1
+                    preempt(chunk)
+                    chunk = None
                 else:
-                    free -= need
-                    plain -= need
-                    if plain < 0:
-                        plain = _evict(queue, plain)
-                    computed[chunk] = tokens + new
+                    take(need)
+                    chunk.computed = tokens + new
                     left -= new
                     work.append((chunk, new))
             stepping, total = decoders, context
             counter += 1
             context += stepping
+            if work and caching:
+                register(chunk, chunk.computed // size)
             if not preempting:
                 blocked = False
                 while waiting and left and len(running) < max_num_seqs:
-                    request = waiting[0]
-                    n = known[request]
-                    if -(-n // size) > free:
-                        blocked = chunk < 0 and not work
+                    job = waiting[0]
+                    hits: list[Hit] = []
+                    hit = revived = 0
+                    if caching:
+                        hits, hit = lookup(job)
+                        if hit:
+                            revived = pool.revived(hits)
+                    n = job.known
+                    if -(-n // size) - hit > pool.free - revived:
+                        blocked = chunk is None and not work
+                        if blocked and job._kin:
+                            blocked = not any(
+                                piece.space.owner is not None and piece.space.owner.running for piece in job.pieces[:-1]
+                            )
                         break
                     waiting.popleft()
-                    hit = 0
-                    if caching:
-                        held_extent = cached[request]
-                        if held_extent is not None:
-                            hit = held_extent[0]
-                            held_extent[0] = 0
-                            cached[request] = None
-                    new = n - hit * size
-                    if new > left:
-                        new = left
-                    tokens = hit * size + new
-                    held = -(-tokens // size)
-                    free -= held
-                    plain -= held - hit
-                    if plain < 0:
-                        plain = _evict(queue, plain)
+                    new = min(n - hit * size, left)
+                    job.computed = tokens = hit * size + new
+                    pool.admit(job, hits, hit, -(-tokens // size) - hit)
                     left -= new
                     admissions += 1
-                    running[request] = admissions
-                    computed[request] = tokens
-                    work.append((request, new))
+                    job.order = admissions
+                    job.running = True
+                    running[job] = None
+                    job.cached_tokens += hit * size
+                    if job.first_scheduled_ps < 0:
+                        job.first_scheduled_ps = now
+                    if caching:
+                        register(job, tokens // size)
+                    work.append((job, new))
             # ---- what it takes
             if work:
                 tokens = ones = pairs = under = 0
-                for request, new in work:
-                    before = computed[request] - new
+                for job, new in work:
+                    before = job.computed - new
+                    job.scheduled_tokens += new
+                    job.steps += 1
                     tokens += new
                     if new == 1:
                         ones += 1
@@ -248,57 +280,40 @@ def reference(
             now += span
             steps += 1
         # ---- outputs
-        ending: list[tuple[int, int, int]] = []
-        chunk = -1
-        for request, _ in work:
-            tokens = computed[request]
-            if tokens < known[request]:
-                chunk = request
-            elif tokens >= last[request]:
-                ending.append((running[request], request, tokens))
+        ending: list[tuple[int, Any]] = []
+        chunk = None
+        for job, _ in work:
+            tokens = job.computed
+            if tokens < job.known:
+                chunk = job
+                continue
+            if job.first_token_ps < 0:
+                job.first_token_ps = now
+            if tokens >= job.last:
+                ending.append((job.order, job))
             else:
-                number = running[request]
-                order[request] = number
-                base[request] = tokens - counter
-                crossing[base[request] % size] += 1
+                job.counted = True
+                job.counted_from = counter
+                job.base = tokens - counter
+                crossing[job.base % size] += 1
                 decoders += 1
                 context += tokens
-                heappush(stops, (counter + last[request] - tokens, number, request))
+                heappush(stops, (counter + job.last - tokens, job.order, job))
         while stops and stops[0][0] <= counter:
-            _, number, request = heappop(stops)
-            if order[request] == number:
-                tokens = base[request] + counter
-                crossing[base[request] % size] -= 1
-                decoders -= 1
-                context -= tokens
-                order[request] = -1
-                ending.append((number, request, tokens))
+            _, number, job = heappop(stops)
+            if job.counted and job.order == number:
+                uncount(job)
+                ending.append((number, job))
         if ending:
             blocked = False
             if len(ending) > 1:
                 ending.sort()
-            for _, request, tokens in ending:
-                del running[request]
-                finished[request] = now
+            for _, job in ending:
+                release(job, -(-job.computed // size), job.computed)
+                job.running = False
+                if job.space is not None:
+                    job.space.owner = None
+                del running[job]
+                job.finished_ps = now
                 done += 1
-                full, held = tokens // size, -(-tokens // size)
-                free += held
-                if caching and full:
-                    plain += held - full
-                    queue.append([full])
-                else:
-                    plain += held
-    return Floor(finished, preemptions, steps)
-
-
-def _evict(queue: deque[list[int]], plain: int) -> int:
-    """Take -*plain* blocks out of the prefix cache: the oldest extent first, its tail before its head."""
-    while plain < 0:
-        extent = queue[0]
-        if extent[0] + plain > 0:
-            extent[0] += plain
-            break
-        plain += extent[0]
-        extent[0] = 0
-        queue.popleft()
-    return 0
+    return Floor(jobs, preemptions, steps)

@@ -80,6 +80,7 @@ class Gateway:
         self.clock = clock
         self.source = source
         self.strategy = strategy
+        self._plain = strategy.plain
         self.window = window
         self.settings = settings or GatewaySettings()
         self.tally = Tally()
@@ -98,6 +99,7 @@ class Gateway:
         )
         self.retries = Retries(self, streams.generator("backoff"), self.settings.backoff)
         self._budgets = self._plain_budgets(strategy, source)
+        self._deadlines_ps = self.settings.deadlines_ps
         self.open: dict[int, Request | QueryRun] = {}
         self.run_of: dict[int, QueryRun] = {}
         self._lingering: dict[int, tuple[Request, Status]] = {}
@@ -187,9 +189,7 @@ class Gateway:
         if row is not None:
             self._next = next(self._rows, None)
             self._coming += 1
-            self.clock.at(
-                self.clock.now_ps + row[1], ARRIVAL, row[0] << SAMPLE_BITS, partial(self._come, row)
-            )
+            self.clock.at(self.clock.now_ps + row[1], ARRIVAL, row[0] << SAMPLE_BITS, partial(self._come, row))
         else:
             self._stop_if_over()
 
@@ -223,7 +223,7 @@ class Gateway:
             self._deadlines.append((now_ps + timeout_ps, query))
             if len(self._deadlines) == 1:
                 self.clock.set(self._deadline_alarm, now_ps + timeout_ps)
-        if self.strategy.plain:
+        if self._plain:
             reasoning, answer = row[12], row[13]
             if self.judged is not None:
                 reasoning, answer = self.judged.scaled(None, reasoning, answer)
@@ -246,10 +246,25 @@ class Gateway:
         self, row: tuple[int, ...], sample: int, reasoning: int, answer: int, max_tokens: int, role: int = 0
     ) -> Request:
         """A request of the query in *row*, whose output would be *reasoning* + *answer* tokens."""
-        prompt, group, prefix_len, parent = row[8], row[9], row[10], row[11]
+        (
+            query,
+            _,
+            prompt_tokens,
+            _,
+            priority,
+            category,
+            client,
+            session,
+            prompt,
+            group,
+            prefix_len,
+            parent,
+            _,
+            _,
+        ) = row
         key: Any = None
         if prompt >= 0:
-            key, prefix_len = ("prompt", prompt), row[2]
+            key, prefix_len = ("prompt", prompt), prompt_tokens
         elif group >= 0:
             key = group
         number = self.tally.requests
@@ -257,28 +272,28 @@ class Gateway:
         request = Request(
             number,
             arrived_ps=self.clock.now_ps,
-            prompt_tokens=row[2],
+            prompt_tokens=prompt_tokens,
             output_tokens=reasoning + answer,
             reasoning_tokens=reasoning,
             max_tokens=max_tokens,
-            query=row[0],
+            query=query,
             sample=sample,
             role=role,
-            priority=row[4],
-            category=row[5],
-            client=row[6],
-            session=row[7],
+            priority=priority,
+            category=category,
+            client=client,
+            session=session,
             prefix_group=key,
             prefix_len=prefix_len,
         )
         if parent >= 0:
             before = request.parent = self._parents.get(parent)
-            if before is not None and before.session == row[7] >= 0:
+            if before is not None and before.session == session >= 0:
                 del self._parents[parent]  # the next turn goes on from this one
-        if row[7] >= 0 or parent >= 0:
-            self._parents[row[0]] = request
-        deadlines_ps = self.settings.deadlines_ps
-        if deadlines_ps is not None and (target_ps := deadlines_ps[row[5]]) is not None:
+        if session >= 0 or parent >= 0:
+            self._parents[query] = request
+        deadlines_ps = self._deadlines_ps
+        if deadlines_ps is not None and (target_ps := deadlines_ps[category]) is not None:
             request.deadline_ps = request.arrived_ps + target_ps
         if self._predict is not None:
             request.predicted_tokens = self._predict(request)
@@ -366,7 +381,18 @@ class Gateway:
             self._settle(request)  # cancelled before; now its last step is paid
             return
         self.dispatch.forget(request)
-        self.left(request)
+        if not self._plain or self._closed_loop is not None:
+            self.left(request)
+            return
+        # NOTE: inlined from left() and query_done() for performance reasons
+        self.requests.take(request)
+        del self.open[request.query]
+        self.tally.queries_done += 1
+        window = self.window
+        if window.start_ps <= request.arrived_ps < window.end_ps:
+            window.open -= 1
+        if self._window_closed or not self.open:
+            self._stop_if_over()
 
     def _settle(self, request: Request) -> None:
         self.requests.take(request)
@@ -377,7 +403,7 @@ class Gateway:
     def left(self, request: Request) -> None:
         """*request* has ended: its row is written, and its query goes on or ends."""
         self.requests.take(request)
-        if not self.strategy.plain:
+        if not self._plain:
             run = self.run_of.pop(request.id)
             self.clock.soon(REACTION, request.id, partial(run.received, request))
             return

@@ -46,9 +46,7 @@ class Shell:
         "tokens_bound",
     )
 
-    def __init__(
-        self, clock: Clock, engine: Engine, info: ReplicaInfo, ended: Callable[[Request], None]
-    ) -> None:
+    def __init__(self, clock: Clock, engine: Engine, info: ReplicaInfo, ended: Callable[[Request], None]) -> None:
         self._clock = clock
         self.engine = engine
         self.info = info

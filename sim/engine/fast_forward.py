@@ -130,9 +130,7 @@ class CountedStep(Step):
                     if not alone and request._kin:
                         return False
                     if new:
-                        need = replica.blocks_for(request, request.computed + new) - replica.blocks_of(
-                            request
-                        )
+                        need = replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
                         free -= need
                         if free < 0:
                             if self.settings.policy == "priority" or not alone:
@@ -361,8 +359,7 @@ class FastForward(Replica):
             if (
                 request.counted
                 and request.order == order
-                and request.base + at
-                == (request.reserved if change > 0 else self.settings.window_blocks) * size
+                and request.base + at == (request.reserved if change > 0 else self.settings.window_blocks) * size
             ):
                 request.growth += change
                 self.crossing[request.base % size] += change
@@ -515,11 +512,7 @@ class FastForward(Replica):
                     break
                 elif not ends:
                     continue
-                elif (
-                    self._step.work
-                    and len(ends) > lag
-                    and not (self._pending or self._cancels or self._asks())
-                ):
+                elif self._step.work and len(ends) > lag and not (self._pending or self._cancels or self._asks()):
                     # The pipeline is full: the run that follows is planned too, unless something comes. What comes before
                     # the run would have been planned undoes it, and nothing has happened.
                     self._before = tuple(ends)
@@ -624,11 +617,7 @@ class FastForward(Replica):
         if self.waiting or self.chunking or not self._asks_nothing or self.walking or self.paused:
             return True
         decoders = self.decoders
-        return (
-            not decoders
-            or decoders > self._budget
-            or self.crossing[-self.counter % self._block_size] > self.kv.free
-        )
+        return not decoders or decoders > self._budget or self.crossing[-self.counter % self._block_size] > self.kv.free
 
     def _decode_on(self, now_ps: int) -> None:
         """All decode until one stops, blocks run out, or somebody comes; the scheduler is not asked."""
@@ -1122,9 +1111,7 @@ class FastForward(Replica):
     def _log_step(self, step: CountedStep, start: int, end: int, context: int, counted: int) -> None:
         assert self.log is not None
         if counted:
-            order = [
-                (r.id, 1 if r.counted else step.work[r]) for r in self.running if r.counted or r in step.work
-            ]
+            order = [(r.id, 1 if r.counted else step.work[r]) for r in self.running if r.counted or r in step.work]
         else:
             order = [(request.id, new) for request, new in step.work.items()]
         self.log.rows.append(

@@ -170,9 +170,7 @@ class PagedKv:
                 self.register(owner, self._committed(owner) // self.block_size)
             while at < end:
                 stop = end
-                for (
-                    run
-                ) in space.runs:  # in order of registration: the first that covers the block is the oldest
+                for run in space.runs:  # in order of registration: the first that covers the block is the oldest
                     if run.lo <= at < run.hi:
                         break
                     if at < run.lo < stop:

@@ -38,9 +38,7 @@ class EngineSettings:
         if self.policy not in ("fcfs", "priority"):
             raise ValueError(f"policy must be 'fcfs' or 'priority', not {self.policy!r}")
         if self.reservation not in ("none", "max_tokens", "predicted"):
-            raise ValueError(
-                f"reservation must be 'none', 'max_tokens' or 'predicted', not {self.reservation!r}"
-            )
+            raise ValueError(f"reservation must be 'none', 'max_tokens' or 'predicted', not {self.reservation!r}")
         if self.enable_prefix_caching and (self.window_blocks or self.reservation != "none"):
             raise ValueError("a prefix cache with sliding-window layers or reserved blocks is not modelled")
         for name in (

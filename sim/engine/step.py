@@ -69,9 +69,7 @@ class Step:
         self._max_num_seqs = settings.max_num_seqs
         self._budget = settings.max_num_batched_tokens
         self._caching = settings.enable_prefix_caching
-        self._paged = (
-            settings.reservation == "none" and not settings.window_blocks and not settings.swap_block_ps
-        )
+        self._paged = settings.reservation == "none" and not settings.window_blocks and not settings.swap_block_ps
 
     def begin(self, now_ps: int) -> None:
         """Start a new pass at *now_ps*."""
@@ -187,9 +185,7 @@ class Step:
         """
         replica, settings = self.replica, self.settings
         kv, block, priority = replica.kv, settings.block_size, settings.policy == "priority"
-        order = [
-            request for request in replica.running if not request.paused and (decodes or not request.decoding)
-        ]
+        order = [request for request in replica.running if not request.paused and (decodes or not request.decoding)]
         at = 0
         while at < len(order) and self.budget > 0:
             request = order[at]
@@ -232,9 +228,7 @@ class Step:
         """
         replica = self.replica
         if not request.running:
-            raise PolicyError(
-                f"{replica.scheduler_name}: request {request.id} is not running and cannot be preempted"
-            )
+            raise PolicyError(f"{replica.scheduler_name}: request {request.id} is not running and cannot be preempted")
         planned = self.work.pop(request, 0)
         self.budget += planned
         replica.evict(request, planned)
@@ -251,9 +245,7 @@ class Step:
         replica, settings = self.replica, self.settings
         kv, block = replica.kv, settings.block_size
         if request.running or self.seats <= 0:
-            raise PolicyError(
-                f"{replica.scheduler_name}: no seat for request {request.id}, or it runs already"
-            )
+            raise PolicyError(f"{replica.scheduler_name}: no seat for request {request.id}, or it runs already")
         hits: Any = ()
         hit = revived = 0
         caching = self._caching
@@ -324,6 +316,4 @@ class Step:
         """
         if not request._kin or request.pieces is None:
             return True
-        return not any(
-            piece.space.owner is not None and piece.space.owner.running for piece in request.pieces[:-1]
-        )
+        return not any(piece.space.owner is not None and piece.space.owner.running for piece in request.pieces[:-1])

@@ -40,11 +40,7 @@ class KeyQueue:
 
     def __iter__(self) -> Iterator[Request]:
         """All that wait, the head first."""
-        return (
-            request
-            for _, _, request in sorted(self._heap, key=lambda e: e[:2])
-            if request.id not in self._gone
-        )
+        return (request for _, _, request in sorted(self._heap, key=lambda e: e[:2]) if request.id not in self._gone)
 
     def push(self, request: Request) -> None:
         """A new arrival joins."""

@@ -15,6 +15,15 @@ from sim.engine.settings import EngineSettings
 from sim.policies.schedulers.vllm import Vllm
 
 ROOT = Path(__file__).parents[2]
+FIGURES = (
+    "first_scheduled_ps",
+    "first_token_ps",
+    "finished_ps",
+    "preemptions",
+    "cached_tokens",
+    "scheduled_tokens",
+    "steps",
+)
 
 
 def _case(seed: int, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -30,6 +39,14 @@ def _case(seed: int, monkeypatch: pytest.MonkeyPatch) -> int:
         arrived.append(now)
     prompts = [rng.randint(1, 50) for _ in arrived]
     outputs = [rng.randint(1, longest) for _ in arrived]
+    groups, lengths, parents = [], [], []
+    for i, prompt in enumerate(prompts):  # a third goes on from an earlier one, a third shares a prefix
+        kind = rng.randint(0, 2)
+        parent = rng.randrange(i) if kind == 0 and i else -1
+        groups.append(rng.randint(0, 2) if kind == 1 else -1)
+        parents.append(parent)
+        whole = prompts[parent] + outputs[parent] if parent >= 0 else prompt
+        lengths.append(rng.randint(1, min(prompt, whole)) if parent >= 0 or kind == 1 else 0)
     size, seats, caching = rng.choice((1, 2, 4, 16)), rng.choice((2, 5, 16)), rng.random() < 0.6
     need = max(-(-(p + o) // size) for p, o in zip(prompts, outputs, strict=True))
     blocks = 1 + need + rng.choice((0, 1, need // 2, need * 3, need * 50))
@@ -45,7 +62,7 @@ def _case(seed: int, monkeypatch: pytest.MonkeyPatch) -> int:
         mixed_ps=rng.randint(0, 2),
     )
     floor = reference(
-        Load(arrived, prompts, outputs),
+        Load(arrived, prompts, outputs, groups, lengths, parents),
         cost,
         num_gpu_blocks=blocks,
         block_size=size,
@@ -66,6 +83,9 @@ def _case(seed: int, monkeypatch: pytest.MonkeyPatch) -> int:
         Request(i, arrived_ps=a, prompt_tokens=p, output_tokens=o, max_tokens=o)
         for i, (a, p, o) in enumerate(zip(arrived, prompts, outputs, strict=True))
     ]
+    for request, group, length, parent in zip(requests, groups, lengths, parents, strict=True):
+        request.prefix_group, request.prefix_len = (group if group >= 0 else None), length
+        request.parent = requests[parent] if parent >= 0 else None
     at = 0
     while at < len(requests) or replica.next_end_ps is not None:
         moments = [replica.next_end_ps, arrived[at] if at < len(requests) else None]
@@ -76,7 +96,9 @@ def _case(seed: int, monkeypatch: pytest.MonkeyPatch) -> int:
             replica.submit(requests[at], now)
             at += 1
         replica.plan(now)
-    assert floor.finished_ps == [request.finished_ps for request in requests], f"seed {seed}"
+    for job, request in zip(floor.jobs, requests, strict=True):
+        for name in FIGURES:
+            assert getattr(job, name) == getattr(request, name), f"seed {seed}, request {request.id}: {name}"
     assert floor.preemptions == sum(request.preemptions for request in requests)
     assert floor.steps == replica.batches
     return floor.preemptions
