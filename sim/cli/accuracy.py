@@ -1,7 +1,7 @@
 """Replay published serving runs and say how far the predictions are off.
 
-CASES_DIR holds cases.csv and what it names (see docs/accuracy.md); without one, the shipped table of published figures is
-used. Writes accuracy.json and accuracy.html.
+CASES_DIR holds cases.csv and what it names (see docs/accuracy.md); without one, the shipped table of published
+figures is used. Writes accuracy.json and accuracy.html.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def against(data: pd.DataFrame, what: str, unit: str) -> go.Figure:
     inside = float((errors <= 0.05).mean()), float((errors <= 0.10).mean())
     return theme.describe(
         fig,
-        title=f"{what[0].upper()}{what[1:]}: {inside[0]:.0%} of {len(data):,} are within 5 %, {inside[1]:.0%} within 10 %",
+        title=f"{what[0].upper()}{what[1:]}: {inside[0]:.0%} of {len(data):,} within 5 %, {inside[1]:.0%} in 10 %",
         caption="Dashed: ±5 %. Dotted: ±10 %. Whiskers: the prediction with every step 3 % shorter and 3 % longer.",
         alt=f"Scatter of predicted over measured {what}, {len(data)} runs, "
         f"median absolute error {np.median(errors):.1%}.",

@@ -1,0 +1,219 @@
+"""Results of load generators: read, compared with a simulation of the same load, and fitted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibration.profile import load as load_profile
+from sim import load as load_scenario
+from sim.cli.main import main
+from sim.engine.replica import make_replica
+from sim.errors import InputError
+from sim.policies.schedulers.vllm import Vllm
+from sim.validation.accuracy_client import Load, Replayed, drive
+from sim.validation.serving_replay import compare, fit, placed_pool, shifted
+from sim.validation.serving_results import read_results
+
+SCENARIO = {
+    "workload": {"arrivals": "poisson", "rate": "1/s", "lengths": {"prompt": 500, "answer": 100}},
+    "pools": {"only": {"model": "qwen3-14b", "hardware": "h100-sxm"}},
+}
+YAML = (
+    "workload: {arrivals: poisson, rate: 1/s, lengths: {prompt: 500, answer: 100}}\n"
+    "pools: {only: {model: qwen3-14b, hardware: h100-sxm}}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Any:
+    return placed_pool(load_scenario({**SCENARIO}))
+
+
+def real_run(pool: Any, concurrency: int, *, step_s: float = 0.0, row_s: float = 0.0) -> tuple[Load, Replayed]:
+    """A closed loop on an engine whose steps take *step_s* and *row_s* longer than the profile says."""
+    rng = np.random.default_rng(concurrency)
+    count = 6 * concurrency
+    load = Load(
+        np.zeros(count, dtype=np.int64), rng.integers(200, 800, count), rng.integers(50, 150, count), None, concurrency
+    )
+    placed = shifted(pool.placed, step_s, row_s, 0.012)
+    replica = make_replica(pool.settings, placed.step_cost, Vllm())
+    return load, drive([replica], load, front_end_ps=placed.front_end_ps)
+
+
+def as_vllm(load: Load, seen: Replayed, *, detailed: bool = True) -> dict[str, Any]:
+    tpot = (seen.e2e_s - seen.ttft_s) / (seen.output_tokens - 1)
+    row = {
+        "date": "20260101-000000",
+        "model_id": "Qwen/Qwen3-14B",
+        "num_prompts": len(load),
+        "completed": len(load),
+        "request_rate": "inf",
+        "burstiness": 1.0,
+        "max_concurrency": load.in_flight_cap,
+        "total_input_tokens": int(load.prompt_tokens.sum()),
+        "total_output_tokens": int(load.output_tokens.sum()),
+        "mean_ttft_ms": float(seen.ttft_s.mean()) * 1e3,
+        "mean_tpot_ms": float(tpot.mean()) * 1e3,
+    }
+    if detailed:
+        itls = [[gap] * (n - 1) for gap, n in zip(tpot.tolist(), seen.output_tokens.tolist(), strict=True)]
+        row |= {
+            "input_lens": load.prompt_tokens.tolist(),
+            "output_lens": load.output_tokens.tolist(),
+            "ttfts": seen.ttft_s.tolist(),
+            "itls": itls,
+            "start_times": (1000 + seen.sent_s).tolist(),
+        }
+    return row
+
+
+def as_guidellm(load: Load, seen: Replayed) -> dict[str, Any]:
+    good = [
+        {
+            "request_start_time": 1000 + start,
+            "request_end_time": 1000 + start + e2e,
+            "time_to_first_token_ms": ttft * 1e3,
+            "prompt_tokens": prompt,
+            "output_tokens": output,
+        }
+        for start, e2e, ttft, prompt, output in zip(
+            seen.sent_s.tolist(),
+            seen.e2e_s.tolist(),
+            seen.ttft_s.tolist(),
+            load.prompt_tokens.tolist(),
+            load.output_tokens.tolist(),
+            strict=True,
+        )
+    ]
+    run = {
+        "config": {"strategy": {"type_": "concurrent", "streams": load.in_flight_cap}},
+        "requests": {"successful": good, "errored": [], "incomplete": []},
+    }
+    return {"benchmarks": [run]}
+
+
+def as_aiperf(load: Load, seen: Replayed) -> list[dict[str, Any]]:
+    return [
+        {
+            "metadata": {"request_start_ns": int((1000 + start) * 1e9), "benchmark_phase": "profiling"},
+            "metrics": {
+                "request_latency": {"value": e2e * 1e3, "unit": "ms"},
+                "time_to_first_token": {"value": ttft * 1e3, "unit": "ms"},
+                "input_sequence_length": {"value": prompt, "unit": "tokens"},
+                "output_sequence_length": {"value": output, "unit": "tokens"},
+            },
+            "error": None,
+        }
+        for start, e2e, ttft, prompt, output in zip(
+            seen.sent_s.tolist(),
+            seen.e2e_s.tolist(),
+            seen.ttft_s.tolist(),
+            load.prompt_tokens.tolist(),
+            load.output_tokens.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def as_inference_perf(load: Load, seen: Replayed) -> list[dict[str, Any]]:
+    return [
+        {
+            "start_time": 1000 + start,
+            "end_time": 1000 + start + e2e,
+            "info": {"input_tokens": prompt, "output_tokens": output, "output_token_times": [1000 + start + ttft]},
+            "error": None,
+        }
+        for start, e2e, ttft, prompt, output in zip(
+            seen.sent_s.tolist(),
+            seen.e2e_s.tolist(),
+            seen.ttft_s.tolist(),
+            load.prompt_tokens.tolist(),
+            load.output_tokens.tolist(),
+            strict=True,
+        )
+    ]
+
+
+@pytest.mark.parametrize("tool", ["vllm", "guidellm", "aiperf", "inference-perf"])
+def test_every_tool_gives_the_same_run(pool: Any, tmp_path: Path, tool: str) -> None:
+    load, seen = real_run(pool, 4)
+    path = tmp_path / "result.json"
+    if tool == "vllm":
+        path.write_text(json.dumps(as_vllm(load, seen)), encoding="utf-8")
+    elif tool == "guidellm":
+        path.write_text(json.dumps(as_guidellm(load, seen)), encoding="utf-8")
+    elif tool == "aiperf":
+        path.write_text("\n".join(json.dumps(row) for row in as_aiperf(load, seen)), encoding="utf-8")
+    else:
+        path.write_text(json.dumps(as_inference_perf(load, seen)), encoding="utf-8")
+    (result,) = read_results(path)
+    assert result.exact
+    assert sorted(result.load.prompt_tokens.tolist()) == sorted(load.prompt_tokens.tolist())
+    assert result.load.in_flight_cap == (4 if tool in ("vllm", "guidellm") else None)
+    assert result.metrics["ttft_ms_mean"] == pytest.approx(float(seen.ttft_s.mean()) * 1e3, rel=1e-3)
+    assert result.metrics["e2e_ms_p99"] == pytest.approx(float(np.percentile(seen.e2e_s, 99)) * 1e3, rel=1e-3)
+    records = {record["metric"]: record for record in compare(result, pool)}
+    # The engine is the profile's own but for its front end.
+    assert abs(records["tpot_ms_mean"]["signed_error"]) < 0.03
+    assert records["tpot_ms_mean"]["low"] < records["tpot_ms_mean"]["predicted"] < records["tpot_ms_mean"]["high"]
+
+
+def test_aggregates_alone_give_a_load_of_means(pool: Any, tmp_path: Path) -> None:
+    load, seen = real_run(pool, 4)
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(as_vllm(load, seen, detailed=False)), encoding="utf-8")
+    (result,) = read_results(path)
+    assert not result.exact
+    assert len(result.load) == len(load)
+    assert int(result.load.prompt_tokens.sum()) == pytest.approx(int(load.prompt_tokens.sum()), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1, 2]", "not json", '{"ttfts": [0.1]}', '{"benchmarks": [{"requests": {}}]}']
+)
+def test_anything_else_is_refused_with_what_was_expected(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError):
+        read_results(path)
+
+
+def test_known_costs_are_found_from_two_loads(pool: Any, tmp_path: Path) -> None:
+    results = []
+    for concurrency in (2, 24):
+        path = tmp_path / f"c{concurrency}.json"
+        load, seen = real_run(pool, concurrency, step_s=2e-3, row_s=80e-6)
+        path.write_text(json.dumps(as_vllm(load, seen)), encoding="utf-8")
+        results += read_results(path)
+    found = fit(results, pool)
+    assert found.before["tpot_ms_mean"] > 0.1
+    assert found.after["tpot_ms_mean"] < 0.005
+    assert found.step_s == pytest.approx(2e-3, rel=0.05)
+    assert found.row_s == pytest.approx(80e-6, rel=0.10)
+    assert found.front_end_s == pytest.approx(0.012, abs=0.004)
+
+
+def test_commands(pool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario, result, profile = tmp_path / "s.yaml", tmp_path / "r.json", tmp_path / "mine.yaml"
+    scenario.write_text(YAML, encoding="utf-8")
+    load, seen = real_run(pool, 8, step_s=3e-3)
+    result.write_text(json.dumps(as_vllm(load, seen)), encoding="utf-8")
+    assert main(["compare-run", str(result), str(scenario), "--json"]) == 0
+    before = {row["metric"]: row["signed_error"] for row in json.loads(capsys.readouterr().out)}
+    assert before["tpot_ms_mean"] < -0.1
+    command = ["calibrate", "serving", str(result), "--scenario", str(scenario), "--out", str(profile)]
+    assert main(command) == 0
+    assert "before" in capsys.readouterr().out
+    assert load_profile(profile).provenance["tools"] == ["vllm bench serve"]
+    change = f"pools.only.profile={profile}"
+    assert main(["compare-run", str(result), str(scenario), "--set", change, "--json"]) == 0
+    after = {row["metric"]: row["signed_error"] for row in json.loads(capsys.readouterr().out)}
+    assert abs(after["tpot_ms_mean"]) < 0.01
+    assert main(["compare-run", str(result), str(scenario)]) == 0
+    assert "tpot_ms_mean" in capsys.readouterr().out
