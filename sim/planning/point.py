@@ -39,13 +39,17 @@ class Twist:
     """Every query has the mean lengths: what sizing by means believes."""
 
 
+NEUTRAL = Twist()
+"""Nothing changed."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A point to compute."""
 
     scenario: Scenario
     replication: int = 0
-    twist: Twist = Twist()
+    twist: Twist = NEUTRAL
 
     @property
     def key(self) -> str:
