@@ -38,6 +38,9 @@ class Load:
     """The client holds requests back while so many are open: a closed loop is a cap with everything due at zero."""
     timeout_ps: int | None = None
     """A client gives up so long after it sent."""
+    max_tokens: int | None = None
+    """The client's limit on output tokens where answers end by themselves (-1: none); None: each asks for exactly its
+    length, so that the engine foresees the end."""
     discarded: int = 0
     """First requests that are warm-up: sent before the others and not reported."""
 
@@ -160,7 +163,7 @@ def drive(
                 arrived_ps=now,
                 prompt_tokens=prompts[number],
                 output_tokens=outputs[number],
-                max_tokens=outputs[number],
+                max_tokens=outputs[number] if load.max_tokens is None else load.max_tokens,
                 query=number,
                 prefix_group=None if shared is None else ("prompt", shared[number]),
                 prefix_len=0 if shared is None else prompts[number],

@@ -183,6 +183,7 @@ def _burst(case: Case, histograms: Mapping[str, tuple[FloatArray, FloatArray]]) 
         prompt_tokens=np.maximum(8, np.round(mean * spread)).astype(np.int64),
         output_tokens=np.maximum(1, np.round(outputs)).astype(np.int64),
         prompt=np.arange(count, dtype=np.int64) % found[2] if found and found[2] else None,
+        max_tokens=(case.whole("output_len_max") or -1) if "natural stop" in text else None,
     )
 
 

@@ -99,6 +99,7 @@ def test_an_open_load_is_what_the_whole_job_simulates(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     scenario = load_scenario(
         {
+            "name": "open",
             "workload": {"trace": str(tmp_path / "trace.csv")},
             "pools": {"only": {"model": "qwen3-14b", "hardware": "h100-sxm"}},
         }
@@ -108,7 +109,7 @@ def test_an_open_load_is_what_the_whole_job_simulates(tmp_path: Path) -> None:
     replica = make_replica(pool.settings, pool.placed.step_cost, Vllm())
     times = np.array([float(line.partition(",")[0]) for line in lines[1:]])
     sends = np.round(times * PS_PER_S).astype(np.int64)
-    seen = drive([replica], Load(sends, prompts, outputs), front_end_ps=pool.placed.front_end_ps)
+    seen = drive([replica], Load(sends, prompts, outputs, max_tokens=-1), front_end_ps=pool.placed.front_end_ps)
     # The trace's clock starts at its first arrival.
     np.testing.assert_allclose(seen.ttft_s, requests["ttft_s"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(seen.e2e_s, requests["e2e_s"], rtol=0, atol=1e-6)

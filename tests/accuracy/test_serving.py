@@ -20,11 +20,13 @@ from sim.validation.serving_replay import compare, fit, placed_pool, shifted
 from sim.validation.serving_results import read_results
 
 SCENARIO = {
-    "workload": {"arrivals": "poisson", "rate": "1/s", "lengths": {"prompt": 500, "answer": 100}},
+    "name": "server",
+    "workload": {"arrivals": "poisson", "rate": "1/s", "lengths": {"prompt": 500, "answer": 100}, "queries": 100},
     "pools": {"only": {"model": "qwen3-14b", "hardware": "h100-sxm"}},
 }
 YAML = (
-    "workload: {arrivals: poisson, rate: 1/s, lengths: {prompt: 500, answer: 100}}\n"
+    "name: server\n"
+    "workload: {arrivals: poisson, rate: 1/s, lengths: {prompt: 500, answer: 100}, queries: 100}\n"
     "pools: {only: {model: qwen3-14b, hardware: h100-sxm}}\n"
 )
 
