@@ -219,7 +219,6 @@ class FastForward(Replica):
         self._run_start_ps = self._run_step_ps = self._run_growth_ps = 0
         self._waited = 0
         self._joined: list[tuple[int, int]] = []
-        self._withdrawn: list[Request] = []
         self._run_applied = self._run_planned_ps = 0
         self._before: tuple[int, ...] | None = None
         """Ends of the batches in flight before a chained run, None when the run under way is not chained."""
@@ -416,11 +415,10 @@ class FastForward(Replica):
     # ------------------------------------------------------------------ ending early
 
     def _withdraw(self, request: Request, now_ps: int) -> None:
-        """See :meth:`Replica._withdraw`; a run under way ends with the step under way."""
+        """See :meth:`Replica._withdraw`; a run under way ends with the step under way: all of it is planned by now."""
         if self._run_steps and not self._cut(now_ps) and self._run_steps:
-            self._withdrawn.append(request)
-        else:
-            self._drain(request, now_ps)
+            self._close_run()
+        self._drain(request, now_ps)
 
     def _drain(self, request: Request, now_ps: int) -> None:
         """No run is under way: take *request* out of the batch, unless its last token is in flight."""
@@ -492,10 +490,6 @@ class FastForward(Replica):
         self.next_end_ps = ends[0] if ends else None
         if self._run_steps:
             self._close_run()
-            if self._withdrawn:
-                for request in self._withdrawn:
-                    self._drain(request, now_ps - 1)
-                self._withdrawn.clear()
         if self._pending or self._cancels or self.log is not None:
             return self._process(now_ps)
         return []
