@@ -9,6 +9,7 @@ number of tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +65,21 @@ class Gaps:
         """Share of gaps that are at most *time_s* seconds; NaN when there is none."""
         n = self.n
         limit = int(np.floor(time_s * PS_PER_S + 0.5))
-        return (
-            _count(limit, self.first_ps, self.growth_ps, self.count, self.weight) / n if n else float("nan")
-        )
+        return _count(limit, self.first_ps, self.growth_ps, self.count, self.weight) / n if n else float("nan")
+
+    @cached_property
+    def _by_first(self) -> tuple[IntArray, IntArray]:
+        """The shortest gap of each progression in order, and how many gaps there are up to it."""
+        return self._ordered(self.first_ps)
+
+    @cached_property
+    def _by_last(self) -> tuple[IntArray, IntArray]:
+        """The same of the longest gap of each."""
+        return self._ordered(self._last())
+
+    def _ordered(self, values: IntArray) -> tuple[IntArray, IntArray]:
+        order = np.argsort(values)
+        return values[order], np.cumsum((self.count * self.weight)[order])
 
     def _last(self) -> IntArray:
         last: IntArray = self.first_ps + self.growth_ps * (self.count - 1)
@@ -81,20 +94,25 @@ class Gaps:
             self.weight,
             self._last(),
         )
-        low, high, below = int(first.min()), int(last.max()), 0
-        while low < high:
-            middle = (low + high) // 2
-            if below + _count(middle, first, growth, count, weight) > rank:
-                high = middle
+        # Were every gap the first of its progression, that rank would be no longer; were it the last, no shorter.
+        least, most = self._by_first, self._by_last
+        low = int(least[0][np.searchsorted(least[1], rank, side="right")])
+        high = int(most[0][np.searchsorted(most[1], rank, side="right")])
+        below, halving = 0, False
+        while low < high or not halving:
+            if not halving:
+                halving = True  # first of all, leave out what does not reach into this bracket
             else:
-                low = middle + 1
+                middle = (low + high) // 2
+                if below + _count(middle, first, growth, count, weight) > rank:
+                    high = middle
+                else:
+                    low = middle + 1
             # what lies wholly below is counted once and left out, what lies wholly above is left out
             under = last < low
             below += int((count[under] * weight[under]).sum())
             keep = ~under & (first <= high)
-            first, growth, count, weight, last = (
-                array[keep] for array in (first, growth, count, weight, last)
-            )
+            first, growth, count, weight, last = (array[keep] for array in (first, growth, count, weight, last))
         return low, below + _count(low, first, growth, count, weight)
 
     def _next_above(self, value: int) -> int:
