@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from types import ModuleType
@@ -30,6 +30,7 @@ from sim.cluster.window import Measure
 from sim.engine.replica import make_replica
 from sim.engine.settings import EngineSettings
 from sim.metrics.summary import finish
+from sim.policies.memory import HostLink
 from sim.policies.routing import ReplicaInfo
 from sim.results import provenance
 from sim.results.columns import Status
@@ -140,6 +141,15 @@ def place(name: str, pool: Pool, scenario: Scenario) -> PlacedPool:
         scheduler_reserve_full_isl=engine.scheduler_reserve_full_isl,
         async_scheduling=engine.async_scheduling,
     )
+    reserves = getattr(engine.scheduler.make("scheduler"), "reservation", "none")
+    if reserves != "none":
+        settings = replace(settings, reservation=reserves, enable_prefix_caching=False)
+    if engine.kv is not None:
+        link = HostLink(
+            bytes_per_s=placed.hardware.pcie_bytes_per_s,
+            block_bytes=placed.memory.kv_bytes_per_token * engine.block_size,
+        )
+        settings = engine.kv.make("kv").apply(settings, link)
     price = pool.price
     if price is None:
         price = scenario.cost.price
@@ -179,6 +189,7 @@ def run_once(
         judged=judged,
         router=scenario.router.make("router"),
         admission=scenario.admission.make("admission") if scenario.admission is not None else None,
+        predictor=scenario.predictor.make("predictor").begin(streams) if scenario.predictor is not None else None,
         streams=streams,
         measure=_measure(scenario),
         settings=_gateway_settings(scenario, source),
@@ -368,6 +379,8 @@ def _pool_info(number: int, pool: PlacedPool, outcome: Outcome, sinks: Sequence[
 def _left_out(pool: PlacedPool) -> str:
     if pool.pool.engine.enable_prefix_caching and pool.settings.window_blocks:
         return f"the prefix cache of pool {pool.name}: its model has sliding-window layers"
+    if pool.pool.engine.enable_prefix_caching and pool.settings.reservation != "none":
+        return f"the prefix cache of pool {pool.name}: its KV memory is reserved at admission"
     return ""
 
 
@@ -379,9 +392,7 @@ def _profile(placed: Deployment) -> dict[str, Any]:
     return {**asdict(placed.fidelity), "words": placed.fidelity.words()}
 
 
-def _out_of_range(
-    number: int, placed: Deployment, outcome: Outcome, sinks: Sequence[SegmentSink]
-) -> tuple[str, ...]:
+def _out_of_range(number: int, placed: Deployment, outcome: Outcome, sinks: Sequence[SegmentSink]) -> tuple[str, ...]:
     """Where the pool left what its profile was fitted on: largest batch, fullest step, longest context."""
     decodes, chunk_tokens = SEGMENT_ROW.index("decodes"), SEGMENT_ROW.index("chunk_tokens")
     batch = tokens = 0

@@ -48,10 +48,9 @@ def clear_place(step: Step, request: Request, victims: Iterable[Request], *, sea
     """Preempt as few of *victims*, in their order, as *request* needs to be admitted; False, and nobody is
     preempted, when all of them were not enough.
 
-    Counts the blocks of what *request* has to compute and the watermark; blocks that the prefix cache would give are
-    counted as needed. Once it says no it says so for as long as the batch merely decodes: what the others take
-    is gone, and the victims' own blocks grow by what they take at the most.
-    """
+    Counts the blocks of what *request* has to compute and the watermark; blocks that the prefix cache would
+    give are counted as needed. Once it says no it says so for as long as the batch merely decodes: what the
+    others take is gone, and the victims' own blocks grow by what they take at the most."""
     replica, size = step.replica, step.settings.block_size
     need = replica.blocks_for(request, min(request.known, step.settings.max_model_len))
     need = max(need, replica.reservation(request)) + replica.watermark_blocks

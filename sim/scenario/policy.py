@@ -29,7 +29,7 @@ PLACES: dict[tuple[str, ...], str] = {
 }
 """Where a scenario names policies, and of which kind."""
 
-PENDING: tuple[tuple[str, ...], ...] = (("predictor",), ("pools", "*", "engine", "kv"))
+PENDING: tuple[tuple[str, ...], ...] = ()
 """Places whose policies nothing runs yet: refused, so that none is silently ignored."""
 
 

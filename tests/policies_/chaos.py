@@ -1,12 +1,12 @@
-"""Schedulers that use every action of a step, at points that only the state decides: what the modes must agree on."""
+"""Schedulers that use every action of a step, at points that only the state decides: what the modes must
+agree on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
 
-from sim.engine.request import Request
-from sim.engine.step import FOREVER, Step
+from sim.engine.step import Step
 
 
 def _served(step: Step) -> bool:
@@ -58,10 +58,10 @@ class Chaos:
 
 @dataclass(frozen=True)
 class Rounds:
-    """A request pauses after every *quantum* tokens where others are paused or wait; the longest paused goes on.
+    """A request pauses after every *quantum* tokens where others are paused or wait; the longest paused goes
+    on.
 
-    A plan holds until the first request has used its quantum up.
-    """
+    A plan holds until the first request has used its quantum up."""
 
     quantum: int = 7
     seat_limit: int = 3

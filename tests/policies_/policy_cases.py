@@ -1,4 +1,5 @@
-"""Random cases with all that a policy may look at: predictions, deadlines, clients, phases; and every kind of memory."""
+"""Random cases with all that a policy may look at: predictions, deadlines, clients, phases; and every kind of
+memory."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ from sim.policies.schedulers import scheduler
 @scheduler("edf")
 @dataclass(frozen=True)
 class Edf:
-    """Earliest deadline first (Liu and Layland 1973): the deadline is the arrival plus the tightest time-to-answer
-    target of the request's category; without one it comes last. Under memory pressure the latest deadline is
-    recomputed; with ``preempt`` an earlier deadline also takes the place of a later one. Best while all deadlines
-    can be met: beyond, it spends the machine on requests that are late already."""
+    """Earliest deadline first (Liu and Layland 1973): the deadline is the arrival plus the tightest
+    time-to-answer target of the request's category; without one it comes last. Under memory pressure the
+    latest deadline is recomputed; with ``preempt`` an earlier deadline also takes the place of a later one.
+    Best while all deadlines can be met: beyond, it spends the machine on requests that are late already."""
 
     preempt: bool = False
     serves_all_when_nobody_waits: ClassVar[bool] = True

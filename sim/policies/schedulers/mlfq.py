@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import nsmallest
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sim.engine.request import Request
 from sim.engine.step import FOREVER, Step
@@ -26,11 +25,11 @@ class _Note:
 @scheduler("mlfq")
 @dataclass(frozen=True)
 class Mlfq:
-    """FastServe (Wu et al., 2023): a multi-level feedback queue that needs no prediction. A request starts at the level
-    whose quantum covers its prefill (skip-join), and falls by a level when it has used its quantum up; the
-    quantum doubles from level to level. The ``max_num_seqs`` best by (level, arrival) run; the others pause and
-    keep their blocks until somebody better needs them. Who has not run for ``starvation_s`` goes to the top.
-    Quanta are output tokens; ``prompt_tokens_per_token`` of a prompt count as one."""
+    """FastServe (Wu et al., 2023): a multi-level feedback queue that needs no prediction. A request starts at
+    the level whose quantum covers its prefill (skip-join), and falls by a level when it has used its quantum
+    up; the quantum doubles from level to level. The ``max_num_seqs`` best by (level, arrival) run; the others
+    pause and keep their blocks until somebody better needs them. Who has not run for ``starvation_s`` goes to
+    the top. Quanta are output tokens; ``prompt_tokens_per_token`` of a prompt count as one."""
 
     quantum_tokens: int = 128
     levels: int = 6

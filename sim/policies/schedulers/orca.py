@@ -13,9 +13,9 @@ from sim.policies.schedulers import scheduler
 @scheduler("orca")
 @dataclass(frozen=True)
 class Orca:
-    """Orca (Yu et al., OSDI 2022): the batch is formed anew before every iteration, first come first served, and
-    a request is admitted only where KV memory for its prompt and all its ``max_tokens`` can be set aside; so
-    nobody is ever preempted, and memory lies idle that short answers do not use. A prompt longer than
+    """Orca (Yu et al., OSDI 2022): the batch is formed anew before every iteration, first come first served,
+    and a request is admitted only where KV memory for its prompt and all its ``max_tokens`` can be set aside;
+    so nobody is ever preempted, and memory lies idle that short answers do not use. A prompt longer than
     ``max_num_batched_tokens`` is computed in pieces, which Orca did not need to."""
 
     reservation: ClassVar[str] = "max_tokens"

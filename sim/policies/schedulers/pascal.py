@@ -14,12 +14,13 @@ from sim.policies.schedulers import scheduler
 @scheduler("pascal")
 @dataclass(frozen=True)
 class Pascal:
-    """PASCAL (arXiv 2602.11530) tells the two phases of a reasoning request apart. With ``first: answering``, the default
-    here, whoever has begun to answer is recomputed last and comes back first, so that answers flow smoothly
-    once begun and the time to the first answer token stays low under pressure. With ``first: reasoning`` it is
-    the other way round, as in the paper: reasoning, which nobody reads, is hurried to its end, and an answer may
-    be interrupted while its reader, at ``reading_tokens_per_s``, is still behind what was written. Within a phase
-    first come, first served. Users must see where reasoning ends; the engine does, by its end-of-thinking token."""
+    """PASCAL (arXiv 2602.11530) tells the two phases of a reasoning request apart. With ``first: answering``,
+    the default here, whoever has begun to answer is recomputed last and comes back first, so that answers
+    flow smoothly once begun and the time to the first answer token stays low under pressure. With ``first:
+    reasoning`` it is the other way round, as in the paper: reasoning, which nobody reads, is hurried to its
+    end, and an answer may be interrupted while its reader, at ``reading_tokens_per_s``, is still behind what
+    was written. Within a phase first come, first served. Users must see where reasoning ends; the engine
+    does, by its end-of-thinking token."""
 
     first: Literal["answering", "reasoning"] = "answering"
     reading_tokens_per_s: float = 10.0

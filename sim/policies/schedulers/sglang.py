@@ -20,13 +20,14 @@ RETRACT_STEPS = 20
 @scheduler("sglang")
 @dataclass(frozen=True)
 class Sglang:
-    """SGLang (Zheng et al., NeurIPS 2024; python/sglang/srt/managers/scheduler.py): prefills and decodes never share a
-    batch, and prefills go first. Waiting requests are taken longest cached prefix first (``lpm``; first come first
-    served beyond 128 of them), as long as their prompts and a share of all outputs to come, ``new_token_ratio``,
-    fit in memory; the share starts at 0.7 and decays to 0.7 · 0.14 over 600 decode steps. Once one does not fit, none
-    is tried until somebody leaves. When a decode finds no memory, requests with the fewest output tokens are
-    retracted, and the share is set to what was seen. Not modelled: the delay of requests that would share an
-    uncached prefix; a request alone on the engine enters even if its estimate does not fit."""
+    """SGLang (Zheng et al., NeurIPS 2024; python/sglang/srt/managers/scheduler.py): prefills and decodes
+    never share a batch, and prefills go first. Waiting requests are taken longest cached prefix first
+    (``lpm``; first come first served beyond 128 of them), as long as their prompts and a share of all outputs
+    to come, ``new_token_ratio``, fit in memory; the share starts at 0.7 and decays to 0.7 · 0.14 over 600
+    decode steps. Once one does not fit, none is tried until somebody leaves. When a decode finds no memory,
+    requests with the fewest output tokens are retracted, and the share is set to what was seen. Not modelled:
+    the delay of requests that would share an uncached prefix; a request alone on the engine enters even if
+    its estimate does not fit."""
 
     order: Literal["lpm", "fcfs"] = "lpm"
     new_token_ratio: float = 0.7

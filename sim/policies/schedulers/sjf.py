@@ -21,9 +21,9 @@ def _expected(request: Request, settings: EngineSettings) -> int:
 @scheduler("sjf")
 @dataclass(frozen=True)
 class Sjf:
-    """Shortest job first by predicted output (SSJF: Qiu et al., AIOps 2024, there with a BERT predictor): the waiting
-    request with the fewest expected output tokens enters first, running ones stay. Under memory pressure the one
-    with the most expected tokens is recomputed. Long requests may starve."""
+    """Shortest job first by predicted output (SSJF: Qiu et al., AIOps 2024, there with a BERT predictor): the
+    waiting request with the fewest expected output tokens enters first, running ones stay. Under memory
+    pressure the one with the most expected tokens is recomputed. Long requests may starve."""
 
     serves_all_when_nobody_waits: ClassVar[bool] = True
 

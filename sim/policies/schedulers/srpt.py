@@ -16,11 +16,11 @@ from sim.policies.schedulers import scheduler
 @scheduler("srpt")
 @dataclass(frozen=True)
 class Srpt:
-    """Shortest remaining processing time by predicted output (Schrage 1968; for LLM serving TRAIL, Shahout et al.,
-    2024): the request with the fewest tokens to go enters first, and takes the place of a running one that has
-    ``factor`` times as many to go. A factor near 1 preempts, and recomputes, again and again: TRAIL forbids
-    preemption of old requests for the same reason. Whoever has outlived its prediction counts as nearly done.
-    Long requests may starve."""
+    """Shortest remaining processing time by predicted output (Schrage 1968; for LLM serving TRAIL, Shahout et
+    al., 2024): the request with the fewest tokens to go enters first, and takes the place of a running one
+    that has ``factor`` times as many to go. A factor near 1 preempts, and recomputes, again and again: TRAIL
+    forbids preemption of old requests for the same reason. Whoever has outlived its prediction counts as
+    nearly done. Long requests may starve."""
 
     factor: float = 2.0
     serves_all_when_nobody_waits: ClassVar[bool] = True

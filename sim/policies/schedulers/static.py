@@ -13,10 +13,10 @@ from sim.policies.schedulers import scheduler
 @scheduler("static")
 @dataclass(frozen=True)
 class Static:
-    """Request-level batching as FasterTransformer and early Triton did it (the baseline of Orca, OSDI 2022): up to
-    ``max_num_seqs`` waiting requests start together, and nobody joins before the last of them is done; whoever
-    ends early leaves its place empty. Memory for ``max_tokens`` is reserved. Unlike there, an early end is
-    returned to its client at once."""
+    """Request-level batching as FasterTransformer and early Triton did it (the baseline of Orca, OSDI 2022):
+    up to ``max_num_seqs`` waiting requests start together, and nobody joins before the last of them is done;
+    whoever ends early leaves its place empty. Memory for ``max_tokens`` is reserved. Unlike there, an early
+    end is returned to its client at once."""
 
     reservation: ClassVar[str] = "max_tokens"
 

@@ -24,10 +24,11 @@ class _Books:
 @scheduler("vtc")
 @dataclass(frozen=True)
 class Vtc:
-    """Virtual token counter (Sheng et al., OSDI 2024): each client is charged for the tokens served to it, prompts when
-    they enter, outputs as they come, and the next request admitted is the first of the client charged least.
-    A client that comes back is lifted to the least counter of those that wait, so that idling saves up nothing.
-    Clients that always have work are served alike within a bound; nobody is preempted for it."""
+    """Virtual token counter (Sheng et al., OSDI 2024): each client is charged for the tokens served to it,
+    prompts when they enter, outputs as they come, and the next request admitted is the first of the client
+    charged least. A client that comes back is lifted to the least counter of those that wait, so that idling
+    saves up nothing. Clients that always have work are served alike within a bound; nobody is preempted for
+    it."""
 
     prompt_weight: float = 1.0
     output_weight: float = 2.0

@@ -1,0 +1,31 @@
+"""Preempted requests keep their blocks in host memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sim.engine.settings import EngineSettings
+from sim.policies.kv import kv
+from sim.policies.memory import HostLink, KvPolicy
+
+
+@kv("swap")
+@dataclass(frozen=True)
+class Swap(KvPolicy):
+    """Preemption by swapping, as vLLM V0 had it: a preempted request's blocks are copied to the host over
+    each GPU's own link and come back when it does, instead of being computed again. ``space_bytes`` is host
+    memory a GPU; where it is full, preemption recomputes. Copies lengthen the step that they belong to (no
+    overlap with compute). ``efficiency`` is the share of the link's bandwidth that copies of single blocks
+    reach."""
+
+    space_bytes: int = 64 * 2**30
+    efficiency: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.space_bytes < 0 or not 0 < self.efficiency <= 1:
+            raise ValueError("space_bytes must be at least 0, efficiency above 0 and at most 1")
+
+    def apply(self, settings: EngineSettings, link: HostLink) -> EngineSettings:
+        return replace(
+            settings, swap_block_ps=link.block_ps(self.efficiency), swap_blocks=link.blocks(self.space_bytes)
+        )
