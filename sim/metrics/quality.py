@@ -35,7 +35,9 @@ def quality(results: Results) -> dict[str, Any]:
         "tokens_per_correct_answer": None,
         "verification_tokens_per_query": None,
         "value_per_query": None,
-        "by_category": [],
+        "by_category": [
+            {"category": name, "accuracy": None, "accuracy_ci": None, "n": 0} for name in queries.names["category"]
+        ],
     }
     if not modelled:
         return entry
@@ -45,13 +47,11 @@ def quality(results: Results) -> dict[str, Any]:
         entry["tokens_per_correct_answer"] = tokens / correct if correct else None
         entry["verification_tokens_per_query"] = float(queries["verification_tokens"][known].sum()) / n
     _costs(results, entry)
-    for code, name in enumerate(queries.names["category"]):
+    for code in range(len(entry["by_category"])):
         mine = known & (queries["category"] == code)
         count, good = int(mine.sum()), int(right[mine].sum())
         if count:
-            entry["by_category"].append(
-                {"category": name, "accuracy": good / count, "accuracy_ci": wilson(good, count), "n": count}
-            )
+            entry["by_category"][code].update(accuracy=good / count, accuracy_ci=wilson(good, count), n=count)
     return entry
 
 

@@ -219,6 +219,18 @@ def tiles(results: Results) -> list[Tile]:
             "goodput",
         )
     )
+    quality = summary.get("quality", {})
+    if quality.get("accuracy") is not None:
+        each = quality["cost_per_correct_answer"]
+        made.append(
+            Tile(
+                "answered right",
+                formats.percent(quality["accuracy"]),
+                _detail(quality["n"], formats.span(quality["accuracy_ci"], formats.percent)),
+                f"{formats.money(each)} a right answer" if each is not None else "",
+                define="accuracy",
+            )
+        )
     gpu = summary["gpu"]
     made.append(
         Tile(
@@ -258,7 +270,8 @@ def tiles(results: Results) -> list[Tile]:
             Tile(
                 "cost a million output tokens",
                 formats.money(cost["usd_per_million_output_tokens"]),
-                f"{formats.tokens(cost['output_tokens'])} tokens; no quality model for correct answers",
+                f"{formats.tokens(cost['output_tokens'])} tokens"
+                + ("" if quality.get("modelled") else "; no quality model for correct answers"),
                 define="usd_per_million_output_tokens",
             )
         )

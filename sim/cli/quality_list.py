@@ -1,0 +1,36 @@
+"""What is known of how often models are right: every shipped figure with its source."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "list the shipped accuracies and their sources"
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments on *parser*."""
+    parser.add_argument("--benchmark", metavar="NAME", help="only of this one")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print them."""
+    from sim.errors import InputError, Problem, nearest
+    from workloads.quality.published import BENCHMARKS, ROWS
+
+    if args.benchmark is not None and args.benchmark not in BENCHMARKS:
+        expected = "one of " + ", ".join(BENCHMARKS)
+        found = nearest(args.benchmark, BENCHMARKS)
+        raise InputError(
+            Problem(f"unknown benchmark {args.benchmark!r}", key="--benchmark", expected=expected, nearest=found)
+        )
+    for row in ROWS:
+        if args.benchmark in (None, row.benchmark):
+            cons = "" if row.consensus_64 is None else f", cons@64 {100 * row.consensus_64:.1f} %"
+            print(f"{row.model:<22} {row.benchmark:<14} {100 * row.accuracy:5.1f} %{cons}  [{row.source}]")
+    for name, shared in BENCHMARKS.items():
+        if args.benchmark in (None, name):
+            print(
+                f"{name}: concentration {shared.concentration:g}, {shared.wrong_answers} wrong answers, "
+                f"guess {shared.guess:g} ({shared.note})"
+            )
+    return 0
