@@ -72,10 +72,10 @@ BROKEN: list[tuple[str, str, int | None, str | None, tuple[str, ...]]] = [
     ("rate: 2/s", "rate: 2/s\n  rates: 3/s", 6, "workload.rates", ("unknown key", "'rate'")),
     (
         "router: round_robin",
-        "router: round_robin\npredictor: oracle",
+        "router: round_robin\npredictor: orakel",
         14,
         "predictor",
-        ("not modelled yet",),
+        ("unknown predictor 'orakel'", "'oracle'"),
     ),
     # missing
     ("workload:\n  preset: deepseek-r1-production\n  rate: 2/s\n", "", None, "workload", ("missing",)),

@@ -39,7 +39,7 @@ class Pascal:
             return True
         begun_ps = step.memory.setdefault(request, step.now_ps)
         written = step.generated(request) - request.reasoning_tokens
-        return written > self.reading_tokens_per_s * (step.now_ps - begun_ps) * 1e-12
+        return bool(written > self.reading_tokens_per_s * (step.now_ps - begun_ps) * 1e-12)
 
     def schedule(self, step: Step) -> None:
         step.wake_on_phase = True
