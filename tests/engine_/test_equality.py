@@ -98,14 +98,14 @@ def test_random_cases_are_equal(laws: Watch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(10_000, 14_000, 500))
+@pytest.mark.parametrize("start", range(10_000, 12_000, 500))
 def test_thousands_of_random_cases_are_equal(start: int, laws: Watch) -> None:
     slow, fast = _sweep(range(start, start + 500), laws)
     _assert_not_vacuous(slow, fast)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(20_000, 22_000, 500))
+@pytest.mark.parametrize("start", range(20_000, 21_000, 500))
 def test_thousands_of_plain_cases_are_equal(start: int, laws: Watch) -> None:
     _sweep(range(start, start + 500), laws, plain=True)
 
@@ -226,7 +226,7 @@ def test_an_independent_implementation_agrees() -> None:
 
 @pytest.mark.slow
 def test_an_independent_implementation_agrees_often() -> None:
-    _second_opinion(range(30_000, 31_000))
+    _second_opinion(range(30_000, 30_300))
 
 
 def test_same_case_twice_is_the_same() -> None:
