@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks.loads import BLOCKS, RATE, SQUEEZED, engine_settings, requests_of, scenario
+from benchmarks.loads import BLOCKS, LONGER_RATE, RATE, SQUEEZED, engine_settings, requests_of, scenario
 from benchmarks.reference import Load, reference
 from calibration.step_cost import StepCost
 from sim.engine.replica import make_replica
@@ -186,7 +186,7 @@ def growth_table(requests: int, repeats: int) -> list[Row]:
         Row(f"simulate(), {count:,} requests", partial(whole, scenario(count), False))
         for count in (requests // 4, requests // 2, requests, 2 * requests)
     ]
-    longer = scenario(requests, rate=RATE / 2, stretch=2)
+    longer = scenario(requests, blocks=2 * BLOCKS, rate=LONGER_RATE, stretch=2)
     rows.append(Row("simulate(), outputs and their cap doubled", partial(whole, longer, False)))
     measure(rows, repeats)
     show("Growth: requests, and output length at the rate of an equal mean batch", rows)
