@@ -92,9 +92,7 @@ class Page:
             self.loaded = True
         elif method == "Runtime.exceptionThrown":
             details = what["exceptionDetails"]
-            self.wrong.append(
-                "exception: " + details.get("exception", {}).get("description", details["text"])
-            )
+            self.wrong.append("exception: " + details.get("exception", {}).get("description", details["text"]))
         elif method == "Runtime.consoleAPICalled" and what["type"] in ("error", "assert", "warning"):
             words = [str(item.get("value", item.get("description"))) for item in what["args"]]
             self.wrong.append(f"console {what['type']}: " + " ".join(words))
@@ -172,9 +170,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path)
     parser.add_argument("--screenshots", type=Path, metavar="DIR")
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="PNG of the first screen, for the README"
-    )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="PNG of the first screen, for the README")
     args = parser.parse_args()
     failed = False
     for width in WIDTHS:

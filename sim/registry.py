@@ -49,9 +49,7 @@ class Registry(Generic[T]):
                 cls.__module__,
                 cls.__qualname__,
             ):
-                raise ValueError(
-                    f"{self.kind} {name!r} is defined twice: {known.__module__} and {cls.__module__}"
-                )
+                raise ValueError(f"{self.kind} {name!r} is defined twice: {known.__module__} and {cls.__module__}")
             self._classes[name] = cls
             return cls
 

@@ -72,9 +72,7 @@ class Streams:
         self._keys: dict[str, tuple[int, int]] = {}
 
     def _sequence(self, name: str, *index: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence(
-            self.seed, spawn_key=(zlib.crc32(name.encode()), self.replication, *index)
-        )
+        return np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(name.encode()), self.replication, *index))
 
     def generator(self, name: str, *index: int) -> np.random.Generator:
         """A fresh Generator for stream *name*, or part *index* of it (a window, a client); starts anew."""

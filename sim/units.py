@@ -78,13 +78,9 @@ _BYTES = {f"{prefix}B": Decimal(size) for prefix, size in _PREFIXES.items()}
 _BANDWIDTHS = {f"{unit}/s": size for unit, size in _BYTES.items()} | {
     f"{prefix}bit/s": Decimal(size) / 8 for prefix, size in _PREFIXES.items()
 }
-_RATES = {
-    f"/{unit}": 1 / size for unit, size in _DURATIONS.items() if unit in ("ms", "s", "min", "h", "d", "day")
-}
+_RATES = {f"/{unit}": 1 / size for unit, size in _DURATIONS.items() if unit in ("ms", "s", "min", "h", "d", "day")}
 _TOKENS = {
-    f"{prefix} {noun}".strip(): Decimal(size)
-    for prefix, size in _PREFIXES.items()
-    for noun in ("token", "tokens")
+    f"{prefix} {noun}".strip(): Decimal(size) for prefix, size in _PREFIXES.items() for noun in ("token", "tokens")
 }
 _VLLM_COUNTS = {
     "k": 10**3,
@@ -131,9 +127,7 @@ def _read(value: Any, units: Mapping[str, Decimal], what: str, example: str, bar
         raise UnitError(
             f"{value!r}: {unit!r} is not a unit of {what.removeprefix('a ').removeprefix('an ')}",
             expected=f"{what}, such as {example}",
-            nearest=None
-            if close is None
-            else f"{_plain(number)}{'' if close.startswith('/') else ' '}{close}",
+            nearest=None if close is None else f"{_plain(number)}{'' if close.startswith('/') else ' '}{close}",
         )
     return number * units[unit]
 
@@ -192,11 +186,7 @@ def parse_usd(value: Any) -> float:
 
 def parse_usd_per_hour(value: Any) -> float:
     """A price in US dollars an hour: ``2.50 USD/h``, ``60 USD/day``."""
-    units = {
-        f"USD/{unit}": 3600 / size
-        for unit, size in _DURATIONS.items()
-        if unit in ("s", "h", "hour", "d", "day")
-    }
+    units = {f"USD/{unit}": 3600 / size for unit, size in _DURATIONS.items() if unit in ("s", "h", "hour", "d", "day")}
     return float(_read(value, units, "a price an hour", "2.50 USD/h", " USD/h"))
 
 
@@ -276,11 +266,7 @@ def write_ps(time_ps: int) -> str:
     """A duration in picoseconds that `parse_ps` reads back exactly."""
     for unit in ("h", "min", "s", "ms", "us", "ns"):
         length = int(_DURATIONS[unit] * PS_PER_S)
-        if (
-            time_ps
-            and time_ps % length == 0
-            and (unit in ("s", "ms", "us", "ns") or time_ps // length < 1000)
-        ):
+        if time_ps and time_ps % length == 0 and (unit in ("s", "ms", "us", "ns") or time_ps // length < 1000):
             return f"{time_ps // length} {unit}"
     return f"{time_ps} ps" if time_ps else "0 s"
 

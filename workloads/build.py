@@ -31,9 +31,7 @@ def build_source(spec: WorkloadSpec, *, seed: int, replication: int, base: Path 
     return generated(spec, name=name, facts=facts, streams=Streams(seed, replication))
 
 
-def generated(
-    spec: WorkloadSpec, *, name: str, facts: dict[str, object], streams: Streams
-) -> GeneratedSource:
+def generated(spec: WorkloadSpec, *, name: str, facts: dict[str, object], streams: Streams) -> GeneratedSource:
     """The source of a spelled-out *spec*."""
     extras = Extras(spec.shared_prefix, spec.runaway)
     categories: tuple[str, ...]
@@ -73,9 +71,7 @@ def generated(
     if spec.sessions is not None:
         if process.closed_loop is not None or spec.arrivals is None:
             expected = "poisson or other arrivals that do not wait for answers"
-            raise InputError(
-                Problem("sessions go with open arrivals only", key="workload.sessions", expected=expected)
-            )
+            raise InputError(Problem("sessions go with open arrivals only", key="workload.sessions", expected=expected))
         wrapped = SessionProcess(process, spec.sessions, streams)
     return GeneratedSource(
         name=name,

@@ -149,8 +149,7 @@ def read_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]
     rows: list[tuple[str, float, float, float, str]] = []
     for raw in csv_rows(path):
         column = {
-            key: numbers(raw.columns[key], first=raw.first, column=key, faults=faults).tolist()
-            for key in needed[1:4]
+            key: numbers(raw.columns[key], first=raw.first, column=key, faults=faults).tolist() for key in needed[1:4]
         }
         for key, values in column.items():
             for i, value in enumerate(values):

@@ -32,9 +32,7 @@ def survival(held: Held, whose: str = "trace") -> pd.DataFrame:
     frames = []
     for name, values in lengths(held).items():
         ordered = np.sort(values)
-        place = np.unique(
-            len(ordered) - 1 - np.round(np.geomspace(1, len(ordered), POINTS)).astype(np.int64) + 1
-        )
+        place = np.unique(len(ordered) - 1 - np.round(np.geomspace(1, len(ordered), POINTS)).astype(np.int64) + 1)
         place = place[place >= 0]
         tokens = ordered[place]
         share = 1.0 - np.searchsorted(ordered, tokens, side="right") / len(ordered)
@@ -58,9 +56,7 @@ def tail_index(held: Held, whose: str = "trace") -> pd.DataFrame:
     import pandas as pd
 
     logs = np.log(np.sort(held.output)[::-1].astype(np.float64))
-    place = np.unique(
-        np.round(np.geomspace(min(20, len(logs) - 1), max(len(logs) * 0.3, 21), 120)).astype(int)
-    )
+    place = np.unique(np.round(np.geomspace(min(20, len(logs) - 1), max(len(logs) * 0.3, 21), 120)).astype(int))
     place = place[(place >= 2) & (place < len(logs))]
     excess = np.cumsum(logs)[place - 1] / place - logs[place]
     good = excess > 0
@@ -89,9 +85,7 @@ def traffic(held: Held, whose: str = "trace") -> pd.DataFrame:
     seconds = float(arrived[-1] - arrived[0]) if len(arrived) else 0.0
     window_s = window_for(seconds) if seconds > 0 else 1.0
     number = np.bincount(((arrived - arrived[0]) / window_s).astype(np.int64))
-    return pd.DataFrame(
-        {"whose": whose, "time_s": np.arange(len(number)) * window_s, "rate": number / window_s}
-    )
+    return pd.DataFrame({"whose": whose, "time_s": np.arange(len(number)) * window_s, "rate": number / window_s})
 
 
 def splits(held: Held, whose: str = "trace") -> pd.DataFrame:

@@ -15,7 +15,7 @@ from workloads import lengths as ln
 from workloads.arrivals import Chunk, Process
 from workloads.sessions import Said, SessionProcess, Turns
 from workloads.source import BLOCK, QueryBlock
-from workloads.spec import Runaway, SharedPrefix
+from workloads.spec import Lengths, Runaway, SharedPrefix
 
 Int64Array = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -119,6 +119,14 @@ class GeneratedSource:
             return int(block.num_reasoning_tokens[place]), int(block.num_answer_tokens[place])
         reasoning, answer = self._samples.get((index, sample), lambda: self._sample(block, sample))
         return int(reasoning[place]), int(answer[place])
+
+    def lengths_under(self, query: int, sample: int, law: Lengths) -> tuple[int, int]:
+        if query < 0 or (self.total is not None and query >= self.total):
+            raise IndexError(f"query {query} of {self.total}")
+        asked = np.array([query])
+        latents = ln.Latents.draw(self._streams, asked, asked, sample)
+        reasoning, answer = self._run_away(asked, sample, *ln.under(law, latents))
+        return int(reasoning[0]), int(answer[0])
 
     def describe(self) -> dict[str, object]:
         return {"name": self.name, **self._facts, "columns": self._columns}

@@ -348,9 +348,7 @@ class BetaMixture(LawBase):
         """(z, value) knots of the quantile function, both rising."""
         # Knots follow each component in the log odds: log odds of a Beta have these two moments.
         steps = np.linspace(-10.0, 10.0, 161)
-        values = np.concatenate(
-            [[0.0, 1.0], *(special.expit(part.log_odds(steps)) for part in self.components)]
-        )
+        values = np.concatenate([[0.0, 1.0], *(special.expit(part.log_odds(steps)) for part in self.components)])
         at = np.array(sorted(atom.value for atom in self.atoms for _ in (0, 1)))
         after = np.concatenate([np.zeros(len(values), int), np.tile([0, 1], len(self.atoms))])
         grid = np.concatenate([values, at])
@@ -383,16 +381,7 @@ def _short_law(value: Any) -> Any:
 
 Law = Annotated[
     Annotated[
-        Constant
-        | Lognormal
-        | Weibull
-        | Gamma
-        | Pareto
-        | Uniform
-        | Mixture
-        | Spliced
-        | Empirical
-        | BetaMixture,
+        Constant | Lognormal | Weibull | Gamma | Pareto | Uniform | Mixture | Spliced | Empirical | BetaMixture,
         Field(discriminator="law"),
     ],
     BeforeValidator(_short_law),

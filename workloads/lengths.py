@@ -80,6 +80,11 @@ def tokens(law: Law, z: FloatArray, at_least: int) -> Int64Array:
     return np.maximum(np.rint(np.minimum(law.from_normal(z), 2.0**53)).astype(np.int64), at_least)
 
 
+def under(lengths: Lengths, latents: Latents) -> tuple[Int64Array, Int64Array]:
+    """Natural (reasoning, answer) tokens of the same queries under other *lengths*: another model's."""
+    return output_of_kind(Kind(0, 0, lengths, -1, 0), latents)
+
+
 def output_of_kind(kind: Kind, latents: Latents) -> tuple[Int64Array, Int64Array]:
     """Natural (reasoning, answer) tokens of queries of one kind; together at least one."""
     lengths = kind.lengths
@@ -113,9 +118,7 @@ def by_kind(code: npt.NDArray[np.integer]) -> list[tuple[int, Int64Array]]:
     return [(int(c), part) for c, part in zip(found, np.split(order, first[1:]), strict=True)]
 
 
-def outputs(
-    kinds: list[Kind], code: npt.NDArray[np.integer], latents: Latents
-) -> tuple[Int64Array, Int64Array]:
+def outputs(kinds: list[Kind], code: npt.NDArray[np.integer], latents: Latents) -> tuple[Int64Array, Int64Array]:
     """Natural (reasoning, answer) tokens of queries whose kind is *kinds[code]*."""
     reasoning = np.zeros(len(code), np.int64)
     answer = np.zeros(len(code), np.int64)
@@ -128,5 +131,13 @@ def prompts(kinds: list[Kind], code: npt.NDArray[np.integer], latents: Latents) 
     """Prompt tokens of queries whose kind is *kinds[code]*; at least one."""
     result = np.zeros(len(code), np.int64)
     for index, where in by_kind(code):
-        result[where] = tokens(kinds[index].lengths.prompt, latents.prompt_tokens[where], 1)
+        kind = kinds[index]
+        z, correlation = latents.prompt_tokens[where], kind.lengths.prompt_correlation
+        if correlation != 0.0:
+            # Only the prompt's own part can be tied to it: samples of one prompt have one prompt length. Where
+            # that part is small, the tie is as close as it allows.
+            reach = max(np.sqrt(kind.prompt_share), 1e-9)
+            tie = float(np.clip(correlation / reach, -1.0, 1.0))
+            z = _correlated(tie, latents.effect[where], z)
+        result[where] = tokens(kind.lengths.prompt, z, 1)
     return result

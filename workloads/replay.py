@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from scipy import special
 from sim.errors import InputError, Problem
 from sim.rng import Streams
 from workloads.arrivals import PS
+from workloads.lengths import Latents, under
 from workloads.source import BLOCK, QueryBlock
 from workloads.spec import Lengths, WorkloadSpec
 
@@ -71,9 +73,7 @@ class TraceSource:
         if spec.rate is not None:
             if not np.isfinite(self._rate):
                 raise InputError(
-                    Problem(
-                        "rate does not go with a trace whose queries all arrive at once", key="workload.rate"
-                    )
+                    Problem("rate does not go with a trace whose queries all arrive at once", key="workload.rate")
                 )
             stretch = self._rate / spec.rate
         self._stretch = stretch
@@ -165,16 +165,34 @@ class TraceSource:
             return reasoning, output - reasoning
         ranked, share, ordered = self._ranks()
         key = query if self._prompt is None or self._prompt[query] < 0 else int(self._prompt[query])
-        effect = np.sqrt(share) * ranked[query] + np.sqrt(1 - share) * self._streams.normals(
-            "trace.prompt", key
-        )
-        z = np.sqrt(share) * effect + np.sqrt(1 - share) * self._streams.normals(
-            "trace.sample", query, sample
-        )
+        effect = np.sqrt(share) * ranked[query] + np.sqrt(1 - share) * self._streams.normals("trace.prompt", key)
+        z = np.sqrt(share) * effect + np.sqrt(1 - share) * self._streams.normals("trace.sample", query, sample)
         place = min(int(float(special.ndtr(z)) * len(ordered)), len(ordered) - 1)
         other = int(ordered[place])
         part = round(other * reasoning / output)
         return part, other - part
+
+    def lengths_under(self, query: int, sample: int, law: Lengths) -> tuple[int, int]:
+        """See `workloads.source.OtherModels`; the difficulty is inferred as in `sample_lengths`."""
+        assert self.total is not None
+        if not 0 <= query < self.total:
+            raise IndexError(f"query {query} of {self.total}")
+        ranked, share, _ = self._ranks()
+        key = query if self._prompt is None or self._prompt[query] < 0 else int(self._prompt[query])
+        z = float(ranked[query])
+        effect = np.sqrt(share) * z + np.sqrt(1 - share) * self._streams.normals("trace.prompt", key)
+        if sample > 0 or share >= 1.0:
+            own = self._streams.normals("trace.sample", query, sample)
+        else:
+            own = (z - np.sqrt(share) * effect) / np.sqrt(1 - share)
+        asked, prompt = np.array([query]), np.array([key])
+        latents = replace(
+            Latents.draw(self._streams, asked, prompt, sample),
+            effect=np.atleast_1d(effect),
+            own=np.atleast_1d(own),
+        )
+        reasoning, answer = under(law, latents)
+        return int(reasoning[0]), int(answer[0])
 
     def _ranks(self) -> tuple[npt.NDArray[np.float64], float, Int64Array]:
         if self._z is None:
@@ -252,9 +270,7 @@ def _resolve_parents(columns: dict[str, Any], source: str) -> None:
     ids = columns.get("request_id")
     if ids is not None:
         place = {str(value): row for row, value in enumerate(ids.tolist())}
-        parent = np.array(
-            [-1 if p < 0 else place.get(str(p), len(ids)) for p in parent.tolist()], dtype=np.int64
-        )
+        parent = np.array([-1 if p < 0 else place.get(str(p), len(ids)) for p in parent.tolist()], dtype=np.int64)
     wrong = np.flatnonzero(parent >= np.arange(len(parent)))
     if len(wrong):
         row = int(wrong[0])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from workloads.spec import WorkloadSpec
+    from workloads.spec import Lengths, WorkloadSpec
 
 BLOCK = 4096
 """Queries in a block; the last block of a source may be shorter."""
@@ -114,6 +114,21 @@ class QuerySource(Protocol):
 
     def describe(self) -> dict[str, object]:
         """Plain figures for provenance and the report: what it is, where it is from, what was assumed."""
+
+
+@runtime_checkable
+class OtherModels(Protocol):
+    """A source that also says how long another model would answer the same query; all that `build` makes are."""
+
+    def lengths_under(self, query: int, sample: int, law: Lengths) -> tuple[int, int]:
+        """Natural (reasoning, answer) lengths of *sample* of *query* under *law*, as of another model asked it.
+
+        The latent difficulty of the query and the luck of the sample stay, the distribution is that of *law*
+        (its prompt is not used): a query that is long for one model is long for the other, too, as in a
+        cascade. Luck is shared at the same *sample*: ask for another number where the models' luck shall be
+        independent. In a replay the difficulty is where the recorded output stands among all of its trace.
+        Raises IndexError for a query that the source does not have.
+        """
 
 
 def build(spec: WorkloadSpec, *, seed: int, replication: int = 0, base: Path | None = None) -> QuerySource:

@@ -201,6 +201,9 @@ class Lengths(Strict):
     """Correlation of the latent normals of output and share: high, because answers stay narrow as outputs
     grow."""
 
+    prompt_correlation: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """Correlation of the latent normals of prompt and output tokens within this kind; measured below 0.1."""
+
     @model_validator(mode="after")
     def _one_way(self) -> Lengths:
         split = self.reasoning is not None or self.answer is not None
@@ -347,9 +350,7 @@ class WorkloadSpec(Strict):
             problems.append("give a preset, a trace, or arrivals with lengths, categories or clients")
         if self.trace is not None:
             refused = [*spelled, "profile", "mode", "windows", "sessions", "shared_prefix", "runaway"]
-            problems += [
-                f"{name} does not go with a trace" for name in refused if getattr(self, name) is not None
-            ]
+            problems += [f"{name} does not go with a trace" for name in refused if getattr(self, name) is not None]
         elif self.preset is not None:
             problems += [f"{name} does not go with a preset" for name in spelled if name != "arrivals"]
         elif spelled:

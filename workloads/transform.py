@@ -87,9 +87,7 @@ def scale(
         if prompt != 1.0:
             changed["num_prefill_tokens"] = _times(_numbers(batch, "num_prefill_tokens"), prompt, 1)
             if "prefix_len" in batch.schema.names:
-                changed["prefix_len"] = np.minimum(
-                    _numbers(batch, "prefix_len"), changed["num_prefill_tokens"]
-                )
+                changed["prefix_len"] = np.minimum(_numbers(batch, "prefix_len"), changed["num_prefill_tokens"])
         if "num_reasoning_tokens" in batch.schema.names and (reasoning != 1.0 or answer != 1.0):
             thought = _times(_numbers(batch, "num_reasoning_tokens"), reasoning, 0)
             said = _times(_numbers(batch, "num_answer_tokens"), answer, 0)
@@ -210,11 +208,7 @@ def merge(inputs: Sequence[Open]) -> Iterator[pa.RecordBatch]:
             return
         # Rows up to the earliest end of what is at hand are final: nothing earlier can still come.
         horizon = min(
-            (
-                _numbers(queue[-1], "arrived_at")[-1]
-                for i, queue in enumerate(waiting)
-                if queue and not ended[i]
-            ),
+            (_numbers(queue[-1], "arrived_at")[-1] for i, queue in enumerate(waiting) if queue and not ended[i]),
             default=np.inf,
         )
         parts: list[pa.RecordBatch] = []

@@ -47,9 +47,7 @@ def gather(cache: torch.Tensor, table: torch.Tensor, length: int, window: int = 
 
 def sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
     """SDPA of (batch, heads, …) tensors whose KV heads may be fewer."""
-    return F.scaled_dot_product_attention(
-        query, key, value, enable_gqa=query.shape[1] != key.shape[1], **options
-    )
+    return F.scaled_dot_product_attention(query, key, value, enable_gqa=query.shape[1] != key.shape[1], **options)
 
 
 class Loop:
@@ -100,9 +98,7 @@ class Loop:
         out[rows] = causal(query[rows].transpose(0, 1)[None], key, value, chunk, window)[0].transpose(0, 1)
 
 
-def causal(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, chunk: Chunk, window: int
-) -> torch.Tensor:
+def causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, chunk: Chunk, window: int) -> torch.Tensor:
     """Causal SDPA of a chunk whose queries are the last of the keys."""
     if window and chunk.sliding_mask is not None and window < chunk.cached + chunk.new:
         return sdpa(query, key, value, attn_mask=chunk.sliding_mask)

@@ -64,9 +64,7 @@ class TorchBench:
             layers = self.group.least(shapes.fitting_layers(shape, dtype, device.free_bytes()))
         if whole:
             # The model *is* the few layers: nothing is extrapolated.
-            self.stacks: tuple[Stack, ...] = (
-                Stack(tuple((k, min(layers, n)) for k, n in kinds.items()), 1.0),
-            )
+            self.stacks: tuple[Stack, ...] = (Stack(tuple((k, min(layers, n)) for k, n in kinds.items()), 1.0),)
         else:
             self.stacks = shapes.plan_stacks(shape, layers)
         built = {kind: max(dict(stack.counts).get(kind, 0) for stack in self.stacks) for kind in kinds}
@@ -151,9 +149,7 @@ class TorchBench:
 
     def columns(self) -> dict[str, Any]:
         """See Bench."""
-        work = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[
-            TORCH_DTYPES[self.dtype]
-        ]
+        work = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[TORCH_DTYPES[self.dtype]]
         alone = self.shape.tp > 1 and self.group.size == 1
         return {
             "source": "thinkcap",
@@ -162,8 +158,7 @@ class TorchBench:
             "dtype": self.dtype,
             "kv_dtype": work,
             "tp": self.shape.tp,
-            "engine": f"torch {torch.__version__} {self.attention.name}"
-            + (" without all-reduce" if alone else ""),
+            "engine": f"torch {torch.__version__} {self.attention.name}" + (" without all-reduce" if alone else ""),
         }
 
     def agree(self, value: int) -> int:
@@ -245,9 +240,7 @@ class TorchBench:
     @contextmanager
     def runners(self, step: StepInput, *, graph: bool) -> Iterator[tuple[list[Callable[[], object]], bool]]:
         """One callable a stack, captured in CUDA graphs where asked and possible, and whether they are."""
-        plain: list[Callable[[], object]] = [
-            functools.partial(self.decoder.step, step, stack) for stack in self.stacks
-        ]
+        plain: list[Callable[[], object]] = [functools.partial(self.decoder.step, step, stack) for stack in self.stacks]
         graphs: list[Any] = []
         if graph and self.graphs:
             try:

@@ -36,15 +36,11 @@ class Layer:
         self.mlp: Mlp | Experts
         if kind.mlp == "moe":
             assert arch.moe is not None
-            self.mlp = Experts(
-                arch.hidden, arch.moe, tp=build.shape.tp, max_tokens=build.max_tokens, **common
-            )
+            self.mlp = Experts(arch.hidden, arch.moe, tp=build.shape.tp, max_tokens=build.max_tokens, **common)
         else:
             self.mlp = Mlp(arch.hidden, arch.ffn // build.shape.tp, **common)
 
-    def __call__(
-        self, x: torch.Tensor, step: StepInput, cos: torch.Tensor, sin: torch.Tensor
-    ) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, step: StepInput, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         reduce = self.build.reduce
         x = x + reduce(self.attention(rms_norm(x, self.norms[0]), step, cos, sin))
         return x + reduce(self.mlp(rms_norm(x, self.norms[1])))
@@ -97,9 +93,7 @@ class Decoder:
         )
         self.norm = self.build.norm(arch.hidden)
         self.rope = Rope(arch.mla.qk_rope_head_dim if arch.mla else arch.head_dim, longest, device)
-        self.layers = {
-            kind: [Layer(self.build, kind) for _ in range(count)] for kind, count in counts.items()
-        }
+        self.layers = {kind: [Layer(self.build, kind) for _ in range(count)] for kind, count in counts.items()}
         self.blocks = self.block_size = 0
 
     def allocate(self, blocks: int, block_size: int) -> None:
@@ -124,11 +118,7 @@ class Decoder:
         """Run *step* through *stack* (all layers when None); the tokens sampled for ``step.rows``."""
         x = self.build.reduce(F.embedding(step.tokens, self.embedding))
         cos, sin = self.rope.at(step.positions)
-        counts = (
-            {kind: len(layers) for kind, layers in self.layers.items()}
-            if stack is None
-            else dict(stack.counts)
-        )
+        counts = {kind: len(layers) for kind, layers in self.layers.items()} if stack is None else dict(stack.counts)
         for kind, count in counts.items():
             for layer in self.layers[kind][:count]:
                 x = layer(x, step, cos, sin)

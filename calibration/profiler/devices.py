@@ -131,9 +131,7 @@ class Device:
         if self._flush is None:
             size = 64 * 2**20
             if self.kind == "cuda":
-                size = 2 * int(
-                    getattr(torch.cuda.get_device_properties(self.index), "L2_cache_size", 0) or 64 * 2**20
-                )
+                size = 2 * int(getattr(torch.cuda.get_device_properties(self.index), "L2_cache_size", 0) or 64 * 2**20)
             elif self.kind == "cpu":
                 size = 2 * _cpu_cache()
             self._flush = torch.empty(size // 4, dtype=torch.int32, device=self.torch)

@@ -67,9 +67,7 @@ class Journal:
         except ValueError:
             pass
         raise InputError(
-            Problem(
-                "not a line of a journal", source=str(self.path), line=number, expected="an untouched journal"
-            )
+            Problem("not a line of a journal", source=str(self.path), line=number, expected="an untouched journal")
         )
 
     def _compare(self, line: bytes) -> None:

@@ -122,9 +122,7 @@ def build_step(
         rows.append(len(positions) - 1)
     widest = max(len(sequence.table) for sequence in sequences)
     place = device.torch
-    table = torch.tensor(
-        [s.table + [0] * (widest - len(s.table)) for s in sequences], dtype=torch.int32, device=place
-    )
+    table = torch.tensor([s.table + [0] * (widest - len(s.table)) for s in sequences], dtype=torch.int32, device=place)
     used = [sequence.cached + sequence.new for sequence in sequences]
     tokens = torch.randint(0, vocab, (len(positions),), generator=generator).to(place)
     return StepInput(

@@ -91,9 +91,7 @@ class GroupedQuery:
         self.keys = self.build.random(blocks, block_size, self.kv_heads, self.dim)
         self.values = self.build.random(blocks, block_size, self.kv_heads, self.dim)
 
-    def __call__(
-        self, x: torch.Tensor, step: StepInput, cos: torch.Tensor, sin: torch.Tensor
-    ) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, step: StepInput, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         rows = x.shape[0]
         qkv = self.qkv(x).view(rows, -1, self.dim)
         query, key, value = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=1)
@@ -135,9 +133,7 @@ class Latent:
         """A random pool of latents."""
         self.cache = self.build.random(blocks, block_size, self.mla.latent)
 
-    def __call__(
-        self, x: torch.Tensor, step: StepInput, cos: torch.Tensor, sin: torch.Tensor
-    ) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, step: StepInput, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         rows, m = x.shape[0], self.mla
         if self.query_down is None or self.query_norm is None:
             query = self.query_up(x)
@@ -176,9 +172,7 @@ class Latent:
         """Absorbed decode: queries are taken into latent space, so that each cached latent is read for all
         heads at once."""
         m = self.mla
-        query = torch.cat(
-            (torch.bmm(plain.transpose(0, 1), self.absorb_keys).transpose(0, 1), turned), dim=-1
-        )
+        query = torch.cat((torch.bmm(plain.transpose(0, 1), self.absorb_keys).transpose(0, 1), turned), dim=-1)
         if step.even and step.decodes > 1 and self.build.device.kind != "cpu":
             length, size = step.lengths[0], self.cache.shape[1]
             blocks = step.table[: step.decodes, : -(-length // size)].flatten()

@@ -136,9 +136,7 @@ class Experts:
             self.scales = (up_scale[..., 0].contiguous(), down_scale[..., 0].contiguous())
         shared = moe.shared_width // tp
         self.shared = (
-            Mlp(hidden, shared, gated=gated, dtype=dtype, device=device, activate=activate)
-            if shared
-            else None
+            Mlp(hidden, shared, gated=gated, dtype=dtype, device=device, activate=activate) if shared else None
         )
         self.noise = torch.empty(max_tokens, moe.experts, device=device.torch)
         self.numbers = torch.arange(moe.experts, device=device.torch)
@@ -220,6 +218,4 @@ def _works(multiply: Multiply, device: Device) -> bool:
         found = multiply(rows, weight, ends, None)
     except (RuntimeError, NotImplementedError):
         return False
-    return torch.allclose(
-        found.float(), expert_by_expert(rows, weight, ends, None).float(), rtol=0.05, atol=0.5
-    )
+    return torch.allclose(found.float(), expert_by_expert(rows, weight, ends, None).float(), rtol=0.05, atol=0.5)

@@ -141,10 +141,7 @@ def default_grid(limits: Limits) -> list[Point]:
     prefill = [Point(chunks=1, chunk_tokens=n, chunk_cached=c) for c in CACHED for n in CHUNKS]
     several = [Point(chunks=m, chunk_tokens=n) for m in (2, 8) for n in (128, 512, 1024)]
     several += [
-        Point(chunks=m, chunk_tokens=n, chunk_cached=c)
-        for c in (4096, 16384, 65536)
-        for m in (4, 16)
-        for n in (8, 32)
+        Point(chunks=m, chunk_tokens=n, chunk_cached=c) for c in (4096, 16384, 65536) for m in (4, 16) for n in (8, 32)
     ]
     mixed = [
         Point(decodes=d, context=k, chunks=1, chunk_tokens=n, chunk_cached=c)
@@ -178,10 +175,7 @@ def custom_grid(
     if mixed and chunks and batches:
         sizes = sorted({max(batches), sorted(batches)[len(batches) // 2]})
         points += [
-            Point(decodes=b, context=c, chunks=1, chunk_tokens=n)
-            for b in sizes
-            for c in contexts[:1]
-            for n in chunks
+            Point(decodes=b, context=c, chunks=1, chunk_tokens=n) for b in sizes for c in contexts[:1] for n in chunks
         ]
     chosen = select(points, limits)
     decodes = [point for point in points if point.kind == "decode"]

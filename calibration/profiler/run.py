@@ -96,10 +96,7 @@ def summarise(times: Sequence[Sequence[float]], weights: Sequence[float]) -> tup
     move; the range is that of the sums repeat by repeat, so it shows what extrapolation makes of the noise.
     """
     middle = sum(weight * statistics.median(stack) for weight, stack in zip(weights, times, strict=True))
-    sums = [
-        sum(weight * stack[i] for weight, stack in zip(weights, times, strict=True))
-        for i in range(len(times[0]))
-    ]
+    sums = [sum(weight * stack[i] for weight, stack in zip(weights, times, strict=True)) for i in range(len(times[0]))]
     if len(sums) < 2:
         return middle, 0.0
     low, _, high = statistics.quantiles(sums, n=4, method="inclusive")
@@ -180,9 +177,7 @@ def _one(bench: Bench, journal: Journal, point: Point, repeats: int, now: Callab
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if bench.writes:
-            journal.add(
-                point.key, {"failed": reason[:200], "wall_s": now() - started, "point": point.to_dict()}
-            )
+            journal.add(point.key, {"failed": reason[:200], "wall_s": now() - started, "point": point.to_dict()})
         return reason
     if bench.writes:
         journal.add(
@@ -221,9 +216,7 @@ def _estimator(journal: Journal) -> Callable[[Point], float] | None:
     return lambda point: float(np.dot(point.features, weights))
 
 
-def _affordable(
-    journal: Journal, todo: Sequence[Point], budget_s: float | None
-) -> tuple[list[Point], list[Point]]:
+def _affordable(journal: Journal, todo: Sequence[Point], budget_s: float | None) -> tuple[list[Point], list[Point]]:
     if budget_s is None:
         return list(todo), []
     estimate = _estimator(journal)
@@ -249,20 +242,13 @@ def table_rows(bench: Bench, journal: Journal) -> list[dict[str, Any]]:
     same = bench.columns()
     for record in journal.records.values():
         if "time_ms" in record:
-            kept = {
-                key: record[key]
-                for key in ("time_ms", "spread_ms", "n", "clock_mhz", "temperature_c", "flag")
-            }
-            rows.append(
-                {**same, "quantity": "decoder_measured", **record["point"], **kept, **record["extra"]}
-            )
+            kept = {key: record[key] for key in ("time_ms", "spread_ms", "n", "clock_mhz", "temperature_c", "flag")}
+            rows.append({**same, "quantity": "decoder_measured", **record["point"], **kept, **record["extra"]})
         rows.extend({**same, "decodes": 0, "context": 0, **link} for link in record.get("rows", ()))
     return rows
 
 
-def write_table(
-    bench: Bench, rows: list[dict[str, Any]], out: Path, *, command: str, finished: bool
-) -> pd.DataFrame:
+def write_table(bench: Bench, rows: list[dict[str, Any]], out: Path, *, command: str, finished: bool) -> pd.DataFrame:
     """Write *rows* as a measurement table with its provenance; the table."""
     import pandas as pd
 

@@ -77,9 +77,7 @@ def choose_dtype(architecture: Architecture, wanted: str, kind: str) -> str:
 def check_group(settings: Settings, processes: int) -> None:
     """Raise an InputError unless as many processes run as the tensor-parallel size says."""
     if processes > 1 and processes != settings.tp:
-        raise InputError(
-            Problem(f"torchrun started {processes} processes", key="--tp", expected=f"--tp {processes}")
-        )
+        raise InputError(Problem(f"torchrun started {processes} processes", key="--tp", expected=f"--tp {processes}"))
     if processes == 1 and settings.tp > 1 and not settings.shard:
         line = f"torchrun --nproc-per-node {settings.tp} --no-python thinkcap calibrate measure …"
         raise InputError(
@@ -261,8 +259,7 @@ def description(bench: TorchBench, points: list[Point]) -> list[str]:
         kinds[point.kind] = kinds.get(point.kind, 0) + 1
     lines = [
         f"{arch.name} in {bench.dtype} on {bench.device.name}, tp {bench.shape.tp}: {layers}",
-        f"attention {bench.attention.name}, blocks of {bench.block_size}, "
-        f"KV pool of {bench.limits.kv_tokens:,} tokens",
+        f"attention {bench.attention.name}, blocks of {bench.block_size}, KV pool of {bench.limits.kv_tokens:,} tokens",
         "points: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
     ]
     return lines + [f"passed over: {reason}" for reason in bench.notes]

@@ -48,9 +48,7 @@ class Shape:
         if self.tp < 1:
             problems = [Problem(f"{self.tp}", key="--tp", expected="at least 1")]
         if arch.moe and arch.moe.ffn % self.tp:
-            problems.append(
-                Problem(f"experts of width {arch.moe.ffn} cannot be shared by {self.tp} GPUs", key="--tp")
-            )
+            problems.append(Problem(f"experts of width {arch.moe.ffn} cannot be shared by {self.tp} GPUs", key="--tp"))
         if problems:
             raise InputError(problems)
 
@@ -76,9 +74,7 @@ class Shape:
         counts: Counter[LayerKind] = Counter()
         for index in range(arch.layers):
             # Sliding layers are spread evenly; which of them come first does not matter to the time.
-            sliding = (index * arch.sliding_layers) // arch.layers != (
-                (index + 1) * arch.sliding_layers
-            ) // arch.layers
+            sliding = (index * arch.sliding_layers) // arch.layers != ((index + 1) * arch.sliding_layers) // arch.layers
             moe = arch.moe is not None and index >= dense_first
             counts[LayerKind("sliding" if sliding else "full", "moe" if moe else "dense")] += 1
         return dict(sorted(counts.items()))

@@ -81,15 +81,11 @@ def load_workload(name: str) -> tuple[WorkloadSpec, Path]:
         if name in preset.names():
             return WorkloadSpec(preset=name), Path()
         near = nearest(name, preset.names())
-        raise InputError(
-            Problem(f"{name!r} is neither a file nor a preset", expected="workload.yaml", nearest=near)
-        )
+        raise InputError(Problem(f"{name!r} is neither a file nor a preset", expected="workload.yaml", nearest=near))
     document = read_file(path)
     section = document.data.get("workload")
     if not isinstance(section, dict):
-        raise InputError(
-            document.problem((), "has no section workload", expected="what `thinkcap trace fit` writes")
-        )
+        raise InputError(document.problem((), "has no section workload", expected="what `thinkcap trace fit` writes"))
     marks = {key[1:]: mark for key, mark in document.marks.items() if key[:1] == ("workload",)}
     part = replace(document, data=section, marks=marks)
     try:
@@ -138,9 +134,7 @@ def batches_of(
             ("category", block.category, source.categories),
         ):
             if len(names) > 1:
-                arrays[name] = pa.DictionaryArray.from_arrays(codes[part].astype("int32"), names).cast(
-                    pa.string()
-                )
+                arrays[name] = pa.DictionaryArray.from_arrays(codes[part].astype("int32"), names).cast(pa.string())
         if _ever(source, "session_id"):
             arrays["session_id"] = pa.array(block.session[part]).cast(pa.string())
         if size:

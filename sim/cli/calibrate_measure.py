@@ -18,9 +18,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     parser.add_argument("--model", required=True, metavar="NAME", help="a shipped model, or a config.json")
     parser.add_argument("--out", required=True, metavar="FILE", help="table to write, such as m.parquet")
-    parser.add_argument(
-        "--tp", type=int, default=1, metavar="N", help="GPUs; more than one run under torchrun"
-    )
+    parser.add_argument("--tp", type=int, default=1, metavar="N", help="GPUs; more than one run under torchrun")
     parser.add_argument("--dtype", default="auto", help="auto, bf16, fp16, fp32, or fp8 on Hopper and newer")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--layers", metavar="N", help="layers of a kind to build (default: all that fit)")
@@ -30,9 +28,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunks", metavar="LIST", help=f"new tokens of a prefill: {lists}")
     parser.add_argument("--cached", metavar="LIST", help=f"tokens before a prefill: {lists}, 0 allowed")
     parser.add_argument("--no-mixed", action="store_true", help="no steps of decodes beside a prefill")
-    parser.add_argument(
-        "--budget", metavar="TIME", default="10 min", help="time to spend (default: %(default)s)"
-    )
+    parser.add_argument("--budget", metavar="TIME", default="10 min", help="time to spend (default: %(default)s)")
     parser.add_argument("--repeats", type=int, metavar="N", help="timings of each point")
     parser.add_argument("--attention", default="auto", help="auto, varlen, flex, batched or loop")
     parser.add_argument("--no-graphs", action="store_true", help="launch decode kernels one by one")
@@ -44,12 +40,8 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of a CPU")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and inputs")
-    parser.add_argument(
-        "--shard", action="store_true", help="with --tp: one GPU's share, without all-reduces"
-    )
-    parser.add_argument(
-        "--restart", action="store_true", help="forget the points of an earlier, unfinished run"
-    )
+    parser.add_argument("--shard", action="store_true", help="with --tp: one GPU's share, without all-reduces")
+    parser.add_argument("--restart", action="store_true", help="forget the points of an earlier, unfinished run")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,9 +94,7 @@ def run(args: argparse.Namespace) -> int:
         out.with_name(out.name + ".journal").unlink(missing_ok=True)
     command = "thinkcap calibrate measure " + shlex.join(_given(args))
     try:
-        outcome = measure(
-            settings, out=out, command=command, say=show, note=lambda text: print(text, file=sys.stderr)
-        )
+        outcome = measure(settings, out=out, command=command, say=show, note=lambda text: print(text, file=sys.stderr))
     except KeyboardInterrupt:
         print("\ninterrupted: finished points are kept, the same command goes on", file=sys.stderr)
         return 130
@@ -113,9 +103,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{out}: {len(outcome.rows)} rows{tail}")
         if outcome.left_out:
             count = len(outcome.left_out)
-            print(
-                f"{count} points were left out for want of time; run it again with a larger --budget to go on"
-            )
+            print(f"{count} points were left out for want of time; run it again with a larger --budget to go on")
         for point, reason in outcome.failed:
             print(f"{point.key} failed: {reason}")
     return 0
@@ -142,9 +130,7 @@ def show(progress: Progress) -> None:
     left = "" if progress.left_s is None else f", about {format_duration(progress.left_s)} left"
     if progress.point is None:
         if progress.done:
-            print(
-                f"{progress.done} of {progress.total} points are there from an earlier run", file=sys.stderr
-            )
+            print(f"{progress.done} of {progress.total} points are there from an earlier run", file=sys.stderr)
         return
     point = progress.point
     words = []

@@ -24,9 +24,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="model or config.json (default: Qwen3-0.6B's layers, a small vocabulary)",
     )
-    parser.add_argument(
-        "--layers", type=int, default=4, metavar="N", help="layers of a kind (default: %(default)s)"
-    )
+    parser.add_argument("--layers", type=int, default=4, metavar="N", help="layers of a kind (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--dtype", default="auto", help="auto, fp32, bf16, fp16, fp8")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of a CPU")
@@ -44,9 +42,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a device of known costs instead of torch: are they recovered?",
     )
-    parser.add_argument(
-        "--noise", type=float, default=0.01, help="of the synthetic device (default: %(default)s)"
-    )
+    parser.add_argument("--noise", type=float, default=0.01, help="of the synthetic device (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", help="keep the measurements and selfcheck.json there")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -102,9 +98,7 @@ def _check(args: argparse.Namespace, out: Path) -> tuple[Report, dict[str, float
             command=command,
             say=say,
         )
-        return report, recover(
-            SyntheticBench(example_cost(), noise=args.noise), out.with_name("recovery.parquet")
-        )
+        return report, recover(SyntheticBench(example_cost(), noise=args.noise), out.with_name("recovery.parquet"))
     from calibration.profiler import require_torch
 
     require_torch()
@@ -122,9 +116,7 @@ def _check(args: argparse.Namespace, out: Path) -> tuple[Report, dict[str, float
         longest=load.longest + 1,
         kv_tokens=load.kv_tokens,
     )
-    report = selfcheck(
-        real, lambda: TorchExecutor(real), load, out=out, repeats=args.repeats, command=command, say=say
-    )
+    report = selfcheck(real, lambda: TorchExecutor(real), load, out=out, repeats=args.repeats, command=command, say=say)
     return report, {}
 
 
@@ -140,9 +132,7 @@ def _model(name: str | None) -> Architecture:
     return replace(architecture("qwen3-0.6b"), name="qwen3-0.6b-vocab-32k", vocab=32_768)
 
 
-def _finish(
-    args: argparse.Namespace, report: Report, recovered: dict[str, float], folder: Path | None
-) -> int:
+def _finish(args: argparse.Namespace, report: Report, recovered: dict[str, float], folder: Path | None) -> int:
     found = {**report.to_dict(), "recovered": recovered}
     if folder:
         (folder / "selfcheck.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -14,9 +14,7 @@ HELP = "replay recordings of the real scheduler and compare every decision"
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="a recording, or a folder of recordings"
-    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a recording, or a folder of recordings")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--stepwise", action="store_true", help="step by step instead of the fast mode")
     mode.add_argument("--both", action="store_true", help="in both modes")

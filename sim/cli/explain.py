@@ -101,9 +101,7 @@ def _tell(story: QueryLife) -> list[str]:
     lines.append("  " + _ending(story))
     if story.causes and story.delay_s > 0:
         early = story.requests[0].preemptions > len(story.requests[0].stalls)
-        shared = "longer steps, shared with others" + (
-            " (and preempted before its first token)" if early else ""
-        )
+        shared = "longer steps, shared with others" + (" (and preempted before its first token)" if early else "")
         parts = [
             f"{words} {_duration(story.causes[cause])} ({story.causes[cause] / story.delay_s:.0%})"
             for cause, words in (
@@ -144,8 +142,7 @@ def _tell_request(request: RequestLife, story: QueryLife) -> list[str]:
         lines.append(f"answered from {begun} until {stop}: {request.answer_tokens:,} tokens")
     if request.preemptions:
         lines.append(
-            f"was preempted {_times(request.preemptions)}: "
-            f"{request.recomputed_tokens:,} tokens computed again"
+            f"was preempted {_times(request.preemptions)}: {request.recomputed_tokens:,} tokens computed again"
         )
     if request.stalls:
         since, length = request.stalls[0]
@@ -156,11 +153,7 @@ def _tell_request(request: RequestLife, story: QueryLife) -> list[str]:
     lines.append(
         f"shared its steps with {max(request.batch_mean - 1, 0):.1f} others in the mean (at most "
         f"{max(request.batch_max - 1, 0)}), {request.waiting_mean:.1f} waiting"
-        + (
-            f"; for {_duration(request.mixed_s)} others' prompts were computed beside it"
-            if request.mixed_s
-            else ""
-        )
+        + (f"; for {_duration(request.mixed_s)} others' prompts were computed beside it" if request.mixed_s else "")
     )
     if request.truncated:
         lines.append("was cut by a limit before its natural end")
@@ -181,16 +174,10 @@ def _because(request: RequestLife) -> str:
 
 def _ending(story: QueryLife) -> str:
     if story.status == "completed":
-        ratio = (
-            f", {story.tta_s / story.alone_s:.2f} times the {_duration(story.alone_s)} that it takes alone"
-        )
-        return f"was answered {_duration(story.tta_s)} after it arrived" + (
-            ratio if story.alone_s > 0 else ""
-        )
+        ratio = f", {story.tta_s / story.alone_s:.2f} times the {_duration(story.alone_s)} that it takes alone"
+        return f"was answered {_duration(story.tta_s)} after it arrived" + (ratio if story.alone_s > 0 else "")
     if story.status == "unfinished":
-        return (
-            f"was still open when the run ended, {_duration(story.end_s - story.arrived_s)} after it arrived"
-        )
+        return f"was still open when the run ended, {_duration(story.end_s - story.arrived_s)} after it arrived"
     words = {"timed_out": "gave up: its client's deadline passed", "failed": "was lost with its replica"}
     how = words.get(story.status, f"was {story.status}")
     return f"{how}, {_duration(story.finished_s - story.arrived_s)} after it arrived"

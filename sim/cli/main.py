@@ -71,9 +71,7 @@ def commands() -> dict[str, str]:
 
 def _modules() -> dict[str, Path]:
     here = Path(__file__).parent
-    return {
-        path.stem: path for path in here.glob("*.py") if not path.stem.startswith("_") and path.stem != "main"
-    }
+    return {path.stem: path for path in here.glob("*.py") if not path.stem.startswith("_") and path.stem != "main"}
 
 
 def _spoken(module: str) -> str:

@@ -18,9 +18,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     add_input(parser)
     add_output(parser)
-    parser.add_argument(
-        "--sort", action="store_true", help="sort rows by arrival (keeps all of them in memory)"
-    )
+    parser.add_argument("--sort", action="store_true", help="sort rows by arrival (keeps all of them in memory)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -118,8 +118,7 @@ def text(found: Mapping[str, Any]) -> list[str]:
         cells = "".join(f"{formats.count(found['lengths'][name][key]):>12}" for name in names)
         lines.append(f"{key:<10}{cells}")
     tops = ", ".join(
-        f"top {formats.percent(float(top))}: {formats.percent(share, 3)}"
-        for top, share in found["top_shares"].items()
+        f"top {formats.percent(float(top))}: {formats.percent(share, 3)}" for top, share in found["top_shares"].items()
     )
     lines += [
         "",
@@ -127,12 +126,9 @@ def text(found: Mapping[str, Any]) -> list[str]:
         f"tail index of outputs    {formats.number(found['hill_output'], 3)} (Hill, top 5 %)",
     ]
     if found["reasoning_share"] is not None:
-        lines.append(
-            f"reasoning                {formats.percent(found['reasoning_share'], 3)} of output tokens"
-        )
+        lines.append(f"reasoning                {formats.percent(found['reasoning_share'], 3)} of output tokens")
     spread = ", ".join(
-        f"{formats.duration(float(scale))}: {formats.number(value, 3)}"
-        for scale, value in found["dispersion"].items()
+        f"{formats.duration(float(scale))}: {formats.number(value, 3)}" for scale, value in found["dispersion"].items()
     )
     rates = found["rate_by_window"]
     lines += [

@@ -25,12 +25,8 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", required=True, help="where to write workload.yaml")
     parser.add_argument("--html", metavar="FILE", help="write a page: real against generated")
     parser.add_argument("--window", metavar="TIME", help="length of a window (default: ten minutes or less)")
-    parser.add_argument(
-        "--keep-names", action="store_true", help="keep the names of clients (default: numbers)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="seed of the comparison (default: 0)"
-    )
+    parser.add_argument("--keep-names", action="store_true", help="keep the names of clients (default: numbers)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the comparison (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,9 +91,7 @@ def run(args: argparse.Namespace) -> int:
             )
             for kind in kinds
         }
-        tables["survival"] = tables["survival"][
-            tables["survival"]["length"].isin(["prompt", "output", "reasoning"])
-        ]
+        tables["survival"] = tables["survival"][tables["survival"]["length"].isin(["prompt", "output", "reasoning"])]
         data = [
             {
                 "name": r.name,
@@ -115,9 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _answer(rows: Sequence[Comparison]) -> str:
-    of_output = [
-        abs(row.distance) for row in rows if row.name.startswith("output, p") and "tokens" in row.name
-    ]
+    of_output = [abs(row.distance) for row in rows if row.name.startswith("output, p") and "tokens" in row.name]
     distance = next(row.generated for row in rows if row.name == "output, KS distance")
     return (
         f"Generated outputs keep the quantiles from p10 to p99 within {max(of_output):.1%}; their "
@@ -134,13 +126,7 @@ def text(rows: Sequence[Comparison]) -> list[str]:
 
     lines = [f"{'':<42}{'real':>12}{'generated':>12}{'difference':>12}"]
     for row in rows:
-        gap = (
-            "—"
-            if math.isnan(row.distance)
-            else f"{row.distance:+.3f}"
-            if row.absolute
-            else f"{row.distance:+.1%}"
-        )
+        gap = "—" if math.isnan(row.distance) else f"{row.distance:+.3f}" if row.absolute else f"{row.distance:+.1%}"
         cells = f"{formats.number(row.real, 4):>12}{formats.number(row.generated, 4):>12}{gap:>12}"
         lines.append(f"{row.name:<42}{cells}")
     return lines

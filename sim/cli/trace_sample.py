@@ -15,18 +15,12 @@ ENDLESS = 10_000
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
-    parser.add_argument(
-        "workload", metavar="WORKLOAD", help="a YAML file with a workload section, or a preset"
-    )
+    parser.add_argument("workload", metavar="WORKLOAD", help="a YAML file with a workload section, or a preset")
     add_output(parser)
     how = parser.add_mutually_exclusive_group()
-    how.add_argument(
-        "--queries", type=int, metavar="N", help="so many (default: as many as the fitted trace had)"
-    )
+    how.add_argument("--queries", type=int, metavar="N", help="so many (default: as many as the fitted trace had)")
     how.add_argument("--duration", metavar="TIME", help="all that arrive before, such as 2h")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="seed of the draw (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the draw (default: %(default)s)")
     parser.add_argument("--rate", metavar="RATE", help="mean rate, such as 8/s (default: the generator's)")
 
 

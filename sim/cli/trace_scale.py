@@ -25,9 +25,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         ("reasoning", "reasoning tokens"),
         ("answer", "answer tokens (all output where the split is not known)"),
     ):
-        parser.add_argument(
-            f"--{name}", type=float, default=1.0, metavar="FACTOR", help=f"times as many {text}"
-        )
+        parser.add_argument(f"--{name}", type=float, default=1.0, metavar="FACTOR", help=f"times as many {text}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,14 +54,10 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(Problem(error.message, key="--rate", expected=error.expected)) from None
         now = extent(source.batches()).rate
         if not (math.isfinite(now) and rate > 0):
-            message = (
-                "the rate must be above zero" if rate <= 0 else "all queries of the trace arrive at once"
-            )
+            message = "the rate must be above zero" if rate <= 0 else "all queries of the trace arrive at once"
             raise InputError(Problem(message, key="--rate"))
         stretch = now / rate
-    batches = scale(
-        source.batches(), stretch=stretch, prompt=args.prompt, reasoning=args.reasoning, answer=args.answer
-    )
+    batches = scale(source.batches(), stretch=stretch, prompt=args.prompt, reasoning=args.reasoning, answer=args.answer)
     rows = write(Path(args.out), batches, name=args.to)
     source.tell()
     print(f"{rows:,} rows written to {args.out}; time stretched by {stretch:.6g}")

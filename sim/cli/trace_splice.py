@@ -28,9 +28,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         "--merge", action="store_true", help="on top of each other, by time (default: one after another)"
     )
     parser.add_argument("--from", dest="begin", metavar="TIME", help="cut what arrives before, in each trace")
-    parser.add_argument(
-        "--until", dest="end", metavar="TIME", help="cut what arrives at or after, in each trace"
-    )
+    parser.add_argument("--until", dest="end", metavar="TIME", help="cut what arrives at or after, in each trace")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="the whole N times over")
     parser.add_argument("--gap", default="0 s", metavar="TIME", help="pause between one trace and the next")
 

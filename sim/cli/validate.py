@@ -15,9 +15,7 @@ HELP = "check scenarios without running them"
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
-    parser.add_argument(
-        "scenarios", metavar="SCENARIO", nargs="+", help="YAML files or names of shipped ones"
-    )
+    parser.add_argument("scenarios", metavar="SCENARIO", nargs="+", help="YAML files or names of shipped ones")
     add_changes(parser)
     parser.add_argument("--resolved", action="store_true", help="print them with every default stated")
 

@@ -126,9 +126,7 @@ class Dispatcher:
 
     def parked(self, pool: str) -> int:
         """Requests that wait here for a replica of *pool*, or of any."""
-        return sum(
-            wanted in (None, pool) and request.status == Status.UNFINISHED for request, wanted in self._parked
-        )
+        return sum(wanted in (None, pool) and request.status == Status.UNFINISHED for request, wanted in self._parked)
 
     def index_of(self, request: Request) -> int:
         """The replica that *request* is on, counted over the cluster."""

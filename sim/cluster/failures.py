@@ -65,9 +65,7 @@ class Mishaps:
         self._failures = failures
         self._streams = streams
         self._generators = [
-            streams.generator("failures", index)
-            for index in range(len(fleet))
-            if failures.mtbf_ps is not None
+            streams.generator("failures", index) for index in range(len(fleet)) if failures.mtbf_ps is not None
         ]
 
     def start(self) -> None:

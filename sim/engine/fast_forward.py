@@ -22,9 +22,8 @@ from sim.engine.paged_kv import PagedKv
 from sim.engine.replica import Replica, Sink, Snapshot
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
-from sim.engine.step import FOREVER, Scheduler, Step
+from sim.engine.step import Scheduler, Step
 from sim.engine.step_log import StepLog, StepRow
-from sim.errors import PolicyError
 from sim.results.columns import Status
 
 if TYPE_CHECKING:

@@ -129,7 +129,7 @@ class Replica(ABC):
         """
         limit = self._max_model_len
         allowance = request.max_tokens
-        if 0 <= allowance and request.prompt_tokens + allowance <= limit and request.prompt_tokens < limit:
+        if allowance >= 0 and request.prompt_tokens + allowance <= limit and request.prompt_tokens < limit:
             # NOTE: what the arithmetic below comes to for nearly all requests, for performance reasons
             blocks = -(-(request.prompt_tokens + allowance - 1) // self._block_size)
             if 2 * blocks <= self.kv.total:
@@ -154,7 +154,7 @@ class Replica(ABC):
         """*request* joins the waiting queue."""
         request.owner = self
         prompt, foreseen = request.prompt_tokens, self._max_model_len
-        if 0 <= request.max_tokens and prompt + request.max_tokens < foreseen:
+        if request.max_tokens >= 0 and prompt + request.max_tokens < foreseen:
             foreseen = prompt + request.max_tokens
         request.foreseen_end = foreseen
         natural = prompt + request.output_tokens
@@ -214,7 +214,7 @@ class Replica(ABC):
     def _withdraw(self, request: Request, now_ps: int) -> None:
         """Plan nothing more for a running *request*, unless its last token is in flight."""
 
-    def _forget_in_flight(self, request: Request, now_ps: int) -> None:
+    def _forget_in_flight(self, request: Request, now_ps: int) -> None:  # noqa: B027  # nothing to forget, step by step
         """A waiting request ends: a token of it that is still in flight never comes."""
 
     @abstractmethod

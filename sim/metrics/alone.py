@@ -20,9 +20,7 @@ from sim.results.tables import PS_PER_S
 IntArray = NDArray[np.int64]
 
 
-def alone_ps(
-    cost: StepCost, prompt_tokens: IntArray, output_tokens: IntArray, max_num_batched_tokens: int
-) -> IntArray:
+def alone_ps(cost: StepCost, prompt_tokens: IntArray, output_tokens: IntArray, max_num_batched_tokens: int) -> IntArray:
     """Picoseconds from arrival to the last of *output_tokens* ≥ 1, for each request; engine time, no front
     end."""
     prompt, output = (np.asarray(array, dtype=np.int64) for array in (prompt_tokens, output_tokens))
@@ -88,9 +86,7 @@ def _prefill_ps(cost: StepCost, prompt: IntArray, chunk: int) -> IntArray:
         before = whole * (fixed + cost.linear(1)) + cost.kv_ps * cached_before
     else:
         before = (
-            whole * (fixed + cost.linear(chunk))
-            + cost.half_pair_ps * pairs_before
-            + cost.cached_ps * cached_before
+            whole * (fixed + cost.linear(chunk)) + cost.half_pair_ps * pairs_before + cost.cached_ps * cached_before
         )
     as_chunk = cost.half_pair_ps * (last * last + 2 * last * first) + cost.cached_ps * first
     rest = np.where(last == 1, cost.kv_ps * first, as_chunk)

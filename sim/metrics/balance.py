@@ -88,9 +88,7 @@ def check(results: Results) -> None:
         ("answer_tokens", np.where(generate, requests["answer_tokens"], 0)),
         ("verification_tokens", np.where(generate, 0, generated + requests["prompt_tokens"])),
     ):
-        _equal_arrays(
-            f"{name} of a query", queries[name], _summed(place, tokens, len(queries)), queries, "query"
-        )
+        _equal_arrays(f"{name} of a query", queries[name], _summed(place, tokens, len(queries)), queries, "query")
     _check_scheduled(requests, generated)
     computed = segments["steps"] * segments["decodes"] + segments["chunk_tokens"]
     _equal(
@@ -131,9 +129,7 @@ def littles_law(results: Results) -> dict[str, Any]:
         length += end
     difference = abs(area - times) / max(times, 1e-300) if times else abs(area)
     if difference > 1e-6:
-        raise BalanceError(
-            f"Little's law: area under the number in the system {area} s, sum of times {times} s"
-        )
+        raise BalanceError(f"Little's law: area under the number in the system {area} s, sum of times {times} s")
     count = len(queries)
     return {
         "number_in_system": area / length if length else None,
@@ -227,9 +223,7 @@ def _equal(what: str, left: int, right: int) -> None:
         raise BalanceError(f"{what}: {left} is not {right}")
 
 
-def _equal_arrays(
-    what: str, stated: NDArray[np.int64], counted: NDArray[np.int64], table: Table, key: str
-) -> None:
+def _equal_arrays(what: str, stated: NDArray[np.int64], counted: NDArray[np.int64], table: Table, key: str) -> None:
     wrong = np.flatnonzero(stated != counted)
     if len(wrong):
         row = wrong[0]

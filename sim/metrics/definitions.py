@@ -26,9 +26,7 @@ class Metric:
 
 DISTRIBUTIONS: tuple[Metric, ...] = (
     Metric("ttft", "s", "request", "lower", "Arrival to the first generated token, reasoning or answer."),
-    Metric(
-        "ttfo", "s", "query", "lower", "Arrival to the first answer token; a query of several requests: tta."
-    ),
+    Metric("ttfo", "s", "query", "lower", "Arrival to the first answer token; a query of several requests: tta."),
     Metric("tpot", "s", "request", "lower", "(last token - first token) / (output tokens - 1)."),
     Metric("itl", "s", "token", "lower", "Each gap between consecutive tokens of a request."),
     Metric("e2e", "s", "request", "lower", "Arrival to the last token."),
@@ -40,15 +38,9 @@ DISTRIBUTIONS: tuple[Metric, ...] = (
 
 FIGURES: tuple[Metric, ...] = (
     Metric("answer_tpot", "s", "request", "lower", "tpot over the tokens of the answer alone."),
-    Metric(
-        "goodput", "queries/s", "run", "higher", "Measured queries that met all targets, over the window."
-    ),
-    Metric(
-        "slo_attainment", "", "run", "higher", "Share of the measured queries that met all their targets."
-    ),
-    Metric(
-        "throughput", "queries/s", "run", "higher", "Queries completed within the window, over its length."
-    ),
+    Metric("goodput", "queries/s", "run", "higher", "Measured queries that met all targets, over the window."),
+    Metric("slo_attainment", "", "run", "higher", "Share of the measured queries that met all their targets."),
+    Metric("throughput", "queries/s", "run", "higher", "Queries completed within the window, over its length."),
     Metric(
         "output_tokens_per_s",
         "tokens/s",
@@ -99,9 +91,7 @@ FIGURES: tuple[Metric, ...] = (
         "higher",
         "KV bytes that hold live tokens over KV bytes reserved, over time; shared blocks count once.",
     ),
-    Metric(
-        "kv_use", "", "run", "neither", "KV blocks reserved over KV blocks there are, averaged over time."
-    ),
+    Metric("kv_use", "", "run", "neither", "KV blocks reserved over KV blocks there are, averaged over time."),
     Metric("recomputed_per_generated", "", "run", "lower", "Recomputed tokens over generated tokens."),
     Metric("preemptions_per_request", "", "run", "lower", "Preemptions over requests."),
     Metric(

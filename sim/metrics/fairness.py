@@ -35,9 +35,7 @@ def fairness(results: Results) -> dict[str, Any]:
     clients = queries["client"][rows]
     waits = sample(results, "queue_time").maximum()
     by_client = _by_client(results, clients, slowdown)
-    rates = np.array(
-        [1 / entry["slowdown_mean"] for entry in by_client if entry["n"] and entry["slowdown_mean"] > 0]
-    )
+    rates = np.array([1 / entry["slowdown_mean"] for entry in by_client if entry["n"] and entry["slowdown_mean"] > 0])
     generate = measured(requests, results.runs)
     return {
         "jain_queries": jain(1 / slowdown[slowdown > 0]),
@@ -120,9 +118,7 @@ def pressure(results: Results) -> dict[str, Any]:
     return {
         "recomputed_per_generated": recomputed / generated if generated else float("nan"),
         "preemptions_per_request": preemptions / count if count else float("nan"),
-        "preempted_requests_share": float((requests["preemptions"][rows] > 0).mean())
-        if count
-        else float("nan"),
+        "preempted_requests_share": float((requests["preemptions"][rows] > 0).mean()) if count else float("nan"),
         "starvation_age_s": float(np.nanmax([longest_wait, longest_gap])),
         "longest_stall_s": longest_gap,
         "n": count,

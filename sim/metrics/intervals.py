@@ -8,9 +8,7 @@ from collections.abc import Sequence
 CONFIDENCE = 0.95
 
 
-def interval(
-    point: float, replicated: Sequence[float], confidence: float = CONFIDENCE
-) -> tuple[float, float] | None:
+def interval(point: float, replicated: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
     """Two-sided interval around *point*, the estimate from all replications together; None below two finite
     figures.
 

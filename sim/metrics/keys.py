@@ -4,8 +4,6 @@
 ``memory`` and ``fidelity`` beside the keys named here comes from the calibration as it is.
 """
 
-# ruff: noqa: E501 - a key and its meaning on one line
-
 from __future__ import annotations
 
 KEYS: dict[str, str] = {

@@ -140,10 +140,7 @@ def _request(results: Results, run: RunInfo, row: int) -> RequestLife:
     part = _segments(results, run, pool, count("replica"))
     gaps = (stalls["replication"] == run.replication) & (stalls["request"] == count("request"))
     listed = sorted(
-        (
-            (float(at - gap), float(gap))
-            for at, gap in zip(stalls["at_s"][gaps], stalls["gap_s"][gaps], strict=True)
-        ),
+        ((float(at - gap), float(gap)) for at, gap in zip(stalls["at_s"][gaps], stalls["gap_s"][gaps], strict=True)),
         key=lambda item: -item[1],
     )
     served = _inside(part, started, end) if np.isfinite(started) else np.zeros(len(part))
@@ -183,9 +180,7 @@ def _request(results: Results, run: RunInfo, row: int) -> RequestLife:
 def _segments(results: Results, run: RunInfo, pool: str, replica: int) -> Table:
     segments = results.tables["segments"]
     rows = (
-        (segments["replication"] == run.replication)
-        & segments.equals("pool", pool)
-        & (segments["replica"] == replica)
+        (segments["replication"] == run.replication) & segments.equals("pool", pool) & (segments["replica"] == replica)
     )
     return segments.rows(rows)
 
@@ -214,9 +209,7 @@ def _mean_step_s(results: Results, run: RunInfo, request: RequestLife) -> float:
     part = _segments(results, run, request.pool, request.replica)
     length = part["end_s"] - part["start_s"]
     inside = _inside(part, request.first_scheduled_s, request.finished_s)
-    steps = float(
-        (part["steps"] * np.divide(inside, length, out=np.zeros_like(inside), where=length > 0)).sum()
-    )
+    steps = float((part["steps"] * np.divide(inside, length, out=np.zeros_like(inside), where=length > 0)).sum())
     return float(inside.sum()) / steps if steps else 0.0
 
 

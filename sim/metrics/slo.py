@@ -94,10 +94,7 @@ def goodput(results: Results) -> dict[str, Any]:
     entry: dict[str, Any] = {"value": point, "unit": METRICS["goodput"].unit, "n": sum(counts)}
     bounds = interval(
         point,
-        [
-            count / length if length > 0 else float("nan")
-            for count, length in zip(counts, lengths, strict=True)
-        ],
+        [count / length if length > 0 else float("nan") for count, length in zip(counts, lengths, strict=True)],
     )
     if bounds is not None:
         entry["value_ci"] = [max(bounds[0], 0.0), bounds[1]]

@@ -75,11 +75,7 @@ def summarise(results: Results) -> dict[str, Any]:
             pool.name: {
                 **pool.fidelity,
                 "out_of_range": _unique(
-                    text
-                    for each in results.runs
-                    for p in each.pools
-                    if p.name == pool.name
-                    for text in p.out_of_range
+                    text for each in results.runs for p in each.pools if p.name == pool.name for text in p.out_of_range
                 ),
             }
             for pool in run.pools
@@ -127,9 +123,7 @@ def describe(whole: Censored, replicated: list[Censored] | None = None) -> dict[
 
 def _itl(results: Results) -> dict[str, Any]:
     tables = results.tables
-    parts = [
-        token_gaps(run, tables["segments"], tables["stalls"], tables["requests"]) for run in results.runs
-    ]
+    parts = [token_gaps(run, tables["segments"], tables["stalls"], tables["requests"]) for run in results.runs]
     whole: Gaps = joined(parts)
     return _statistics(
         Estimate(whole.mean_s()),

@@ -236,14 +236,10 @@ def _cost_figures(results: Results, run: RunInfo, basis: str) -> tuple[float, in
     else:
         hours = [pool.gpu_hours_run for pool in run.pools]
         queries, requests = results.tables["queries"], results.tables["requests"]
-        completed = int(
-            ((queries["replication"] == run.replication) & (queries["status"] == Status.COMPLETED)).sum()
-        )
+        completed = int(((queries["replication"] == run.replication) & (queries["status"] == Status.COMPLETED)).sum())
         mine = (requests["replication"] == run.replication) & (requests["role"] == Role.GENERATE)
         tokens = int((requests["reasoning_tokens"] + requests["answer_tokens"])[mine].sum())
-    usd = sum(
-        hour * (pool.price_usd_per_gpu_hour or 0.0) for hour, pool in zip(hours, run.pools, strict=True)
-    )
+    usd = sum(hour * (pool.price_usd_per_gpu_hour or 0.0) for hour, pool in zip(hours, run.pools, strict=True))
     return usd, completed, tokens, sum(hours)
 
 

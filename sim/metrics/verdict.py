@@ -69,9 +69,7 @@ def number_in_system(table: Table, run: RunInfo, edges_s: FloatArray) -> FloatAr
     left = np.sort(finished[~np.isnan(finished)])
     area = _count_area(arrived, edges_s) - _count_area(left, edges_s)
     width = np.diff(edges_s)
-    moment = np.searchsorted(arrived, edges_s[1:], side="right") - np.searchsorted(
-        left, edges_s[1:], side="right"
-    )
+    moment = np.searchsorted(arrived, edges_s[1:], side="right") - np.searchsorted(left, edges_s[1:], side="right")
     number: FloatArray = np.divide(np.diff(area), width, out=moment.astype(np.float64), where=width > 0)
     return number
 

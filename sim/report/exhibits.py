@@ -91,9 +91,7 @@ def _timeline(results: Results) -> Exhibit:
 
 def _who(results: Results) -> list[Exhibit]:
     queries = results.queries
-    made = [
-        Exhibit("slowdown-by-length", slowdown.figure_by_length(queries), slowdown.by_length(queries), "half")
-    ]
+    made = [Exhibit("slowdown-by-length", slowdown.figure_by_length(queries), slowdown.by_length(queries), "half")]
     by_client = slowdown.by_client(queries)
     if len(by_client) > 1:
         made.append(Exhibit("slowdown-by-client", slowdown.figure_by_client(queries), by_client, "half"))

@@ -136,9 +136,7 @@ def _misses(missed: Sequence[Mapping[str, Any]]) -> str:
         if target.get("attained") is not None:
             said.append(f"{name} p{share} is {attained(target)}, not {limit}")
         else:
-            said.append(
-                f"{formats.percent(target['share'])}, not {share} %, have a {name} of {limit} or less"
-            )
+            said.append(f"{formats.percent(target['share'])}, not {share} %, have a {name} of {limit} or less")
     return said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
 
 
@@ -314,11 +312,7 @@ def banners(summary: Summary) -> list[Banner]:
         Banner(
             _sentence(str(finding["what"])),
             _sentence(str(finding["do"])),
-            "bad"
-            if finding["name"] in _MISLEADING
-            else "warn"
-            if finding["severity"] == "warning"
-            else "none",
+            "bad" if finding["name"] in _MISLEADING else "warn" if finding["severity"] == "warning" else "none",
         )
         for finding in summary["anomalies"]
     ]

@@ -100,9 +100,7 @@ _HOURS = (3600, 7200, 18000, 36000)
 _DAYS = tuple(86400 * digit * 10**power for power in range(9) for digit in (1, 2, 5))
 
 
-def log_ticks(
-    low: float, high: float, kind: Kind = "plain", *, most: int = 9
-) -> tuple[list[float], list[str]]:
+def log_ticks(low: float, high: float, kind: Kind = "plain", *, most: int = 9) -> tuple[list[float], list[str]]:
     """Ticks that people read on a log axis: 1, 2, 5, 10 s, 1, 10 min; 1K, 10K; 1 %, 10 %.
 
     At most about *most* of them, none closer to another than labels allow; the 1s stay first, then the 5s.

@@ -186,8 +186,7 @@ def render(page: Page) -> str:
         marks=MARKS,
         css=_trusted(_asset("page.css")),
         colors=_trusted(
-            f":root{{{style['light']}}}\n"
-            f"@media screen and (prefers-color-scheme:dark){{:root{{{style['dark']}}}}}"
+            f":root{{{style['light']}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{style['dark']}}}}}"
         ),
         setup=_trusted(_json(setup)),
         plotly=_trusted(plotly),
@@ -262,9 +261,7 @@ def points(figure: go.Figure) -> int:
 def _figure(exhibit: Exhibit) -> dict[str, Any]:
     """The figure as plain JSON data, without template and title: the page has both."""
     if points(exhibit.figure) > MOST_POINTS:
-        raise ValueError(
-            f"figure {exhibit.key!r} has {points(exhibit.figure):,} points, not at most {MOST_POINTS:,}"
-        )
+        raise ValueError(f"figure {exhibit.key!r} has {points(exhibit.figure):,} points, not at most {MOST_POINTS:,}")
     plain = _plain(exhibit.figure.to_plotly_json())
     layout = plain["layout"]
     layout.pop("template", None)
@@ -309,9 +306,7 @@ def _around(exhibit: Exhibit, figure: dict[str, Any]) -> dict[str, Any]:
         "href": "data:text/csv;charset=utf-8," + quote(text, safe=",.-_/:()"),
         "head": [str(name) for name in frame.columns],
         "numeric": [not _is_text(frame[name]) for name in frame.columns],
-        "table": [[_cell(value) for value in row] for row in theme.rows(frame)]
-        if 0 < len(frame) <= TABLE_ROWS
-        else [],
+        "table": [[_cell(value) for value in row] for row in theme.rows(frame)] if 0 < len(frame) <= TABLE_ROWS else [],
     }
 
 
@@ -330,7 +325,5 @@ def csv(frame: pd.DataFrame) -> str:
     copy = frame.copy()
     for name in copy.columns:
         if _is_text(copy[name]):
-            copy[name] = [
-                f"'{text}" if text[:1] in tuple("=+-@\t\r") else text for text in copy[name].astype(str)
-            ]
+            copy[name] = [f"'{text}" if text[:1] in tuple("=+-@\t\r") else text for text in copy[name].astype(str)]
     return copy.to_csv(index=False, float_format="%.7g", lineterminator="\n")

@@ -157,8 +157,7 @@ def _statistics(results: Results) -> Table:
     for name, entry in results.summary["metrics"].items():
         say = partial(facts.value_of, name)
         cells = [
-            f"{facts.at(entry, name, stat)} {formats.span(entry.get(f'{stat}_ci'), say)}".strip()
-            for stat in _STATS
+            f"{facts.at(entry, name, stat)} {formats.span(entry.get(f'{stat}_ci'), say)}".strip() for stat in _STATS
         ]
         rows.append((name, *cells, f"{entry['n']:,}", f"{entry['censored']:,}"))
     return Table(
@@ -175,9 +174,7 @@ def _totals(results: Results) -> Table:
         (name.replace("_", " "), formats.duration(value) if name.endswith("_s") else f"{value:,}")
         for name, value in results.summary["totals"].items()
     ]
-    return Table(
-        ("what", "count"), rows, frozenset({1}), "Whole runs, warm-up and drain included, all replications."
-    )
+    return Table(("what", "count"), rows, frozenset({1}), "Whole runs, warm-up and drain included, all replications.")
 
 
 def _definitions() -> Definitions:

@@ -39,12 +39,8 @@ class Palette:
     accent: str
 
 
-LIGHT = Palette(
-    paper="#ffffff", text="#1a1d21", muted="#59616b", grid="#e4e7eb", context="#868e98", accent="#0a5ea8"
-)
-DARK = Palette(
-    paper="#14171a", text="#e8eaed", muted="#a3abb5", grid="#2b3137", context="#7c858f", accent="#6db3f2"
-)
+LIGHT = Palette(paper="#ffffff", text="#1a1d21", muted="#59616b", grid="#e4e7eb", context="#868e98", accent="#0a5ea8")
+DARK = Palette(paper="#14171a", text="#e8eaed", muted="#a3abb5", grid="#2b3137", context="#7c858f", accent="#6db3f2")
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,7 @@ def survival(data: pd.DataFrame) -> go.Figure:
     output = data[(data["length"] == "output") & (data["whose"] == data["whose"].iloc[0])]
     beyond = output[output["share"] <= 0.01]
     longest = (
-        f"1 % of outputs are longer than {formats.count(beyond['tokens'].min())} tokens"
-        if len(beyond)
-        else "Lengths"
+        f"1 % of outputs are longer than {formats.count(beyond['tokens'].min())} tokens" if len(beyond) else "Lengths"
     )
     return theme.describe(
         fig,
@@ -274,9 +272,7 @@ def describe_page(
     tiles = [
         Tile("queries", formats.count(found["queries"])),
         Tile("rate", f"{formats.number(found['rate_per_s'], 3)}/s"),
-        Tile(
-            "output, mean", f"{formats.count(output['mean'])} tokens", f"p99 {formats.count(output['p99'])}"
-        ),
+        Tile("output, mean", f"{formats.count(output['mean'])} tokens", f"p99 {formats.count(output['p99'])}"),
         Tile("prompt, mean", f"{formats.count(found['lengths']['prompt']['mean'])} tokens"),
         Tile("top 1 % of queries", formats.percent(found["top_shares"]["0.01"], 3), "of output tokens"),
         Tile("resident KV", f"{formats.count(found['resident_tokens'])} tokens", "a query, while decoding"),

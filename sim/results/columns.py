@@ -67,9 +67,7 @@ def _c(name: str, dtype: str, unit: str, meaning: str) -> Column:
     return Column(name, dtype, unit, meaning)
 
 
-_REPLICATION = _c(
-    "replication", "int32", "", "Replication (0, 1, …): the same scenario with other random draws."
-)
+_REPLICATION = _c("replication", "int32", "", "Replication (0, 1, …): the same scenario with other random draws.")
 
 QUERIES: tuple[Column, ...] = (
     _REPLICATION,

@@ -57,9 +57,7 @@ class Results:
             raise ValueError("results need at least one replication")
         self.scenario_yaml = scenario_yaml
         self.runs: tuple[RunInfo, ...] = tuple(info for info, _ in runs)
-        self.tables: dict[str, Table] = {
-            name: concatenate([tables[name] for _, tables in runs]) for name in TABLES
-        }
+        self.tables: dict[str, Table] = {name: concatenate([tables[name] for _, tables in runs]) for name in TABLES}
         self.provenance: dict[str, Any] = dict(provenance or {})
         self.summary: dict[str, Any] = dict(summary or {})
 
@@ -117,13 +115,9 @@ class Results:
         another version."""
         path = Path(directory)
         if not path.is_dir():
-            raise InputError(
-                Problem(f"{path} is not a directory", expected="a directory that `thinkcap run` wrote")
-            )
+            raise InputError(Problem(f"{path} is not a directory", expected="a directory that `thinkcap run` wrote"))
         problems = [
-            Problem(
-                "file is missing", source=str(path / file), expected="a directory that `thinkcap run` wrote"
-            )
+            Problem("file is missing", source=str(path / file), expected="a directory that `thinkcap run` wrote")
             for file in FILES
             if not (path / file).is_file()
         ]
@@ -174,9 +168,7 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in a results file: {value!r}")
 
 
-def replace_directory(
-    target: Path | str, write: Callable[[Path], None], *, marker: str = SUMMARY_FILE
-) -> Path:
+def replace_directory(target: Path | str, write: Callable[[Path], None], *, marker: str = SUMMARY_FILE) -> Path:
     """Make *target* anew by ``write(folder)``, at once or not at all: readers see the old directory or the
     new one.
 
@@ -264,7 +256,5 @@ def _read_runs(path: Path, summary: Mapping[str, Any], problems: list[Problem]) 
     try:
         return tuple(RunInfo.from_dict(run) for run in summary["runs"])
     except (KeyError, TypeError) as error:
-        problems.append(
-            Problem(f"its description of the run is broken: {error}", source=str(path), key="runs")
-        )
+        problems.append(Problem(f"its description of the run is broken: {error}", source=str(path), key="runs"))
         return ()

@@ -83,15 +83,11 @@ class Table:
             array = self.columns[column.name]
             if column.dtype == "category":
                 codes = pa.array(array, mask=array < 0) if len(array) and array.min() < 0 else pa.array(array)
-                arrow = pa.DictionaryArray.from_arrays(
-                    codes, pa.array(self.names[column.name], type=pa.string())
-                )
+                arrow = pa.DictionaryArray.from_arrays(codes, pa.array(self.names[column.name], type=pa.string()))
             else:
                 arrow = pa.array(array)
             arrays.append(arrow)
-            fields.append(
-                pa.field(column.name, arrow.type, metadata={"unit": column.unit, "meaning": column.meaning})
-            )
+            fields.append(pa.field(column.name, arrow.type, metadata={"unit": column.unit, "meaning": column.meaning}))
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
     @classmethod
@@ -102,9 +98,7 @@ class Table:
 
         declared = {column.name: column for column in TABLES[name]}
         faults = [f"has no column {column!r}" for column in declared if column not in table.column_names]
-        faults += [
-            f"has an unknown column {column!r}" for column in table.column_names if column not in declared
-        ]
+        faults += [f"has an unknown column {column!r}" for column in table.column_names if column not in declared]
         columns: dict[str, Array] = {}
         names: dict[str, tuple[str, ...]] = {}
         for column in declared.values():
@@ -151,9 +145,7 @@ def concatenate(tables: Sequence[Table]) -> Table:
         if column.dtype == "category":
             united = tuple(dict.fromkeys(n for table in tables for n in table.names[column.name]))
             names[column.name] = united
-            parts = [
-                _recode(table.columns[column.name], table.names[column.name], united) for table in tables
-            ]
+            parts = [_recode(table.columns[column.name], table.names[column.name], united) for table in tables]
         columns[column.name] = np.concatenate(parts)
     return Table(name, columns, names)
 
@@ -171,9 +163,7 @@ def build(
     (NaN), ``slo_met`` (False) and ``correct`` (NaN) are left for others to fill in.
     """
     query_rows = _ordered(queries.columns(), "query")
-    in_window = (query_rows["arrived_ps"] >= info.window_start_ps) & (
-        query_rows["arrived_ps"] < info.window_end_ps
-    )
+    in_window = (query_rows["arrived_ps"] >= info.window_start_ps) & (query_rows["arrived_ps"] < info.window_end_ps)
     query_table = _query_table(info, query_rows, in_window)
     request_rows = _ordered(requests.columns(), "id")
     position = np.searchsorted(query_rows["query"], request_rows["query"])
@@ -328,9 +318,7 @@ def _ordered(rows: dict[str, IntArray], key: str) -> dict[str, IntArray]:
 
 
 def _front_end(info: RunInfo, pool: IntArray) -> IntArray:
-    share = np.array(
-        [p.front_end_ps for p in info.pools] + [0], dtype=np.int64
-    )  # the last one answers for -1
+    share = np.array([p.front_end_ps for p in info.pools] + [0], dtype=np.int64)  # the last one answers for -1
     return share[pool]
 
 

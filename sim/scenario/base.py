@@ -27,9 +27,7 @@ V = TypeVar("V")
 class Section(BaseModel):
     """Base of all sections: unknown keys, wrong types, NaN and infinity are refused; nothing changes."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 class FrozenDict(dict[K, V]):
@@ -70,9 +68,7 @@ PositivePicoseconds = Annotated[int, *_quantity(units.parse_ps, units.write_ps),
 """A duration above zero."""
 UsdPerHour = Annotated[float, *_quantity(units.parse_usd_per_hour, units.write_usd_per_hour), Field(ge=0)]
 """A price in US dollars an hour: ``2.50 USD/h``."""
-BytesPerSecond = Annotated[
-    float, *_quantity(units.parse_bytes_per_second, units.write_bytes_per_second), Field(gt=0)
-]
+BytesPerSecond = Annotated[float, *_quantity(units.parse_bytes_per_second, units.write_bytes_per_second), Field(gt=0)]
 """A bandwidth: ``50 GB/s``."""
 ByteCount = Annotated[int, *_quantity(units.parse_bytes, units.write_bytes), Field(gt=0)]
 """A size: ``45 GB``."""

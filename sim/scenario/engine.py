@@ -40,9 +40,7 @@ class Engine(Section):
     """How each replica schedules and keeps its KV cache; None is vLLM's default, stated once loaded."""
 
     scheduler: PolicyRef = Field(default=Policy(name="vllm"), description="`thinkcap list schedulers`")
-    kv: PolicyRef | None = Field(
-        default=None, description="how KV memory is managed; default: vLLM's paged blocks"
-    )
+    kv: PolicyRef | None = Field(default=None, description="how KV memory is managed; default: vLLM's paged blocks")
     policy: Literal["fcfs", "priority"] = Field(default="fcfs", description="order of the waiting queue")
     max_num_seqs: Annotated[EngineCount, Field(ge=1)] | None = Field(
         default=None, description="sequences in a step at most; default: vLLM's for this GPU"
@@ -72,9 +70,7 @@ class Engine(Section):
     scheduler_reserve_full_isl: bool = Field(
         default=True, description="admit a request only when its whole prompt fits"
     )
-    async_scheduling: bool = Field(
-        default=True, description="a step is scheduled while the one before it runs"
-    )
+    async_scheduling: bool = Field(default=True, description="a step is scheduled while the one before it runs")
     preemption: Literal["recompute"] = Field(default="recompute", description="what becomes of a victim's KV")
     kv_cache_dtype: str = Field(default="auto", description="auto (the model's), bf16, fp16, fp8 …")
     num_gpu_blocks_override: Annotated[EngineCount, Field(ge=2)] | None = Field(

@@ -110,9 +110,7 @@ def shipped_folder() -> Path:
 def shipped() -> dict[str, Path]:
     """Every shipped scenario by name; those in folders as ``folder/name``."""
     folder = shipped_folder()
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))
-    }
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
 def find(source: str | Path, beside: Path | None = None) -> Path:

@@ -36,9 +36,7 @@ class Scenario(Section):
     strategy: PolicyRef = Field(
         default=Policy(name="single"), description="how a query becomes requests; `thinkcap list strategies`"
     )
-    pools: Annotated[dict[Name, Pool], Field(min_length=1), freeze] = Field(
-        description="the replicas, by pool"
-    )
+    pools: Annotated[dict[Name, Pool], Field(min_length=1), freeze] = Field(description="the replicas, by pool")
     router: PolicyRef = Field(
         default=Policy(name="least_outstanding_requests"),
         description="which replica a request goes to; `thinkcap list routers`",
@@ -46,9 +44,7 @@ class Scenario(Section):
     gateway: Gateway = Field(default_factory=Gateway, description="timeouts and the router's view")
     failures: Failures = Field(default_factory=Failures, description="what goes wrong with replicas")
     admission: PolicyRef | None = Field(default=None, description="who is turned away; default: nobody")
-    predictor: PolicyRef | None = Field(
-        default=None, description="who guesses output lengths; default: nobody"
-    )
+    predictor: PolicyRef | None = Field(default=None, description="who guesses output lengths; default: nobody")
     quality: QualitySpec | None = Field(
         default=None, description="how often answers are right; default: nothing is said about it"
     )

@@ -234,9 +234,7 @@ def check_policies(document: Document) -> list[Problem]:
             for problem in error.problems:
                 below = (*path, problem.key) if problem.key else ((*path, "name") if named else path)
                 problems.append(
-                    document.problem(
-                        below, problem.message, expected=problem.expected, nearest=problem.nearest
-                    )
+                    document.problem(below, problem.message, expected=problem.expected, nearest=problem.nearest)
                 )
             continue
         options = {**{k: v for k, v in ref.options.items() if v is not None}, **defaults(policy)}

@@ -19,9 +19,7 @@ class Pool(Section):
     model: Name = Field(description="a known model (`thinkcap list models`), or the path of a config.json")
     hardware: Name = Field(description="a known GPU (`thinkcap list hardware`), or the path of a YAML file")
     tensor_parallel_size: Parallel = Field(default=1, description="GPUs that share each layer")
-    pipeline_parallel_size: Parallel = Field(
-        default=1, description="groups of GPUs that each have some layers"
-    )
+    pipeline_parallel_size: Parallel = Field(default=1, description="groups of GPUs that each have some layers")
     data_parallel_size: Parallel = Field(default=1, description="attention replicas beside shared experts")
     enable_expert_parallel: bool = Field(default=False, description="experts are spread over the GPUs")
     replicas: Annotated[Count, Field(ge=1, le=100_000)] = Field(default=1, description="engines of this kind")

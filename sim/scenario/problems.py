@@ -83,9 +83,7 @@ def _path(loc: Sequence[int | str], data: Any) -> KeyPath:
     here = data
     for index, part in enumerate(loc):
         inner = step_into(here, part)
-        if inner is ABSENT and not (
-            isinstance(here, Mapping) and index == len(loc) - 1 and isinstance(part, str)
-        ):
+        if inner is ABSENT and not (isinstance(here, Mapping) and index == len(loc) - 1 and isinstance(part, str)):
             continue
         here = inner
         path.append(part)
@@ -137,9 +135,7 @@ def _say(path: KeyPath, item: Mapping[str, Any], data: Any, model: type[BaseMode
             },
         )
     if kind in ("literal_error", "enum"):
-        names = [
-            word.strip(" '") for word in str(context.get("expected", "")).replace(" or ", ",").split(",")
-        ]
+        names = [word.strip(" '") for word in str(context.get("expected", "")).replace(" or ", ",").split(",")]
         return path, shown, {"expected": _one_of(names), "nearest": nearest(str(value), names)}
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]

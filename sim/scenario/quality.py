@@ -47,9 +47,7 @@ def check_quality(scenario: Scenario, document: Document) -> list[Problem]:
         for name in quality.pools
         if name not in generating
     ]
-    scaled = [
-        name for name, own in quality.pools.items() if (own.reasoning_scale, own.answer_scale) != (1, 1)
-    ]
+    scaled = [name for name, own in quality.pools.items() if (own.reasoning_scale, own.answer_scale) != (1, 1)]
     if scaled and strategy.plain and len(generating) > 1:
         problems.append(
             document.problem(

@@ -86,9 +86,7 @@ def _table(part: dict[str, Any], required: Any, stated: dict[str, str]) -> list[
 def _kind(field: dict[str, Any]) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
-        return (
-            f"a {name.removesuffix('-policy')}" if name.endswith("-policy") else f"[{name}](#{name.lower()})"
-        )
+        return f"a {name.removesuffix('-policy')}" if name.endswith("-policy") else f"[{name}](#{name.lower()})"
     if "const" in field:
         return f"`{field['const']}`"
     if "enum" in field:

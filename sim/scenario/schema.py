@@ -167,9 +167,7 @@ def _policy_schema(kind: str) -> dict[str, Any]:
         required = [
             field.name
             for field in dataclasses.fields(cls)
-            if field.init
-            and field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
+            if field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         ]
         if not required:
             plain.append(name)

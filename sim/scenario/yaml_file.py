@@ -184,9 +184,7 @@ class _Builder:
 
     def _stop(self, mark: Any, message: str, expected: str | None = None) -> InputError:
         line = mark.line + 1 if mark is not None else None
-        return InputError(
-            [*self.problems, Problem(message, source=self.source, line=line, expected=expected)]
-        )
+        return InputError([*self.problems, Problem(message, source=self.source, line=line, expected=expected)])
 
     def _syntax(self, error: yaml.YAMLError, text: str) -> InputError:
         mark = getattr(error, "problem_mark", None)
@@ -210,9 +208,7 @@ class _Builder:
                 raise self._stop(mark, f"alias *{event.anchor} is not defined before")
             return self._anchors[event.anchor]
         if event.tag is not None:
-            self.problems.append(
-                Problem(f"tag {event.tag!r} is not allowed", source=self.source, line=mark.line + 1)
-            )
+            self.problems.append(Problem(f"tag {event.tag!r} is not allowed", source=self.source, line=mark.line + 1))
         if isinstance(event, yaml.ScalarEvent):
             value = event.value if event.style else scalar(event.value)
             tree: tuple[Any, ...] = ("scalar", mark, value)
@@ -236,9 +232,7 @@ class _Builder:
     def _plain(self, tree: tuple[Any, ...], path: KeyPath) -> Any:
         kind, mark, content = tree
         if len(path) > MAX_DEPTH:
-            raise self._stop(
-                mark, f"is nested deeper than {MAX_DEPTH} levels once its aliases are written out"
-            )
+            raise self._stop(mark, f"is nested deeper than {MAX_DEPTH} levels once its aliases are written out")
         self._left -= 1
         if self._left < 0:
             raise self._stop(mark, f"holds more than {MAX_NODES:,} values once its aliases are written out")
@@ -278,9 +272,7 @@ class _Builder:
             message = f"{content!r} cannot be a key; put it in quotes"
         else:
             return str(content)
-        self.problems.append(
-            Problem(message, source=self.source, line=mark.line + 1, key=dotted(path) or None)
-        )
+        self.problems.append(Problem(message, source=self.source, line=mark.line + 1, key=dotted(path) or None))
         return None
 
 

@@ -154,9 +154,7 @@ def _step_rows(rows: Iterable[StepRow]) -> Iterable[Row]:
             "admitted": " ".join(f"{request}@{cached}" for request, cached in row.admitted),
             "preempted": " ".join(map(str, row.preempted)),
             "finished": " ".join(map(str, row.finished)),
-            "scheduled": " ".join(
-                f"{request}:{new}" if new != 1 else str(request) for request, new in row.scheduled
-            ),
+            "scheduled": " ".join(f"{request}:{new}" if new != 1 else str(request) for request, new in row.scheduled),
             "t_scheduled_ns": _ns(row.t_scheduled_ps),
         }
 
@@ -203,12 +201,8 @@ def _first(
         a, b = _at(recorded, index), _at(mine, index)
         if a == b:
             continue
-        wrong = (
-            () if a is None or b is None else tuple(column for column in columns if a[column] != b[column])
-        )
-        near = (
-            range(max(0, index - AROUND), index + AROUND + 1) if table == "steps" else range(index, index + 1)
-        )
+        wrong = () if a is None or b is None else tuple(column for column in columns if a[column] != b[column])
+        near = range(max(0, index - AROUND), index + AROUND + 1) if table == "steps" else range(index, index + 1)
         around = tuple((i, _at(recorded, i), _at(mine, i)) for i in near if i < max(len(recorded), len(mine)))
         return Difference(table, index, wrong, a, b, around, remark)
     return None

@@ -135,9 +135,7 @@ def run(
     """
     trace = Trace("stepwise" if stepwise else "fast-forward")
     log = StepLog()
-    replica = make_replica(
-        case.settings, case.cost, scheduler(), stepwise=stepwise, segments=TraceSink(trace), log=log
-    )
+    replica = make_replica(case.settings, case.cost, scheduler(), stepwise=stepwise, segments=TraceSink(trace), log=log)
     requests = case.make_requests()
     player: _Script | _Fixed = _Script(case.script) if timeline is None else _Fixed(timeline)
     while True:
@@ -299,7 +297,5 @@ def compare(
     stepwise = run(case, scheduler, stepwise=True, most_steps=most_steps, watch=watch)
     if stepwise.endless:
         return stepwise, stepwise, []
-    fast = run(
-        case, scheduler, stepwise=False, timeline=stepwise.timeline, most_steps=most_steps + 1, watch=watch
-    )
+    fast = run(case, scheduler, stepwise=False, timeline=stepwise.timeline, most_steps=most_steps + 1, watch=watch)
     return stepwise, fast, differences(stepwise, fast)

@@ -28,9 +28,7 @@ def random_case(
     """
     rng = Random(seed)
     made = _requests(rng, requests or rng.choice((4, 10, 20, 40)), plain)
-    return Case(
-        _settings(rng, made, plain, policies), _cost(rng, plain), tuple(made), _script(rng, made, plain)
-    )
+    return Case(_settings(rng, made, plain, policies), _cost(rng, plain), tuple(made), _script(rng, made, plain))
 
 
 def _requests(rng: Random, count: int, plain: bool) -> list[dict[str, Any]]:
@@ -80,9 +78,7 @@ def _visible(request: dict[str, Any]) -> int:
     return request["output_tokens"] if request["max_tokens"] < 0 else int(request["max_tokens"])
 
 
-def _settings(
-    rng: Random, made: list[dict[str, Any]], plain: bool, policies: tuple[str, ...]
-) -> EngineSettings:
+def _settings(rng: Random, made: list[dict[str, Any]], plain: bool, policies: tuple[str, ...]) -> EngineSettings:
     block = rng.choice((1, 2, 4, 4, 16))
     longest = max(each["prompt_tokens"] + _visible(each) for each in made)
     chunked = rng.random() < 0.8

@@ -118,18 +118,14 @@ def find(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             state = "is not a folder" if path.exists() else "does not exist"
-            problems.append(
-                Problem(state, source=str(path), expected="a recording or a folder of recordings")
-            )
+            problems.append(Problem(state, source=str(path), expected="a recording or a folder of recordings"))
         elif is_recording(path):
             found.append(path)
         else:
             inside = sorted(child for child in path.iterdir() if child.is_dir() and is_recording(child))
             if not inside:
                 problems.append(
-                    Problem(
-                        "holds no recording", source=str(path), expected="folders with " + ", ".join(FILES)
-                    )
+                    Problem("holds no recording", source=str(path), expected="folders with " + ", ".join(FILES))
                 )
             found += inside
     if problems:
@@ -227,9 +223,7 @@ class _Reader:
         cost = StepCost(host_ps=c0, linear_ps=(0,), linear_slope_ps=c1 + c2, kv_ps=c2, cached_ps=c2)
         return settings, cost
 
-    def rows(
-        self, name: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()
-    ) -> Iterator[tuple[int, Row]]:
+    def rows(self, name: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[tuple[int, Row]]:
         """Lines of *name* as (line number, row) with exactly *columns*, and maybe *optional* ones."""
         path = self.folder / name
         opener = gzip.open if path.suffix == ".gz" else open
@@ -255,17 +249,13 @@ class _Reader:
                     self.add(name, "a column stands there twice", line=1)
                 for values in reader:
                     if len(values) != len(header):
-                        self.add(
-                            name, f"has {len(values)} fields, the header {len(header)}", line=reader.line_num
-                        )
+                        self.add(name, f"has {len(values)} fields, the header {len(header)}", line=reader.line_num)
                         continue
                     yield reader.line_num, dict(zip(header, values, strict=True))
         except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
             self.add(name, f"cannot be read: {error}")
 
-    def table(
-        self, name: str, columns: tuple[str, ...], optional: tuple[str, ...], *, count_from: str
-    ) -> list[Row]:
+    def table(self, name: str, columns: tuple[str, ...], optional: tuple[str, ...], *, count_from: str) -> list[Row]:
         """All rows of *name*, whose column *count_from* counts 0, 1, 2, …"""
         result: list[Row] = []
         for line, row in self.rows(name, columns, optional):
@@ -290,9 +280,7 @@ class _Reader:
             if not row.keys() >= set(WORKLOAD):
                 break
 
-            def number(
-                key: str, low: int, default: int | None = None, line: int = line, row: Row = row
-            ) -> int:
+            def number(key: str, low: int, default: int | None = None, line: int = line, row: Row = row) -> int:
                 text = row[key]
                 if text == "" and default is not None:
                     return default
@@ -327,9 +315,7 @@ class _Reader:
             prefix = number("prefix_len", 0, default=0)
             parent = number("parent", 0) if row["parent"] != "" else None
             if parent is not None and parent >= request:
-                self.add(
-                    name, f"{parent} comes later", line=line, key="parent", expected="an earlier request"
-                )
+                self.add(name, f"{parent} comes later", line=line, key="parent", expected="an earlier request")
             if prefix > prompt:
                 self.add(name, f"{prefix} is longer than the prompt ({prompt})", line=line, key="prefix_len")
             result.append(

@@ -170,9 +170,7 @@ class Report:
             for kind, off in self.fit_error.items()
         ]
         out.append(
-            "within the larger of 5 % and the noise"
-            if self.passed
-            else "NOT within the larger of 5 % and the noise"
+            "within the larger of 5 % and the noise" if self.passed else "NOT within the larger of 5 % and the noise"
         )
         return out
 
@@ -208,8 +206,7 @@ def selfcheck(
         left = spent / (repeat + 1) * (repeats - repeat - 1)
         say(f"round {repeat + 1} of {repeats}: loop {loops[-1].makespan_s:.3f} s, about {left:.0f} s left")
     rows = [
-        {**bench.columns(), **point.to_dict(), **pooled(found)}
-        for point, found in zip(points, rounds, strict=True)
+        {**bench.columns(), **point.to_dict(), **pooled(found)} for point, found in zip(points, rounds, strict=True)
     ]
     write_table(bench, rows, out, command=command, finished=True)
     found = fitting.fit(measurements.read(out), source=str(out))
@@ -222,8 +219,7 @@ def selfcheck(
         grid_noise=statistics.median(row["spread_ms"] / row["time_ms"] for row in rows),
         step_error=step_errors(loops, cost),
         fit_error={
-            kind: {"median": error.median, "p95": error.p95, "n": error.n}
-            for kind, error in found.error.items()
+            kind: {"median": error.median, "p95": error.p95, "n": error.n} for kind, error in found.error.items()
         },
         cost=cost,
         facts={**bench.facts(), **bench.identity(), "command": command},
@@ -268,9 +264,7 @@ def simulate_loop(load: Load, cost: StepCost, *, block_size: int) -> LoopRun:
     )
     replica = make_replica(settings, cost, Vllm())
     requests = [
-        Request(
-            number, arrived_ps=0, prompt_tokens=job.prompt, output_tokens=job.output, max_tokens=job.output
-        )
+        Request(number, arrived_ps=0, prompt_tokens=job.prompt, output_tokens=job.output, max_tokens=job.output)
         for number, job in enumerate(load.jobs)
     ]
     for request in requests:

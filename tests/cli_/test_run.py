@@ -49,9 +49,7 @@ def test_stepwise_gives_the_same_tables(thinkcap, here, tiny):
 
 
 def test_changes_reach_the_run_and_its_provenance(thinkcap, here, tiny):
-    ran = thinkcap(
-        "run", tiny, "--out", "a", "--json", "--seed", 3, "--replications", 2, "--set", "name=other"
-    )
+    ran = thinkcap("run", tiny, "--out", "a", "--json", "--seed", 3, "--replications", 2, "--set", "name=other")
     summary = json.loads(ran.out)
     assert summary["replications"] == 2
     assert json.loads((here / "a" / "provenance.json").read_text())["overrides"] == [

@@ -112,9 +112,7 @@ def test_a_client_gives_up_in_the_end() -> None:
 
 @given(queries_st, st.integers(1, 3), st.booleans(), st.sampled_from([None, 90]))
 @settings(max_examples=40, deadline=None)
-def test_laws_under_load_shedding(
-    queries: list[Q], limit: int, samples: bool, timeout_ps: int | None
-) -> None:
+def test_laws_under_load_shedding(queries: list[Q], limit: int, samples: bool, timeout_ps: int | None) -> None:
     """Every query ends once, every try has a row, and the retries of the tables are those of the tally."""
     outcome = run(
         queries,

@@ -206,9 +206,7 @@ def test_wanted_by_hand(name: str, options: dict[str, Any], state: dict[str, Any
 
 @pytest.mark.parametrize("name", AUTOSCALERS.names())
 def test_every_autoscaler_serves_a_run(name: str) -> None:
-    scaling = Scaling(
-        "pool", AUTOSCALERS.make(name), 1, 4, interval_ps=100, cold_start_ps=50, cooldown_ps=200
-    )
+    scaling = Scaling("pool", AUTOSCALERS.make(name), 1, 4, interval_ps=100, cold_start_ps=50, cooldown_ps=200)
     queries = [Q(at, answer=10) for at in range(0, 2000, 9)]
     outcome, cluster = play(queries, replicas=4, engine={"seats": 2}, scalings=(scaling,), off=(1, 2, 3))
     assert {row["status"] for row in rows(outcome)} == {Status.COMPLETED}

@@ -74,19 +74,13 @@ def run(
 
 def rows(outcome: Outcome) -> list[dict[str, int]]:
     columns = outcome.requests.columns()
-    found = [
-        dict(zip(columns, row, strict=True))
-        for row in zip(*(c.tolist() for c in columns.values()), strict=True)
-    ]
+    found = [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
     return sorted(found, key=lambda row: row["id"])
 
 
 def query_rows(outcome: Outcome) -> list[dict[str, int]]:
     columns = outcome.queries.columns()
-    found = [
-        dict(zip(columns, row, strict=True))
-        for row in zip(*(c.tolist() for c in columns.values()), strict=True)
-    ]
+    found = [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
     return sorted(found, key=lambda row: row["query"])
 
 
@@ -307,10 +301,7 @@ def test_samples_stay_together_and_the_rest_is_cancelled() -> None:
     assert [Status(row["status"]).name for row in done].count("CANCELLED") == 2
     first = query_rows(outcome)[0]
     assert first["requests"] == 3
-    assert (
-        first["finished_ps"]
-        == sorted(r["finished_ps"] for r in done[:3] if r["status"] == Status.COMPLETED)[1]
-    )
+    assert first["finished_ps"] == sorted(r["finished_ps"] for r in done[:3] if r["status"] == Status.COMPLETED)[1]
     generated = sum(row["generated"] for row in done[:3])
     assert first["reasoning_tokens"] + first["answer_tokens"] == generated
 
@@ -342,9 +333,7 @@ def test_a_strategy_of_several_calls_in_a_row() -> None:
 
 @given(queries_st, cluster_st, st.sampled_from([None, 60]))
 @settings(max_examples=40)
-def test_laws_with_samples_and_cancels(
-    queries: list[Q], given: dict[str, int], timeout_ps: int | None
-) -> None:
+def test_laws_with_samples_and_cancels(queries: list[Q], given: dict[str, int], timeout_ps: int | None) -> None:
     outcome = run(queries, engines=engines_of(given), strategy=FirstOf(4), timeout_ps=timeout_ps)
     done, asked = rows(outcome), query_rows(outcome)
     assert [row["query"] for row in asked] == list(range(len(queries)))

@@ -104,9 +104,7 @@ def play(given: dict[str, Any], *, stepwise: bool) -> tuple[Outcome, list[list[l
     )
     # A run in closed form knows of tokens that the end of the run cut off; the stalls table drops them, and
     # so does this.
-    stalls = [
-        sorted(stall for stall in sink.stalls().tolist() if stall[1] <= outcome.end_ps) for _, sink in made
-    ]
+    stalls = [sorted(stall for stall in sink.stalls().tolist() if stall[1] <= outcome.end_ps) for _, sink in made]
     return outcome, stalls
 
 

@@ -56,8 +56,7 @@ class Scene:
         self.kv_use = self.kv_use or [0.1 * k for k in self.outstanding]
         self.token_counts = self.token_counts or [100 * k for k in self.outstanding]
         self.replicas = self.replicas or tuple(
-            ReplicaInfo(index=i, pool="ab"[i % 2], pool_index=i % 2, replica=i // 2, token_ps=10.0)
-            for i in range(n)
+            ReplicaInfo(index=i, pool="ab"[i % 2], pool_index=i % 2, replica=i // 2, token_ps=10.0) for i in range(n)
         )
 
     def state(self, index: int) -> FakeSnapshot:
@@ -114,9 +113,7 @@ class TestContract:
         rng = np.random.default_rng(2)
         for request in requests(200):
             n = int(rng.integers(1, 9))
-            candidates = tuple(
-                sorted(rng.choice(n, size=int(rng.integers(1, n + 1)), replace=False).tolist())
-            )
+            candidates = tuple(sorted(rng.choice(n, size=int(rng.integers(1, n + 1)), replace=False).tolist()))
             scene = Scene([int(k) for k in rng.integers(0, 5, n)], candidates=candidates)
             before = copy.deepcopy((scene.outstanding, scene.candidates, scene.kv_use, vars(request)))
             assert choose(scene, request) in candidates

@@ -44,9 +44,7 @@ def _case(requests: list[tuple[int, dict[str, Any]]], **settings: Any) -> Case:
     for index, (now, _) in enumerate(requests):
         script.append(Cue(now - before, ARRIVE, index))
         before = now
-    chosen = EngineSettings(
-        **{"num_gpu_blocks": 1000, "block_size": 4, "async_scheduling": False, **settings}
-    )
+    chosen = EngineSettings(**{"num_gpu_blocks": 1000, "block_size": 4, "async_scheduling": False, **settings})
     return Case(
         chosen,
         StepCost(host_ps=STEP, linear_ps=(0,), linear_slope_ps=0),
@@ -168,9 +166,7 @@ def test_several_arrivals_and_ends_in_one_instant(asynchronous: bool) -> None:
 def _space(*stretches: tuple[int, int]) -> tuple[PagedKv, Request, list[Tenure]]:
     """A pool in which the shared prefix of a new request has copies of these stretches, the oldest first."""
     kv = PagedKv(100, 1, caching=True, committed=lambda request: request.computed)
-    request = Request(
-        0, arrived_ps=0, prompt_tokens=50, output_tokens=1, prefix_group="shared", prefix_len=40
-    )
+    request = Request(0, arrived_ps=0, prompt_tokens=50, output_tokens=1, prefix_group="shared", prefix_len=40)
     kv.enter(request)
     assert request.pieces is not None
     space = request.pieces[0].space

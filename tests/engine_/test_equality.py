@@ -83,9 +83,7 @@ def _conserved(trace: Trace) -> bool:
 
 def _assert_not_vacuous(slow: Counter[str], fast: Counter[str]) -> None:
     for name in MUST_OCCUR:
-        assert slow[name] + fast[name] > 0, (
-            f"{name} never occurred: the comparison says less than it seems to"
-        )
+        assert slow[name] + fast[name] > 0, f"{name} never occurred: the comparison says less than it seems to"
     assert slow["priority preemptions"] > 0
     assert slow["async preemptions"] > 0
     assert fast["steps in runs"] > fast["runs"] > 0

@@ -41,8 +41,7 @@ class Twins:
     def __init__(self, blocks: int, size: int, *, caching: bool = True) -> None:
         self.size = size
         self.sides = [
-            Side(kind(blocks, size, caching=caching, committed=_committed), [])
-            for kind in (PagedKv, BlockPool)
+            Side(kind(blocks, size, caching=caching, committed=_committed), []) for kind in (PagedKv, BlockPool)
         ]
         self.seen: Counter[str] = Counter()
 
@@ -82,9 +81,7 @@ class Twins:
         caching = self.sides[0].pool.caching  # without it nobody asks
         found = [side.pool.lookup(side.requests[index]) if caching else ([], 0) for side in self.sides]
         hit = self._same([blocks for _, blocks in found])
-        revived = self._same(
-            [side.pool.revived(hits) for side, (hits, _) in zip(self.sides, found, strict=True)]
-        )
+        revived = self._same([side.pool.revived(hits) for side, (hits, _) in zip(self.sides, found, strict=True)])
         request = self.sides[0].requests[index]
         computed = min(request.known, hit * self.size + tokens)
         need = -(-computed // self.size) - hit

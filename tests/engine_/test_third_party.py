@@ -88,9 +88,7 @@ def test_found_by_its_entry_point_and_run_by_name(package: Path) -> None:
 
 
 def test_its_fields_are_its_options(package: Path) -> None:
-    done = _python(
-        package, "-c", SCENARIO.replace("SCHEDULER", '{"name": "shortest_prompt", "patience": 60}')
-    )
+    done = _python(package, "-c", SCENARIO.replace("SCHEDULER", '{"name": "shortest_prompt", "patience": 60}'))
     assert "patience_s" in done.stderr
     listed = _python(package, "-m", "sim.cli", "list", "schedulers")
     assert "shortest_prompt" in listed.stdout, listed.stderr

@@ -50,9 +50,7 @@ def test_folder_of_recordings_is_searched() -> None:
 
 
 @pytest.mark.parametrize("column", ["t_end_ns", "n_waiting", "free_after_update", "finished", "scheduled"])
-def test_difference_names_column_and_both_plans(
-    case: Path, column: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_difference_names_column_and_both_plans(case: Path, column: str, capsys: pytest.CaptureFixture[str]) -> None:
     def change(rows: list[dict[str, str]]) -> None:
         rows[700][column] = "123456"
 
@@ -89,9 +87,7 @@ def test_every_column_is_compared(case: Path) -> None:
     for position, column in enumerate(original[0].split(",")[1:], start=1):
         fields = original[40].split(",")
         fields[position] += "7"
-        (case / "requests.csv").write_text(
-            "\n".join([*original[:40], ",".join(fields), *original[41:]]) + "\n"
-        )
+        (case / "requests.csv").write_text("\n".join([*original[:40], ",".join(fields), *original[41:]]) + "\n")
         difference = check(case, stepwise=False).difference
         assert difference is not None, column
         assert (difference.table, difference.index, difference.columns) == ("requests", 39, (column,))

@@ -22,9 +22,7 @@ def _marks(folder: Path) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize("stepwise", MODES)
-@pytest.mark.parametrize(
-    "folder", [pytest.param(folder, id=folder.name, marks=_marks(folder)) for folder in FOLDERS]
-)
+@pytest.mark.parametrize("folder", [pytest.param(folder, id=folder.name, marks=_marks(folder)) for folder in FOLDERS])
 def test_recording_is_met_row_by_row(folder: Path, stepwise: bool) -> None:
     outcome = check(folder, stepwise=stepwise)
     assert outcome.difference is None, str(outcome.difference)

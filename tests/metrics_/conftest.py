@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - rows of many columns read better on one line
 """A small engine, written for these tests alone: first come first served, chunked prefill, paged KV,
 recomputation.
 
@@ -212,9 +211,7 @@ def simulate(
     return toy
 
 
-def random_work(
-    seed: int, count: int = 40, *, gap_s: float = 0.4, output: int = 40
-) -> list[tuple[int, int, int, int]]:
+def random_work(seed: int, count: int = 40, *, gap_s: float = 0.4, output: int = 40) -> list[tuple[int, int, int, int]]:
     """Poisson arrivals with geometric lengths."""
     rng = np.random.default_rng(seed)
     times = np.cumsum(rng.exponential(gap_s, count))

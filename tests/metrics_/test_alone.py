@@ -38,9 +38,7 @@ def step_by_step(cost: StepCost, prompt: int, output: int, chunk: int) -> int:
             time += cost.step_ps(decodes=1, context=computed, chunks=0, chunk_tokens=0, pairs=0, cached=0)
         else:
             pairs = new * new + 2 * new * computed
-            time += cost.step_ps(
-                decodes=0, context=0, chunks=1, chunk_tokens=new, pairs=pairs, cached=computed
-            )
+            time += cost.step_ps(decodes=0, context=0, chunks=1, chunk_tokens=new, pairs=pairs, cached=computed)
         computed += new
         if computed == known:
             known, made = known + 1, made + 1

@@ -50,9 +50,7 @@ def test_a_preempted_query_is_told_so(results):
 
 
 def test_thinking_and_answer_are_told_in_order(results):
-    row = results.requests[
-        (results.requests.reasoning_tokens > 3) & (results.requests.answer_tokens > 3)
-    ].iloc[0]
+    row = results.requests[(results.requests.reasoning_tokens > 3) & (results.requests.answer_tokens > 3)].iloc[0]
     lines = explain(results, int(row["query"]))
     places = [
         next(i for i, line in enumerate(lines) if word in line)

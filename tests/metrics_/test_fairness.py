@@ -78,9 +78,7 @@ def test_starvation_age_is_the_longest_wait_or_stall(toy):
 
 
 def test_every_anomaly_says_what_to_do(toy):
-    run = toy.simulate(
-        toy.random_work(5, 200, gap_s=0.05), seats=4, window=(0, 10 * toy.PS), stop_ps=11 * toy.PS
-    )
+    run = toy.simulate(toy.random_work(5, 200, gap_s=0.05), seats=4, window=(0, 10 * toy.PS), stop_ps=11 * toy.PS)
     found = finish(run.results).summary["anomalies"]
     assert found
     for finding in found:

@@ -107,9 +107,7 @@ def test_tpot_and_itl_are_those_of_the_tokens(run):
             assert row.tpot_s == pytest.approx(gaps.mean(), rel=1e-9)
         answer = times[int(row.reasoning_tokens) :]
         if len(answer) > 1:
-            assert row.answer_tpot_s == pytest.approx(
-                (answer[-1] - answer[0]) / (len(answer) - 1) / 1e12, rel=1e-9
-            )
+            assert row.answer_tpot_s == pytest.approx((answer[-1] - answer[0]) / (len(answer) - 1) / 1e12, rel=1e-9)
         assert row.ttft_s == pytest.approx((times[0] / 1e12) - row.arrived_s + 0.007, rel=1e-9)
 
 
@@ -203,9 +201,7 @@ def test_unfinished_queries_are_censored_not_dropped(toy):
     assert entry["censored"] == open_.in_window.sum()
     assert entry["p99"] is None
     assert entry["max"] is None
-    longest = max(
-        stop / 1e12 - t for t in run.results.queries.arrived_s[run.results.queries.finished_s.isna()]
-    )
+    longest = max(stop / 1e12 - t for t in run.results.queries.arrived_s[run.results.queries.finished_s.isna()])
     assert entry["p99_at_least"] == pytest.approx(max(longest, run.results.queries.tta_s.max()), rel=0.01)
     completed = run.results.queries.tta_s.dropna()
     assert entry["p50"] is None or entry["p50"] > completed.median()

@@ -52,9 +52,7 @@ def test_kv_pressure_is_named(toy):
 def test_light_load_is_stable(toy, seed):
     summary = judged(toy, toy.random_work(seed, 400, gap_s=1.5), seats=8)
     assert summary["verdict"] == "stable"
-    assert not {"overloaded", "saturated", "thrashing"} & {
-        finding["name"] for finding in summary["anomalies"]
-    }
+    assert not {"overloaded", "saturated", "thrashing"} & {finding["name"] for finding in summary["anomalies"]}
 
 
 def test_chance_seldom_cries_wolf():

@@ -97,10 +97,7 @@ def test_measured_fitted_and_resumed(
 
 def test_all_layers_need_no_scaling(torch: Any, model: str, tmp_path: Path) -> None:
     out = tmp_path / "m.parquet"
-    assert (
-        call(calibrate_measure, "--model", model, "--out", str(out), *SMALL, "--layers", "all", "--no-mixed")
-        == 0
-    )
+    assert call(calibrate_measure, "--model", model, "--out", str(out), *SMALL, "--layers", "all", "--no-mixed") == 0
     frame = measurements.read(out)
     assert frame.attrs["scaled"] is False
     assert not ((frame["decodes"] > 0) & (frame["chunks"] > 0)).any()
@@ -159,12 +156,9 @@ def test_without_torch_one_sentence_with_the_line_that_installs_it(
 
 
 def test_the_commands_and_the_torchless_modules_import_without_torch() -> None:
-    modules = (
-        "sim.cli.calibrate_measure, sim.cli.calibrate_selfcheck, sim.validation.selfcheck, "
-        + ", ".join(
-            f"calibration.profiler.{name}"
-            for name in ("points", "shapes", "journal", "telemetry", "synthetic", "run", "loop", "session")
-        )
+    modules = "sim.cli.calibrate_measure, sim.cli.calibrate_selfcheck, sim.validation.selfcheck, " + ", ".join(
+        f"calibration.profiler.{name}"
+        for name in ("points", "shapes", "journal", "telemetry", "synthetic", "run", "loop", "session")
     )
     heavy = "{'torch', 'pandas', 'scipy', 'pyarrow'}"
     code = f"import sys, {modules}; bad = {heavy} & set(sys.modules); sys.exit(str(bad) if bad else 0)"

@@ -164,9 +164,7 @@ def test_experts_are_all_used_alike_and_grouped_as_one_by_one(torch: Any) -> Non
 
     torch.manual_seed(0)
     moe = Moe(16, 4, 24)
-    layer = Experts(
-        32, moe, tp=1, gated=True, dtype="fp32", device=Device("cpu"), max_tokens=512, activate=swiglu
-    )
+    layer = Experts(32, moe, tp=1, gated=True, dtype="fp32", device=Device("cpu"), max_tokens=512, activate=swiglu)
     x = torch.randn(1, 32).expand(512, -1).contiguous()  # like tokens, which unlike gates must spread
     counts = torch.zeros(16)
     seen: list[Any] = []

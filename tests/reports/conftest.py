@@ -154,12 +154,7 @@ def _serve(shape: Shape, mine: list[Any], replica: int, sink: SegmentSink, end_p
             preempted += 1
         used = sum(blocks(r) for r in running)
         admitted = None
-        if (
-            waiting
-            and len(running) < shape.seats
-            and used + blocks(waiting[0]) <= shape.blocks
-            and not preempted
-        ):
+        if waiting and len(running) < shape.seats and used + blocks(waiting[0]) <= shape.blocks and not preempted:
             admitted = waiting.popleft()
         if not running and admitted is None:
             if not waiting and not arrivals:
@@ -329,9 +324,7 @@ HOSTILE = '</script><img src=x onerror="window.pwned=1">{{7*7}}<b>%{x}\'\u2028\u
 SHAPES: dict[str, Shape] = {
     "normal": Shape(),
     "overloaded": Shape(rate=2.4, queries=700, blocks=5_000, drain_s=120.0, timeout_s=900.0),
-    "single": Shape(
-        categories={"chat": (1.0, 500, 200)}, clients=("only",), replicas=1, rate=0.8, queries=300
-    ),
+    "single": Shape(categories={"chat": (1.0, 500, 200)}, clients=("only",), replicas=1, rate=0.8, queries=300),
     "empty": Shape(queries=3, drain_s=0.001, warm_up_s=0.0, replications=1, replicas=1),
     "nothing": Shape(longest_prompt=1, queries=40, replications=2, warm_up_s=0.0),
     "one": Shape(queries=1, warm_up_s=0.0, replications=1, replicas=1),

@@ -130,9 +130,7 @@ def test_a_gap_is_taken_off_the_phase_that_it_lies_in() -> None:
           "status": "completed", "in_window": True}]
     )  # fmt: skip
     requests = pd.DataFrame([_request(0, (0, 1, 2, 20, 30))])
-    stalls = pd.DataFrame(
-        {"replication": [0, 0], "request": [0, 0], "at_s": [9.0, 24.0], "gap_s": [4.0, 8.0]}
-    )
+    stalls = pd.DataFrame({"replication": [0, 0], "request": [0, 0], "at_s": [9.0, 24.0], "gap_s": [4.0, 8.0]})
     data = phases.table(queries, requests, stalls).set_index("phase")["mean_s"]
     # The second gap begins in thinking (16 to 20) and ends in the answer (20 to 24).
     assert data["thinking"] == 18 - 4 - 4
@@ -142,9 +140,7 @@ def test_a_gap_is_taken_off_the_phase_that_it_lies_in() -> None:
 
 # ---------------------------------------------------------------------------------------------- over time
 
-rectangles = st.lists(
-    st.tuples(st.integers(0, 40), st.integers(1, 20), st.integers(0, 9)), min_size=1, max_size=25
-)
+rectangles = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20), st.integers(0, 9)), min_size=1, max_size=25)
 
 
 @given(rectangles, st.integers(1, 12))
@@ -157,8 +153,7 @@ def test_mean_low_and_high_of_a_sum_of_rectangles(rows: list[tuple[int, int, int
     inside = (start[:, None] <= middle) & (middle < (start + length)[:, None])
     curve = (inside * value[:, None]).sum(axis=0).reshape(pieces, -1)
     exact = [
-        sum(v * max(0.0, min(s + n, b) - max(s, a)) for s, n, v in rows) / (b - a)
-        for a, b in itertools.pairwise(edges)
+        sum(v * max(0.0, min(s + n, b) - max(s, a)) for s, n, v in rows) / (b - a) for a, b in itertools.pairwise(edges)
     ]
     assert mean == pytest.approx(exact, abs=1e-9)
     assert (low <= curve.min(axis=1) + 1e-9).all()
@@ -250,9 +245,7 @@ def test_memory_adds_up_to_the_gpu(synthetic: Any) -> None:
 @settings(max_examples=40)
 @given(st.lists(st.integers(1, 100_000), min_size=20, max_size=300))
 def test_share_of_the_longest(lengths: list[int]) -> None:
-    requests = pd.DataFrame(
-        {"in_window": True, "role": "generate", "reasoning_tokens": lengths, "answer_tokens": 0}
-    )
+    requests = pd.DataFrame({"in_window": True, "role": "generate", "reasoning_tokens": lengths, "answer_tokens": 0})
     data = heavy.table(requests)
     top = sorted(lengths, reverse=True)
     for row in data.itertuples():

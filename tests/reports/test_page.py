@@ -97,9 +97,7 @@ def test_nothing_is_fetched(rendered: Any) -> None:
 
 def test_only_the_page_s_own_scripts_may_run(rendered: Any) -> None:
     _, reader = rendered("hostile")
-    policy = next(
-        a["content"] for a in reader.found("meta") if a.get("http-equiv") == "Content-Security-Policy"
-    )
+    policy = next(a["content"] for a in reader.found("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     allowed = set(re.findall(r"'sha256-([^']+)'", policy))
     running = [text for attrs, text in reader.scripts if attrs.get("type") != "application/json"]
@@ -155,9 +153,7 @@ def test_the_answer_comes_first(rendered: Any, synthetic: Any) -> None:
     answer = facts.answer(synthetic("normal"))
     words = reader.words
     assert answer.sentence in words
-    place = [
-        words.index(text) for text in (answer.verdict, answer.sentence, "TTA p50", "How long do people wait?")
-    ]
+    place = [words.index(text) for text in (answer.verdict, answer.sentence, "TTA p50", "How long do people wait?")]
     assert words.index(answer.sentence) < 600
     assert place[1:] == sorted(place[1:])
 
@@ -226,9 +222,7 @@ def test_every_figure_has_words_and_data(rendered: Any, synthetic: Any) -> None:
         assert len(frame) == len(exhibit.data)
         for name in frame.columns:
             if pd.api.types.is_float_dtype(exhibit.data[name]):
-                assert frame[name].to_numpy() == pytest.approx(
-                    exhibit.data[name].to_numpy(), rel=1e-6, nan_ok=True
-                )
+                assert frame[name].to_numpy() == pytest.approx(exhibit.data[name].to_numpy(), rel=1e-6, nan_ok=True)
 
 
 def test_csv_gives_spreadsheets_no_formula() -> None:

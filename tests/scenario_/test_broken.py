@@ -276,9 +276,7 @@ def broken(good: str, old: str, new: str) -> str:
     return good.replace(old, new, 1)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "line", "key", "parts"), BROKEN, ids=[case[1][:50] for case in BROKEN]
-)
+@pytest.mark.parametrize(("old", "new", "line", "key", "parts"), BROKEN, ids=[case[1][:50] for case in BROKEN])
 def test_refused_with_line_and_key(file, good, old, new, line, key, parts):
     file("arrived_at,num_prefill_tokens,num_decode_tokens\n0,1,1\n", "base.csv")
     path = file(broken(good, old, new))

@@ -147,9 +147,7 @@ def test_errors_name_the_file_that_is_wrong(file, good):
     top = file("extends: base.yaml\nseed: minus\n", "top.yaml")
     with pytest.raises(InputError) as caught:
         load(top)
-    found = {
-        (Path(problem.source or "").name, problem.line, problem.key) for problem in caught.value.problems
-    }
+    found = {(Path(problem.source or "").name, problem.line, problem.key) for problem in caught.value.problems}
     assert found == {("base.yaml", 11, "pools.reasoning.replicas"), ("top.yaml", 2, "seed")}
 
 
@@ -197,9 +195,7 @@ def test_a_trace_turns_any_scenario_into_its_replay(file, good):
     trace = file(TRACE, "trace.csv")
     for text in (
         good,
-        good.replace(
-            "preset: deepseek-r1-production", "arrivals: poisson\n  lengths: {prompt: 5, output: 9}"
-        ),
+        good.replace("preset: deepseek-r1-production", "arrivals: poisson\n  lengths: {prompt: 5, output: 9}"),
     ):
         scenario, notes = load_with_notes(file(text), [f"workload.trace={trace}"])
         assert scenario.workload.trace == str(trace)

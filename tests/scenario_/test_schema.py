@@ -82,9 +82,7 @@ def test_every_key_is_read_by_somebody():
             read |= {
                 node.value
                 for node in ast.walk(tree)
-                if isinstance(node, ast.Constant)
-                and isinstance(node.value, str)
-                and node.value.isidentifier()
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier()
             }
     inert = {
         "schema_version",  # says how to read the rest
@@ -102,8 +100,6 @@ def test_every_key_is_read_by_somebody():
     wired = {
         node.attr
         for node in ast.walk(ast.parse((ROOT / "sim" / "simulate.py").read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "scenario"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "scenario"
     }
     assert not wired & pending, "these are simulated now: take them out of PENDING"

@@ -30,8 +30,7 @@ def rendered() -> dict[str, list[str]]:
         "| --- | --- | --- | --- | --- |",
     ]
     tables["metrics"] += [
-        f"| `{m.name}` | {m.unit or 'ratio'} | {m.level} | {m.better} | {m.formula} |"
-        for m in METRICS.values()
+        f"| `{m.name}` | {m.unit or 'ratio'} | {m.level} | {m.better} | {m.formula} |" for m in METRICS.values()
     ]
     tables["summary"] = ["| key | meaning |", "| --- | --- |"]
     tables["summary"] += [f"| `{key}` | {meaning} |" for key, meaning in KEYS.items()]
@@ -50,9 +49,7 @@ def test_the_page_says_what_the_declarations_say(name):
     if os.environ.get("THINKCAP_FIX") and found[2] != expected:
         PAGE.write_text(text[: found.start(2)] + expected + text[found.end(2) :], encoding="utf-8")
         return
-    assert found[2] == expected, (
-        "docs/results.md is stale: run THINKCAP_FIX=1 pytest tests/tables/test_docs.py"
-    )
+    assert found[2] == expected, "docs/results.md is stale: run THINKCAP_FIX=1 pytest tests/tables/test_docs.py"
 
 
 def test_words_for_table_cells_hold_no_pipe():

@@ -131,9 +131,7 @@ def some_results(replications: int = 2) -> Results:
         run = info(replication)
         runs.append((run, tables(requests, run, [sink, other])))
     summary = {"schema_version": 1, "value": float("nan"), "runs": [run.to_dict() for run, _ in runs]}
-    return Results(
-        scenario_yaml="name: x\npools: {}\n", runs=runs, provenance={"wall_s": 1.5}, summary=summary
-    )
+    return Results(scenario_yaml="name: x\npools: {}\n", runs=runs, provenance={"wall_s": 1.5}, summary=summary)
 
 
 def test_rows_become_tables_in_order_with_every_declared_column():
@@ -267,9 +265,7 @@ def test_units_and_meanings_travel_with_the_parquet_files(tmp_path):
 
 def test_names_of_replications_are_united():
     first, second = info(0), info(1, categories=("proof", "coding", "chat"))
-    runs = [
-        (run, tables([request(1, category=run.categories.index("proof"))], run)) for run in (first, second)
-    ]
+    runs = [(run, tables([request(1, category=run.categories.index("proof"))], run)) for run in (first, second)]
     results = Results(scenario_yaml="", runs=runs)
     assert results.queries.category.tolist() == ["proof", "proof"]
     assert results.tables["queries"].names["category"] == ("coding", "proof", "chat")
@@ -309,9 +305,7 @@ def test_broken_files_are_named_all_at_once(tmp_path):
         (path / "requests.parquet").write_bytes(b"nothing")
         (path / "provenance.json").write_text('{"a": \n]')
         frame = pd.read_parquet(path / "queries.parquet")
-        frame = (
-            frame.drop(columns="tta_s").rename(columns={"ttfo_s": "tfto_s"}).astype({"requests": "float64"})
-        )
+        frame = frame.drop(columns="tta_s").rename(columns={"ttfo_s": "tfto_s"}).astype({"requests": "float64"})
         frame.to_parquet(path / "queries.parquet", index=False)
 
     text = broken(tmp_path, spoil)
@@ -359,9 +353,7 @@ def test_a_users_folder_is_never_replaced(tmp_path):
 
 
 def test_json_has_no_nan_and_no_strangers():
-    text = to_json(
-        {"a": np.float64("nan"), "b": np.int64(3), "c": [np.inf, np.True_], "d": np.arange(2), "ü": (1,)}
-    )
+    text = to_json({"a": np.float64("nan"), "b": np.int64(3), "c": [np.inf, np.True_], "d": np.arange(2), "ü": (1,)})
     assert json.loads(text) == {"a": None, "b": 3, "c": [None, True], "d": [0, 1], "ü": [1]}
     with pytest.raises(TypeError, match="no place"):
         to_json({"a": object()})

@@ -56,9 +56,7 @@ def test_em_finds_two_betas():
 
 def test_what_no_mixture_follows_is_kept_by_quantiles():
     rng = np.random.default_rng(5)
-    values = np.where(
-        rng.random(30_000) < 0.5, rng.integers(900, 1100, 30_000), rng.integers(4000, 4100, 30_000)
-    )
+    values = np.where(rng.random(30_000) < 0.5, rng.integers(900, 1100, 30_000), rng.integers(4000, 4100, 30_000))
     law = length_law(values)
     assert follows(law, values.astype(float))
 

@@ -99,9 +99,7 @@ CASES = {
         {"arrived_at": [0, 0.5], "num_prefill_tokens": [5, 6], "num_decode_tokens": [7, 8]},
     ),
     "sharegpt": (
-        json.dumps(
-            [{"id": "a", "conversations": [{"value": "x" * 40}, {"value": "y" * 9}]}, {"conversations": []}]
-        ),
+        json.dumps([{"id": "a", "conversations": [{"value": "x" * 40}, {"value": "y" * 9}]}, {"conversations": []}]),
         {"arrived_at": [0], "num_prefill_tokens": [10], "num_decode_tokens": [3]},
     ),
     "guidellm": (
@@ -230,9 +228,7 @@ def test_convert_then_read_is_lossless(tmp_path, suffix):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.floats(0, 4e6), st.integers(1, 10**9), st.integers(1, 10**9)), min_size=1, max_size=50
-    ),
+    st.lists(st.tuples(st.floats(0, 4e6), st.integers(1, 10**9), st.integers(1, 10**9)), min_size=1, max_size=50),
     st.sampled_from([".csv", ".jsonl", ".parquet"]),
 )
 def test_numbers_survive_every_own_format(tmp_path_factory, rows, suffix):

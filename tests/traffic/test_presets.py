@@ -30,9 +30,7 @@ NAMES = [
     "azure-code",
     "mooncake-agent",
 ]
-published = pytest.mark.skipif(
-    not QUANTILES.exists(), reason="published client figures are not beside the checkout"
-)
+published = pytest.mark.skipif(not QUANTILES.exists(), reason="published client figures are not beside the checkout")
 
 
 def make(seed=1, **spec):

@@ -120,9 +120,7 @@ def test_scale_splice_convert(trace, tmp_path):
     np.testing.assert_allclose(gaps[0] / gaps[0].mean(), gaps[1] / gaps[1].mean(), rtol=1e-5, atol=1e-9)
     assert main(["trace", "splice", str(trace), str(fast), "--merge", "--out", str(both)]) == 0
     assert rows_of(both) == 6000
-    assert (
-        main(["trace", "splice", str(trace), "--from", "5 min", "--until", "10 min", "--out", str(hour)]) == 0
-    )
+    assert main(["trace", "splice", str(trace), "--from", "5 min", "--until", "10 min", "--out", str(hour)]) == 0
     inside = (before["arrived_at"] >= 300) & (before["arrived_at"] < 600)
     assert rows_of(hour) == inside.sum()
     assert main(["trace", "splice", str(fast), "--repeat", "3", "--out", str(both)]) == 0

@@ -88,11 +88,7 @@ def _groups(held: Held, notes: list[str]) -> list[tuple[str, npt.NDArray[np.int6
     order = np.argsort(held.client, kind="stable")
     first = np.concatenate([[0], np.cumsum(sizes)])
     groups = [(held.names[code], order[first[code] : first[code + 1]]) for code in large]
-    rest = [
-        order[first[code] : first[code + 1]]
-        for code in range(len(sizes))
-        if code not in large and sizes[code]
-    ]
+    rest = [order[first[code] : first[code + 1]] for code in range(len(sizes)) if code not in large and sizes[code]]
     if rest:
         together = np.sort(np.concatenate(rest))
         groups.append(("others", together))
@@ -120,9 +116,7 @@ def _member(
     return member | {"lengths": _lengths(held, rows)}
 
 
-def _spread(
-    times: FloatArray, window: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
-) -> tuple[float, bool]:
+def _spread(times: FloatArray, window: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> tuple[float, bool]:
     """CV of gaps inside windows, weighted by requests, and whether Weibull suits them better than Gamma."""
     from scipy import special
 
@@ -159,6 +153,10 @@ def _lengths(held: Held, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         rows = rows[np.linspace(0, len(rows) - 1, _FIT_ROWS).astype(np.int64)]
     output = held.output[rows]
     lengths: dict[str, Any] = {"prompt": plain(length_law(held.prompt[rows]))}
+    tie = _normal_correlation(held.prompt[rows], output)
+    # Below three standard errors it is as likely to be none.
+    if abs(tie) > max(0.05, 3.0 / np.sqrt(len(rows))):
+        lengths["prompt_correlation"] = _round(tie, 3)
     if not held.split_known:
         return lengths | {"answer": plain(length_law(output))}
     share = held.reasoning[rows] / np.maximum(output, 1)

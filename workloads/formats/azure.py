@@ -41,7 +41,5 @@ class Azure:
             columns = {_NAMES.get(name, name): values for name, values in raw.columns.items()}
             columns["arrived_at"] = stamps.seconds(columns.pop("TIMESTAMP"), raw.first, "TIMESTAMP", faults)
             faults.stop()
-            yield standard(
-                columns, first=raw.first, faults=faults, report=report, order=order, time_column="TIMESTAMP"
-            )
+            yield standard(columns, first=raw.first, faults=faults, report=report, order=order, time_column="TIMESTAMP")
             faults.stop()

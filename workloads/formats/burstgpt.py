@@ -38,9 +38,7 @@ class BurstGpt:
     title: str = "BurstGPT"
 
     def recognises(self, head: Head) -> bool:
-        return head.kind in ("csv", "parquet") and bool(
-            {"Request tokens", "Response tokens"} & set(head.names)
-        )
+        return head.kind in ("csv", "parquet") and bool({"Request tokens", "Response tokens"} & set(head.names))
 
     def read(self, path: Path, report: Report) -> Iterator[pa.RecordBatch]:
         head = look(path)
@@ -52,7 +50,5 @@ class BurstGpt:
             columns.pop("Total tokens", None)
             columns["arrived_at"] = stamps.seconds(columns["arrived_at"], raw.first, "Timestamp", faults)
             faults.stop()
-            yield standard(
-                columns, first=raw.first, faults=faults, report=report, order=order, time_column="Timestamp"
-            )
+            yield standard(columns, first=raw.first, faults=faults, report=report, order=order, time_column="Timestamp")
             faults.stop()

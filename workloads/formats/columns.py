@@ -69,9 +69,7 @@ class Faults:
 
     def add(self, line: int | None, column: str, message: str, expected: str | None = None) -> None:
         if len(self.problems) < _MOST_PROBLEMS:
-            self.problems.append(
-                Problem(message, source=self.source, line=line, key=column, expected=expected)
-            )
+            self.problems.append(Problem(message, source=self.source, line=line, key=column, expected=expected))
 
     def full(self) -> bool:
         return len(self.problems) >= _MOST_PROBLEMS
@@ -240,9 +238,7 @@ def standard(
             continue
         low = 1 if name == "num_prefill_tokens" else -1 if MISSING.get(name) == -1 else 0
         low = -MOST_TOKENS if name == "priority" else low
-        done[name] = integers(
-            columns[name], first=first, column=name, faults=faults, low=low, empty=MISSING.get(name)
-        )
+        done[name] = integers(columns[name], first=first, column=name, faults=faults, low=low, empty=MISSING.get(name))
     faults.stop()
     _complete_output(done, first, faults)
     if "prefix_len" in done:
@@ -257,9 +253,7 @@ def standard(
     empty = done["num_decode_tokens"] == 0
     if empty.any() and "parent_id" in done:
         at = int(np.flatnonzero(empty)[0])
-        faults.add(
-            first + at, "num_decode_tokens", "0 tokens of output", "at least 1 where rows have parents"
-        )
+        faults.add(first + at, "num_decode_tokens", "0 tokens of output", "at least 1 where rows have parents")
         faults.stop()
     if empty.any():
         report.count("generated nothing and were left out", int(empty.sum()))
@@ -295,9 +289,7 @@ def _complete_output(done: dict[str, Any], first: int, faults: Faults) -> None:
         return
     if reasoning is None or answer is None:
         known: Any
-        known, name = (
-            (answer, "num_answer_tokens") if reasoning is None else (reasoning, "num_reasoning_tokens")
-        )
+        known, name = (answer, "num_answer_tokens") if reasoning is None else (reasoning, "num_reasoning_tokens")
         other = "num_reasoning_tokens" if reasoning is None else "num_answer_tokens"
         for i in np.flatnonzero(known > output)[:_MOST_PROBLEMS].tolist():
             faults.add(first + i, name, f"{known[i]} is more than the {output[i]} tokens of the output")
@@ -371,9 +363,7 @@ class OwnColumns:
             columns = {ALIASES.get(name, name): values for name, values in raw.columns.items()}
             if "arrived_at_ns" in raw.columns:
                 ns = raw.columns["arrived_at_ns"]
-                columns["arrived_at"] = list(
-                    numbers(ns, first=raw.first, column="arrived_at_ns", faults=faults) / 1e9
-                )
+                columns["arrived_at"] = list(numbers(ns, first=raw.first, column="arrived_at_ns", faults=faults) / 1e9)
                 faults.stop()
             missing = [name for name in needed if name not in columns]
             if missing:

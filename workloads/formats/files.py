@@ -59,9 +59,7 @@ class Raw:
     columns: Mapping[str, pa.Array | Sequence[Any]]
 
 
-def fail(
-    path: Path | str, message: str, *, line: int | None = None, expected: str | None = None
-) -> InputError:
+def fail(path: Path | str, message: str, *, line: int | None = None, expected: str | None = None) -> InputError:
     """An InputError with one problem in *path*."""
     return InputError(Problem(message, source=str(path), line=line, expected=expected))
 
@@ -123,9 +121,7 @@ def decode(data: bytes, path: Path | str) -> str:
         return data.decode("utf-8-sig", errors="strict" if len(data) < _HEAD_BYTES else "ignore")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise fail(
-            path, "is not UTF-8 text", line=line, expected="CSV, JSON lines, JSON or Parquet"
-        ) from None
+        raise fail(path, "is not UTF-8 text", line=line, expected="CSV, JSON lines, JSON or Parquet") from None
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -297,9 +293,7 @@ def _object(path: Path, line: str, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise fail(
-            path, f"is not valid JSON: {error.msg}", line=number, expected="one object a line"
-        ) from None
+        raise fail(path, f"is not valid JSON: {error.msg}", line=number, expected="one object a line") from None
     except (ValueError, RecursionError) as error:
         raise fail(path, f"is not valid JSON: {error}", line=number) from None
     if not isinstance(value, dict):

@@ -72,9 +72,7 @@ class ShareGpt:
             if len(said) < 2:
                 return None
             prompt, answer = (max(1, -(-len(text) // CHARACTERS_A_TOKEN)) for text in said)
-            return tidy(
-                arrived_at=0, num_prefill_tokens=prompt, num_decode_tokens=answer, session_id=row.get("id")
-            )
+            return tidy(arrived_at=0, num_prefill_tokens=prompt, num_decode_tokens=answer, session_id=row.get("id"))
 
         yield from from_rows(path, look(path).kind, report, make, time_column="id", shift=False)
 
@@ -117,14 +115,10 @@ class Guidellm:
                 )
                 for line, row in rows
             )
-            yield from batches(
-                path, made, report, time_column="prompt_tokens_count", in_order=True, shift=False
-            )
+            yield from batches(path, made, report, time_column="prompt_tokens_count", in_order=True, shift=False)
             return
         found = [
-            request
-            for benchmark in whole_json(path).get("benchmarks") or []
-            for request in _successful(benchmark)
+            request for benchmark in whole_json(path).get("benchmarks") or [] for request in _successful(benchmark)
         ]
         listed = (
             (

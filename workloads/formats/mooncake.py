@@ -32,9 +32,7 @@ class Mooncake:
 
     def recognises(self, head: Head) -> bool:
         return (
-            head.kind in ("jsonl", "json")
-            and head.has("input_length", "output_length")
-            and "chat_id" not in head.names
+            head.kind in ("jsonl", "json") and head.has("input_length", "output_length") and "chat_id" not in head.names
         )
 
     def read(self, path: Path, report: Report) -> Iterator[pa.RecordBatch]:
@@ -58,6 +56,4 @@ class Mooncake:
                 prefix_len=shared,
             )
 
-        yield from from_rows(
-            path, head.kind, report, make, time_column="timestamp", time_unit=1e-3, shift=False
-        )
+        yield from from_rows(path, head.kind, report, make, time_column="timestamp", time_unit=1e-3, shift=False)

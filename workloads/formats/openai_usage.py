@@ -40,9 +40,7 @@ class OpenAiUsage:
                 report.count("had no usage (failed requests) and were left out", 1)
                 return None
             return tidy(
-                arrived_at=pick(
-                    row, "created", "created_at", "response.created", "response.created_at", "timestamp"
-                ),
+                arrived_at=pick(row, "created", "created_at", "response.created", "response.created_at", "timestamp"),
                 num_prefill_tokens=pick(usage, "prompt_tokens", "input_tokens"),
                 num_decode_tokens=pick(usage, "completion_tokens", "output_tokens"),
                 num_reasoning_tokens=pick(
@@ -63,9 +61,7 @@ class OpenAiUsage:
                 client_id=pick(row, "user", "request.user", "safety_identifier", "api_key_id"),
                 session_id=pick(row, "conversation.id", "session_id"),
                 model=pick(row, "model", "response.model", "request.model"),
-                cached_tokens=pick(
-                    usage, "prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens"
-                ),
+                cached_tokens=pick(usage, "prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens"),
             )
 
         yield from from_rows(path, look(path).kind, report, make, time_column="created", in_order=False)

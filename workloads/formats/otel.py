@@ -48,9 +48,7 @@ class Otel:
                         raise fail(path, "a span has no startTimeUnixNano", line=line)
                     yield number, row
 
-        yield from batches(
-            path, rows(), report, time_unit=1e-9, time_column="startTimeUnixNano", in_order=False
-        )
+        yield from batches(path, rows(), report, time_unit=1e-9, time_column="startTimeUnixNano", in_order=False)
 
 
 def _spans(item: Any) -> Iterator[dict[str, Any]]:

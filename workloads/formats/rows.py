@@ -62,9 +62,7 @@ def batches(
         first = chunk[0][0]
         columns["arrived_at"] = stamps.seconds(columns["arrived_at"], first, time_column, faults)
         faults.stop()
-        batch = standard(
-            columns, first=first, faults=faults, report=report, order=order, time_column=time_column
-        )
+        batch = standard(columns, first=first, faults=faults, report=report, order=order, time_column=time_column)
         faults.stop()
         return batch
 
@@ -87,9 +85,7 @@ def batches(
         raise fail(path, "holds no requests")
 
 
-def _sorted(
-    rows: list[tuple[int, Row]], column: str, faults: Faults, report: Report
-) -> list[tuple[int, Row]]:
+def _sorted(rows: list[tuple[int, Row]], column: str, faults: Faults, report: Report) -> list[tuple[int, Row]]:
     if not rows:
         return rows
     first = rows[0][1].get("arrived_at")
@@ -137,9 +133,7 @@ def from_rows(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of *path*, each object turned into our columns by *make* (None = not a request)."""
     rows = ((line, make(row)) for line, row in objects(path, kind))
-    yield from batches(
-        path, rows, report, time_unit=time_unit, time_column=time_column, in_order=in_order, shift=shift
-    )
+    yield from batches(path, rows, report, time_unit=time_unit, time_column=time_column, in_order=in_order, shift=shift)
 
 
 def text_of(path: Path) -> str:

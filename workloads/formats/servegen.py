@@ -77,9 +77,7 @@ class ServeGen:
 def spell_out(path: Path) -> tuple[dict[str, Any], float, int]:
     """Clients of a spelled-out spec (one for each client and block of hours), window length, number of
     windows."""
-    found = sorted(
-        match[1] for child in path.iterdir() if (match := _TRACE.fullmatch(child.name)) is not None
-    )
+    found = sorted(match[1] for child in path.iterdir() if (match := _TRACE.fullmatch(child.name)) is not None)
     tables = {client: _windows(path / f"chunk-{client}-trace.csv") for client in found}
     starts = np.unique(np.concatenate([table["window_start_s"] for table in tables.values()]))
     window_s = float(np.diff(starts).min()) if len(starts) > 1 else 600.0
@@ -97,9 +95,7 @@ def spell_out(path: Path) -> tuple[dict[str, Any], float, int]:
             rates, cvs = np.zeros(count), np.ones(count)
             rates[place[mine]] = table["req_per_s"][mine]
             cvs[place[mine]] = np.clip(table["iat_cv"][mine], 0.01, 100.0)
-            weibull = [
-                int(w) for w, f in zip(place[mine], table["family"][mine], strict=True) if f == "Weibull"
-            ]
+            weibull = [int(w) for w, f in zip(place[mine], table["family"][mine], strict=True) if f == "Weibull"]
             members[f"{client}@{cut:g}"] = {
                 "rates": rates.tolist(),
                 "cvs": cvs.tolist(),
@@ -118,9 +114,7 @@ def _windows(path: Path) -> dict[str, Any]:
         for name in _COLUMNS[:3]:
             read = numbers(raw.columns[name], first=raw.first, column=name, faults=faults, empty=0.0)
             parts[name].append(read)
-        parts["family"].append(
-            np.array([str(value).strip() for value in texts(raw.columns["family"]).to_pylist()])
-        )
+        parts["family"].append(np.array([str(value).strip() for value in texts(raw.columns["family"]).to_pylist()]))
         faults.stop()
     return {name: np.concatenate(values) for name, values in parts.items()}
 

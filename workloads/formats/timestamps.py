@@ -36,9 +36,7 @@ class StampReader:
         import pyarrow as pa
 
         if isinstance(values, pa.Array) and pa.types.is_timestamp(values.type):
-            return self._from_ns(
-                values.cast(pa.timestamp("ns")).to_numpy(zero_copy_only=False).astype(np.int64)
-            )
+            return self._from_ns(values.cast(pa.timestamp("ns")).to_numpy(zero_copy_only=False).astype(np.int64))
         listed = values if isinstance(values, pa.Array) else texts(values)
         if self._dates is None:
             sample = str(listed[0].as_py() or "").strip()
@@ -89,7 +87,5 @@ def _nanoseconds(values: Any, first: int, column: str, faults: Faults) -> npt.ND
             if faults.full():
                 break
             continue
-        result[i] = (
-            stamp.tz_convert("UTC").as_unit("ns").value if stamp.tz is not None else stamp.as_unit("ns").value
-        )
+        result[i] = stamp.tz_convert("UTC").as_unit("ns").value if stamp.tz is not None else stamp.as_unit("ns").value
     return result

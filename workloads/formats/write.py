@@ -42,9 +42,7 @@ def format_of(path: Path, name: str | None) -> str:
         name = {"aiperf": "mooncake", "inference-perf": "azure"}.get(name, name)
         if name not in FORMATS:
             near = nearest(name, FORMATS)
-            raise InputError(
-                Problem(f"unknown format {name!r}", key="--to", expected=", ".join(FORMATS), nearest=near)
-            )
+            raise InputError(Problem(f"unknown format {name!r}", key="--to", expected=", ".join(FORMATS), nearest=near))
         return name
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in _BY_SUFFIX:
@@ -160,9 +158,7 @@ def _column(batch: pa.RecordBatch, name: str, otherwise: Any) -> list[Any]:
 def _own_lines(batch: pa.RecordBatch, _: TraceWriter) -> Iterable[str]:
     names = batch.schema.names
     for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-        yield json.dumps(
-            {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        )
+        yield json.dumps({name: value for name, value in zip(names, values, strict=True) if value is not None})
 
 
 class _Hashes:
@@ -205,9 +201,7 @@ def _mooncake_lines(batch: pa.RecordBatch, writer: TraceWriter) -> Iterable[str]
     )
     for at, prompt, output, group, prefix_len, parent in rows:
         hashes = writer._blocks.of(prompt, group, prefix_len, parent, keep=keep)
-        yield json.dumps(
-            {"timestamp": at, "input_length": prompt, "output_length": output, "hash_ids": hashes}
-        )
+        yield json.dumps({"timestamp": at, "input_length": prompt, "output_length": output, "hash_ids": hashes})
 
 
 def _burstgpt_lines(batch: pa.RecordBatch, writer: TraceWriter) -> Iterable[str]:

@@ -50,9 +50,7 @@ def refit(quantiles: dict[str, Any], windows: FloatArray, families: list[str]) -
         rates = np.zeros(count)
         rates[np.rint(rows[:, 1] / window_s).astype(int)] = rows[:, 2]
         weight = {
-            block: float(
-                rates[int(float(block) // window_s) : int((float(block) + block_s) // window_s)].sum()
-            )
+            block: float(rates[int(float(block) // window_s) : int((float(block) + block_s) // window_s)].sum())
             for block in blocks
         }
         if sum(weight.values()) == 0:
@@ -61,10 +59,7 @@ def refit(quantiles: dict[str, Any], windows: FloatArray, families: list[str]) -
             continue
         fields = {
             name: np.concatenate(
-                [
-                    spread(levels, np.array(table[name]), log=name != "reason_ratio")
-                    for table in blocks.values()
-                ]
+                [spread(levels, np.array(table[name]), log=name != "reason_ratio") for table in blocks.values()]
             )
             for name in FIELDS
         }
@@ -78,9 +73,7 @@ def refit(quantiles: dict[str, Any], windows: FloatArray, families: list[str]) -
         members[client] = {
             "rates": [float(f"{rate:.3g}") for rate in rates] if rates.any() else [0.0],
             "cv": float(f"{float((rows[:, 3] * shares).sum()) or 1.0:.3g}"),
-            "weibull": bool(
-                sum(s for s, f in zip(shares.tolist(), family, strict=True) if f == "Weibull") > 0.5
-            ),
+            "weibull": bool(sum(s for s, f in zip(shares.tolist(), family, strict=True) if f == "Weibull") > 0.5),
             **laws,
         }
     pooled = {name: np.concatenate([fields[name] for fields, _ in small]) for name in FIELDS}
@@ -120,9 +113,7 @@ def main() -> None:
     options = parser.parse_args()
     table = pd.read_csv(options.windows)
     figures = table[["client_id", "window_start_s", "req_per_s", "iat_cv"]].to_numpy(dtype=np.float64)
-    fitted = refit(
-        json.loads(options.quantiles.read_text()), figures, table["iat_family"].fillna("").tolist()
-    )
+    fitted = refit(json.loads(options.quantiles.read_text()), figures, table["iat_family"].fillna("").tolist())
     lines = [f"  {json.dumps(name)}: {json.dumps(member)}" for name, member in fitted["clients"].items()]
     text = f'{{"window_s": {fitted["window_s"]}, "others": {json.dumps(fitted["others"])}, "clients": {{\n'
     text += ",\n".join(lines) + "\n}}\n"

@@ -27,7 +27,5 @@ class PriorityTiers(Admission):
         limit = self.per_replica[max(tiers)] * len(view.candidates)
         present = sum(view.outstanding[index] for index in view.candidates)
         if present >= limit:
-            return (
-                f"{present:,} requests are outstanding, {limit:,} are allowed at priority {request.priority}"
-            )
+            return f"{present:,} requests are outstanding, {limit:,} are allowed at priority {request.priority}"
         return None

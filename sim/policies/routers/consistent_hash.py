@@ -36,9 +36,7 @@ class ConsistentHash(Router):
             ring = rings.get(candidates)
             if ring is None:
                 placed = sorted(
-                    (_hash(f"replica {index} {point}"), index)
-                    for index in candidates
-                    for point in range(self.points)
+                    (_hash(f"replica {index} {point}"), index) for index in candidates for point in range(self.points)
                 )
                 ring = rings[candidates] = [place for place, _ in placed], [index for _, index in placed]
             places, indices = ring

@@ -32,8 +32,7 @@ class PowerOfTwo(Router):
         def choose(view: View, request: RoutedRequest) -> int:
             pool = list(view.candidates)
             drawn = [
-                pool.pop(int(next(draw) * len(pool)))
-                for _ in range(choices if choices < len(pool) else len(pool))
+                pool.pop(int(next(draw) * len(pool))) for _ in range(choices if choices < len(pool) else len(pool))
             ]
             return min(drawn, key=view.outstanding.__getitem__)
 

@@ -42,9 +42,7 @@ def table(segments: pd.DataFrame, *, window_s: tuple[float, float]) -> pd.DataFr
     data = frame.groupby(["replication", "pool", "replica"], sort=True)[names].sum().reset_index()
     means = data.groupby(["replication", "pool"])[names].transform("mean")
     for name in names:
-        data[f"{name}_ratio"] = np.where(
-            means[name] > 0, data[name] / means[name].where(means[name] > 0), 1.0
-        )
+        data[f"{name}_ratio"] = np.where(means[name] > 0, data[name] / means[name].where(means[name] > 0), 1.0)
     return pd.DataFrame(data)
 
 
@@ -72,8 +70,7 @@ def figure(segments: pd.DataFrame, *, window_s: tuple[float, float]) -> go.Figur
     several = data["pool"].nunique() > 1
     rows = list(range(len(data)))
     labels = [
-        (f"{theme.safe(row.pool, 16)} " if several else "replica ") + str(row.replica)
-        for row in theme.rows(data)
+        (f"{theme.safe(row.pool, 16)} " if several else "replica ") + str(row.replica) for row in theme.rows(data)
     ]
     dense = len(data) > 24
     fig = theme.new_figure(min(150 + (12 if dense else 28) * len(data), 900))
@@ -85,9 +82,7 @@ def figure(segments: pd.DataFrame, *, window_s: tuple[float, float]) -> go.Figur
                 mode="markers",
                 name=said,
                 marker={"color": style.color, "symbol": style.symbol, "size": 7 if dense else 10},
-                customdata=[
-                    [text, _exact(name, value)] for text, value in zip(labels, data[name], strict=True)
-                ],
+                customdata=[[text, _exact(name, value)] for text, value in zip(labels, data[name], strict=True)],
                 hovertemplate="%{customdata[0]}: %{x:.4~g} % of the mean (%{customdata[1]})"
                 "<extra>%{fullData.name}</extra>",
             )
@@ -104,13 +99,9 @@ def figure(segments: pd.DataFrame, *, window_s: tuple[float, float]) -> go.Figur
         y1=len(data) - 0.4,
         line={"color": theme.GREY.color, "dash": "dot"},
     )
-    fig.update_xaxes(
-        range=[low - pad, high + pad], ticksuffix=" %", title_text="of the mean of the pool's replicas"
-    )
+    fig.update_xaxes(range=[low - pad, high + pad], ticksuffix=" %", title_text="of the mean of the pool's replicas")
     step = max(1, len(data) // 24)
-    fig.update_yaxes(
-        tickvals=rows[::step], ticktext=labels[::step], range=[len(data) - 0.4, -0.6], showgrid=not dense
-    )
+    fig.update_yaxes(tickvals=rows[::step], ticktext=labels[::step], range=[len(data) - 0.4, -0.6], showgrid=not dense)
     theme.narrow(fig, xaxis={"nticks": 5})
     said = "; ".join(
         f"{text}: " + ", ".join(f"{name} {_exact(key, getattr(row, key))}" for key, name, _ in MEASURES)

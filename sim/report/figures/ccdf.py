@@ -38,17 +38,13 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "tta": Metric("tta_s", "time to answer", "time to answer", "queries", "query"),
-    "ttfo": Metric(
-        "ttfo_s", "time to the first answer token", "time to first answer token", "queries", "query"
-    ),
+    "ttfo": Metric("ttfo_s", "time to the first answer token", "time to first answer token", "queries", "query"),
     "ttft": Metric("ttft_s", "time to the first token", "time to first token", "requests", "request"),
     "tpot": Metric("tpot_s", "time per output token", "time per output token", "requests", "request"),
 }
 
 
-def observations(
-    frame: pd.DataFrame, metric: str, end_s: Mapping[int, float] | float | None = None
-) -> pd.DataFrame:
+def observations(frame: pd.DataFrame, metric: str, end_s: Mapping[int, float] | float | None = None) -> pd.DataFrame:
     """Each query or request as ``group, value, event``; ``event`` False = had waited so long and was open.
 
     *frame* is the queries table for ``tta`` and ``ttfo``, the requests table otherwise (generation requests
@@ -131,9 +127,7 @@ def _curves(observed: pd.DataFrame) -> pd.DataFrame:
             # A log axis cannot show the zero after the last step: the curve ends on the value before it.
             share = np.where(share > 1e-12, share, before)
         keep = _thin(len(times))
-        curves.append(
-            pd.DataFrame({"group": name, "n": len(part), "value_s": times[keep], "beyond": share[keep]})
-        )
+        curves.append(pd.DataFrame({"group": name, "n": len(part), "value_s": times[keep], "beyond": share[keep]}))
     if not curves:
         return pd.DataFrame({"group": [], "n": [], "value_s": [], "beyond": []})
     return pd.concat(curves, ignore_index=True)
@@ -161,9 +155,7 @@ def finding(
     return _finding(observations(frame, metric, end_s), metric, slo, missed)
 
 
-def _finding(
-    observed: pd.DataFrame, metric: str, slo: tuple[float, float] | None, missed: float | None
-) -> str:
+def _finding(observed: pd.DataFrame, metric: str, slo: tuple[float, float] | None, missed: float | None) -> str:
     what = METRICS[metric]
     if not len(observed) or not np.isfinite(observed["value"][observed["event"]]).any():
         return f"No {what.name} was measured"
@@ -259,9 +251,7 @@ def figure(
                     "width": 1.5 if total else 2.2,
                     "shape": "hv",
                 },
-                customdata=np.array(
-                    [formats.duration(value) for value in (low, *part["value_s"])], dtype=object
-                ),
+                customdata=np.array([formats.duration(value) for value in (low, *part["value_s"])], dtype=object),
                 hovertemplate="%{y:.3~%} take longer than %{customdata}<extra>%{fullData.name}</extra>",
                 showlegend=not direct,
             )
@@ -273,9 +263,7 @@ def figure(
     values, texts = formats.log_ticks(low, high, "seconds", most=5 if small else 10)
     few, few_texts = formats.log_ticks(low, high, "seconds", most=4)
     x_range = [float(np.log10(low)), float(np.log10(high))]
-    fig.update_xaxes(
-        type="log", range=x_range, tickvals=values, ticktext=texts, tickangle=0, title_text=what.axis
-    )
+    fig.update_xaxes(type="log", range=x_range, tickvals=values, ticktext=texts, tickangle=0, title_text=what.axis)
     y_range = (floor, 1.25)
     values, texts = formats.log_ticks(floor, 1.0, "share", most=7)
     fig.update_yaxes(
@@ -308,9 +296,7 @@ def figure(
     )
 
 
-def _target(
-    fig: go.Figure, share: float, slo: tuple[float, float], floor: float, low: float, high: float
-) -> None:
+def _target(fig: go.Figure, share: float, slo: tuple[float, float], floor: float, low: float, high: float) -> None:
     import plotly.graph_objects as go
 
     percentile, target = slo

@@ -21,9 +21,7 @@ EACH = 8
 KINDS = {"longest": "longest", "starved": "most starved"}
 
 
-def pick(
-    queries: pd.DataFrame, *, end_s: Mapping[int, float] | float | None = None, each: int = EACH
-) -> pd.DataFrame:
+def pick(queries: pd.DataFrame, *, end_s: Mapping[int, float] | float | None = None, each: int = EACH) -> pd.DataFrame:
     """The *each* longest and the *each* most starved queries of the window: ``kind, replication, query, …,
     time_s``.
 
@@ -33,11 +31,7 @@ def pick(
     import pandas as pd
 
     frame = queries[queries["in_window"].astype(bool) & (queries["status"].astype(str) != "rejected")]
-    latest = (
-        float(np.nanmax([queries["arrived_s"].max(), queries["finished_s"].max(), 0.0]))
-        if len(frame)
-        else 0.0
-    )
+    latest = float(np.nanmax([queries["arrived_s"].max(), queries["finished_s"].max(), 0.0])) if len(frame) else 0.0
     ends = frame["replication"].map(dict(end_s)) if isinstance(end_s, Mapping) else (end_s or latest)
     frame = frame.assign(time_s=frame["tta_s"].fillna(frame["finished_s"].fillna(ends) - frame["arrived_s"]))
     order = ["replication", "query"]
@@ -119,10 +113,7 @@ def figure(
         return theme.empty("No query of the measured window ever ran.", title=finding(data))
     several = data["replication"].nunique() > 1
     kinds = list(dict.fromkeys(data["kind"]))
-    lists = {
-        kind: theme.rows(data[data["kind"] == kind].drop_duplicates(["replication", "query"]))
-        for kind in kinds
-    }
+    lists = {kind: theme.rows(data[data["kind"] == kind].drop_duplicates(["replication", "query"])) for kind in kinds}
     height = 110 + sum(26 * len(rows) + 62 for rows in lists.values())
     fig = make_subplots(
         rows=len(kinds),
@@ -139,9 +130,7 @@ def figure(
         rows = {(row.replication, row.query): place for place, row in enumerate(lists[kind])}
         mine = data[data["kind"] == kind]
         for phase in [phase for phase in phases.PHASES if (mine["phase"] == phase).any()]:
-            fig.add_trace(
-                _bars(mine[mine["phase"] == phase], phase, rows, legend=phase not in named), panel, 1
-            )
+            fig.add_trace(_bars(mine[mine["phase"] == phase], phase, rows, legend=phase not in named), panel, 1)
             named.add(phase)
         number = "" if panel == 1 else str(panel)
         fig.add_annotation(
@@ -232,9 +221,7 @@ def _alt(data: pd.DataFrame) -> str:
     for (kind, replication, query), part in data.groupby(["kind", "replication", "query"], sort=False):
         row = part.iloc[0]
         sums = (part["end_s"] - part["start_s"]).groupby(part["phase"]).sum()
-        spent = ", ".join(
-            f"{phase} {formats.duration(sums[phase])}" for phase in phases.PHASES if phase in sums
-        )
+        spent = ", ".join(f"{phase} {formats.duration(sums[phase])}" for phase in phases.PHASES if phase in sums)
         said.append(
             f"{KINDS[str(kind)]}: query {query} of replication {replication}, {row['category']}, "
             f"{formats.count(row['tokens'])} tokens, {row['status']}, {formats.duration(row['time_s'])}: "

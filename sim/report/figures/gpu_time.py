@@ -77,9 +77,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
     if data.empty or float(data["gpu_hours"].sum()) <= 0:
         return theme.empty("The step cost of this run is not at hand.", title=title)
     pools = list(dict.fromkeys(data["pool"]))[::-1]
-    fig = theme.new_figure(
-        120 + 62 * len(pools), barmode="stack", uniformtext={"mode": "hide", "minsize": 11}
-    )
+    fig = theme.new_figure(120 + 62 * len(pools), barmode="stack", uniformtext={"mode": "hide", "minsize": 11})
     for part in PARTS:
         rows = data[data["part"] == part].set_index("pool").reindex(pools)
         if not rows["share"].fillna(0).any():
@@ -115,9 +113,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
     theme.narrow(fig, xaxis={"nticks": 5, "title": {"text": "share of GPU time"}})
     said = "; ".join(
         f"{pool}: "
-        + ", ".join(
-            f"{row.part} {formats.percent(row.share)}" for row in theme.rows(data[data["pool"] == pool])
-        )
+        + ", ".join(f"{row.part} {formats.percent(row.share)}" for row in theme.rows(data[data["pool"] == pool]))
         for pool in pools[::-1]
     )
     words = "; ".join(f"{part} = {PARTS[part]}" for part in dict.fromkeys(data["part"]))

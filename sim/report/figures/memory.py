@@ -77,9 +77,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
         return theme.empty("No pool states its memory.", title=title)
     pools = list(dict.fromkeys(data["pool"]))[::-1]
     total = float(data.groupby("pool")["gigabytes"].sum().max())
-    fig = theme.new_figure(
-        120 + 62 * len(pools), barmode="stack", uniformtext={"mode": "hide", "minsize": 11}
-    )
+    fig = theme.new_figure(120 + 62 * len(pools), barmode="stack", uniformtext={"mode": "hide", "minsize": 11})
     for part in PARTS:
         rows = data[data["part"] == part].set_index("pool").reindex(pools)["gigabytes"].fillna(0.0)
         if not rows.any():
@@ -111,9 +109,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
     theme.narrow(fig, xaxis={"nticks": 5, "title": {"text": "memory of one GPU"}})
     said = "; ".join(
         f"{pool}: "
-        + ", ".join(
-            f"{row.part} {formats.number(row.gigabytes)} GB" for row in theme.rows(data[data["pool"] == pool])
-        )
+        + ", ".join(f"{row.part} {formats.number(row.gigabytes)} GB" for row in theme.rows(data[data["pool"] == pool]))
         for pool in pools[::-1]
     )
     words = "; ".join(f"{part} = {meaning}" for part, meaning in PARTS.items() if part in set(data["part"]))

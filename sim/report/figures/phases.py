@@ -29,9 +29,7 @@ PHASES: dict[str, str] = {
 _KEY = ["replication", "query"]
 
 
-def critical_path(
-    queries: pd.DataFrame, requests: pd.DataFrame, end_s: Mapping[int, float] | float
-) -> pd.DataFrame:
+def critical_path(queries: pd.DataFrame, requests: pd.DataFrame, end_s: Mapping[int, float] | float) -> pd.DataFrame:
     """The requests on the critical path of each of *queries*, with ``from_s``, since when the query waited
     for it.
 
@@ -102,9 +100,7 @@ def spans(
         names = np.where(verify, "verification", phase)
         frames.append(pd.DataFrame({**base, "phase": names, "start_s": times[start], "end_s": times[end]}))
     if stalls is not None and len(stalls):
-        gaps = stalls.merge(
-            path[["replication", "request", "query", "category"]], on=["replication", "request"]
-        )
+        gaps = stalls.merge(path[["replication", "request", "query", "category"]], on=["replication", "request"])
         frames.append(
             pd.DataFrame(
                 {

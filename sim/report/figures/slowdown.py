@@ -63,9 +63,7 @@ def by_client(queries: pd.DataFrame, most: int = CLIENTS) -> pd.DataFrame:
         rows.append(_summary(f"{others:,} other clients", rest))
     for row in rows:
         row["rest"] = row["group"] not in largest
-    return pd.DataFrame(
-        rows, columns=["group", "n", "p50", "p90", "p99", "tokens_low", "tokens_high", "rest"]
-    )
+    return pd.DataFrame(rows, columns=["group", "n", "p50", "p90", "p99", "tokens_low", "tokens_high", "rest"])
 
 
 def finding_by_length(data: pd.DataFrame) -> str:
@@ -112,9 +110,7 @@ def figure_by_length(queries: pd.DataFrame) -> go.Figure:
     title = finding_by_length(data)
     if data.empty:
         return theme.empty("No query of the measured window was answered.", title=title)
-    labels = [
-        f"{formats.tokens(row.tokens_low)} to {formats.tokens(row.tokens_high)}" for row in theme.rows(data)
-    ]
+    labels = [f"{formats.tokens(row.tokens_low)} to {formats.tokens(row.tokens_high)}" for row in theme.rows(data)]
     fig = _dots(data, labels, [f"tokens {text}" for text in labels])
     fig.update_yaxes(title_text="output tokens of the query")
     return theme.describe(
@@ -168,9 +164,7 @@ def _dots(data: pd.DataFrame, labels: list[str], hover: list[str]) -> go.Figure:
                 name=name,
                 marker={"color": style.color, "symbol": style.symbol, "size": 10},
                 customdata=[[text, f"{n:,}"] for text, n in zip(hover, data["n"], strict=True)],
-                hovertemplate=(
-                    "%{customdata[0]}: %{x:.4~g} times, n %{customdata[1]}<extra>%{fullData.name}</extra>"
-                ),
+                hovertemplate=("%{customdata[0]}: %{x:.4~g} times, n %{customdata[1]}<extra>%{fullData.name}</extra>"),
             )
         )
     low, high = min(1.0, float(data["p50"].min())) / 1.05, float(data["p99"].max()) * 1.12

@@ -75,9 +75,7 @@ def table(
         segments = segments.assign(pool="all pools")
         pools, kv_blocks = ["all pools"], {"all pools": total} if total else None
     if not len(segments):
-        return pd.DataFrame(
-            {name: [] for name in ("pool", "time_s", "running", "waiting", "kv_use", "preempted")}
-        )
+        return pd.DataFrame({name: [] for name in ("pool", "time_s", "running", "waiting", "kv_use", "preempted")})
     last = float(segments["end_s"].max()) if end_s is None else max(end_s, float(segments["end_s"].max()))
     edges = np.linspace(0.0, last, max(2, pieces // len(pools)) + 1)
     frames = []

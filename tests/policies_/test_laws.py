@@ -1,0 +1,138 @@
+"""What every scheduler keeps to, whatever comes: memory, limits, progress, and no look into the future."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from policy_cases import OPTIONS, STARVATION_FREE, dressed_case
+
+from sim.engine.block_pool import BlockPool
+from sim.engine.replica import NoProgress, Replica, make_replica
+from sim.engine.request import Request
+from sim.policies.schedulers import scheduler
+from sim.policies.schedulers.vllm import Vllm
+from sim.results.columns import Status
+from sim.results.sinks import REQUEST_ROW
+from sim.validation.modes import Trace, run
+from sim.validation.random_cases import random_case
+
+POLICIES = [(name, options) for name in scheduler.names() for options in OPTIONS.get(name, [{}])]
+
+
+def _laws(replica: Replica, trace: Trace) -> None:
+    """No block leaks or has two owners, and whoever is there is served: nothing stands still."""
+    kv, own = replica.kv, replica.settings
+    assert 0 <= kv.free <= kv.total
+    assert len(replica.running) - replica.paused <= own.max_num_seqs
+    if isinstance(kv, BlockPool):
+        owners: Counter[int] = Counter()
+        for request in replica.running:
+            assert request.table is not None
+            owners.update(request.table)
+        kv.check(len(owners))
+        if not own.enable_prefix_caching:
+            assert all(count == 1 for count in owners.values())
+    else:
+        kv.check(kv.total - kv.free)
+    if not replica.running:
+        assert kv.free == kv.total
+    if replica.running or replica.waiting:
+        assert replica.next_end_ps is not None  # work conservation: the engine is never idle with work at hand
+    trace.seen["looked"] += 1
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    policy=st.sampled_from(POLICIES),
+    seed=st.integers(100_000, 10_000_000),
+    memory=st.sampled_from(("plain", "swap", "reserve", "window", "all")),
+    stepwise=st.booleans(),
+)
+def test_laws(policy: tuple[str, dict[str, Any]], seed: int, memory: str, stepwise: bool) -> None:
+    name, options = policy
+    case = dressed_case(seed, memory=memory)
+    trace = run(case, lambda: scheduler.make(name, options), stepwise=stepwise, most_steps=6_000, watch=_laws)
+    if trace.endless:
+        return
+    status = [row[REQUEST_ROW.index("status")] for row in trace.requests]
+    assert status.count(Status.UNFINISHED) <= len(case.requests) - len(trace.ends)
+    column = {each: index for index, each in enumerate(REQUEST_ROW)}
+    for row in trace.requests:
+        if row[column["status"]] != Status.COMPLETED or (row[column["preemptions"]] and row[column["cached_tokens"]]):
+            continue
+        computed = row[column["prompt_tokens"]] + row[column["generated"]] - 1 + row[column["dropped_tokens"]]
+        done = row[column["scheduled_tokens"]] + row[column["cached_tokens"]] - row[column["recomputed_tokens"]]
+        if memory in ("swap", "all") and row[column["preemptions"]]:
+            assert done <= computed  # what came back from the host was not computed again
+        else:
+            assert done == computed
+
+
+@pytest.mark.parametrize("name", STARVATION_FREE)
+def test_nobody_is_left_behind(name: str) -> None:
+    """Of the policies that promise it: everybody who was let in comes to an end."""
+    for seed in range(40):
+        case = dressed_case(seed)
+        if case.settings.policy == "priority":
+            case = replace(case, settings=replace(case.settings, policy="fcfs"))
+        trace = run(case, lambda: scheduler.make(name), stepwise=False, most_steps=20_000)
+        assert not trace.endless
+        assert trace.seen["unfinished"] == trace.refused
+
+
+def _first_plan(requests: list[Request], case: Any, name: str, options: dict[str, Any]) -> list[Any]:
+    replica = make_replica(case.settings, case.cost, scheduler.make(name, options), stepwise=True)
+    for request in requests:
+        request.arrived_ps = request.id
+        if replica.never_fits(request) is None:
+            replica.submit(request, request.id)
+    replica.plan(len(requests))
+    work = replica._step.work
+    return [(request.id, tokens) for request, tokens in work.items()]
+
+
+@pytest.mark.parametrize(("name", "options"), POLICIES)
+def test_no_scheduler_sees_the_future(name: str, options: dict[str, Any]) -> None:
+    """Other true lengths behind the same limits and predictions: the same first plan."""
+    plans = 0
+    for seed in range(30):
+        case = dressed_case(seed)
+        before, after = case.make_requests(), case.make_requests()
+        for request in after:
+            request.output_tokens = 1 + (request.output_tokens * 7 + seed) % 50
+            request.reasoning_tokens = request.output_tokens // 3
+        plan = _first_plan(before, case, name, options)
+        assert plan == _first_plan(after, case, name, options)
+        plans += bool(plan)
+    assert plans > 20
+
+
+def test_the_real_engine_s_livelock_is_ended_with_words() -> None:
+    """vLLM's priority policy without full-prompt reservation may preempt for ever; here it is said."""
+    found = 0
+    for seed in range(400):
+        case = random_case(seed)
+        if case.settings.policy != "priority" or case.settings.scheduler_reserve_full_isl:
+            continue
+        stepwise = run(case, Vllm, stepwise=True, most_steps=50_000)
+        if stepwise.endless:
+            found += 1
+            assert run(case, Vllm, stepwise=False, timeline=stepwise.timeline, most_steps=50_000).endless
+    assert found > 0
+
+
+def test_a_scheduler_that_plans_nothing_is_named() -> None:
+    class Idle:
+        def schedule(self, step: Any) -> None: ...
+
+    case = random_case(0)
+    for stepwise in (True, False):
+        replica = make_replica(case.settings, case.cost, Idle(), stepwise=stepwise)
+        replica.submit(Request(0, arrived_ps=0, prompt_tokens=4, output_tokens=2, max_tokens=2), 0)
+        with pytest.raises(NoProgress, match="Idle plans nothing"):
+            replica.plan(0)
