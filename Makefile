@@ -18,7 +18,7 @@ test: $(VENV)/.installed-test  ## the quick tier
 	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.installed-all  ## all tiers: golden runs, torch, notebooks, many random scenarios, the built wheel
-	$(PYTEST)
+	$(PYTEST) $(TESTS)
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy strict, and the rooms of docs/architecture.md
 	$(BIN)/ruff check .
