@@ -14,10 +14,10 @@ from sim.results.columns import Status
 from sim.rng import Streams
 
 
-def _requests(count: int = 3000, **options: int) -> list[Request]:
+def _requests(count: int = 3000, *, max_tokens: int = -1) -> list[Request]:
     lengths = np.random.default_rng(1).lognormal(7, 1, count).astype(int) + 1
     return [
-        Request(n, arrived_ps=n, prompt_tokens=10, output_tokens=int(tokens), query=n, **options)
+        Request(n, arrived_ps=n, prompt_tokens=10, output_tokens=int(tokens), query=n, max_tokens=max_tokens)
         for n, tokens in enumerate(lengths)
     ]
 
