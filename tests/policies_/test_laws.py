@@ -141,13 +141,14 @@ def test_a_scheduler_that_runs_in_circles_is_named(stepwise: bool) -> None:
     own = replace(case.settings, async_scheduling=False, enable_prefix_caching=False, max_num_batched_tokens=2)
     replica = make_replica(own, case.cost, Circles(), stepwise=stepwise)
     replica.submit(Request(0, arrived_ps=0, prompt_tokens=4, output_tokens=9, max_tokens=9), 0)
-    now = 0
     with pytest.raises(NoProgress, match=r"Circles: 2,000 steps in a row"):
-        while True:
-            end = replica.plan(now)
-            assert end is not None
-            now = end
-            replica.complete(now)
+        _run_on(replica)
+
+
+def _run_on(replica: Replica) -> None:
+    now: int | None = 0
+    while (now := replica.plan(now or 0)) is not None:
+        replica.complete(now)
 
 
 def test_a_scheduler_that_plans_nothing_is_named() -> None:
