@@ -28,7 +28,9 @@ def validator() -> jsonschema.Draft202012Validator:
 
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_shipped_scenarios_and_their_resolved_forms_obey_the_schema(validator, name):
-    validator.validate(read_file(shipped()[name]).data)
+    written = read_file(shipped()[name]).data
+    if "extends" not in written:  # what builds on another need not be whole
+        validator.validate(written)
     validator.validate(load(name).resolved())
 
 
