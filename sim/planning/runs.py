@@ -211,12 +211,12 @@ def _parallel(
 
     with _cluster(backend, address, workers) as name:
         for part in _parts(jobs, backend, workers):
-            parallel = joblib.Parallel(
-                n_jobs=workers,
-                backend=name,
-                batch_size=1,
-                return_as="generator_unordered" if backend == "processes" else "list",
-            )
+            # joblib knows a backend of others by name only here, and not as an argument of Parallel
+            with joblib.parallel_config(backend=name, n_jobs=workers):
+                parallel = joblib.Parallel(
+                    batch_size=1,
+                    return_as="generator_unordered" if backend == "processes" else "list",
+                )
             yield from parallel(joblib.delayed(compute)(task, key) for task, key in part)
 
 
