@@ -214,6 +214,9 @@ def run_once(
         right[queries["status"] == Status.UNFINISHED] = np.nan
         right[(queries["status"] != Status.UNFINISHED) & (queries["status"] != Status.COMPLETED)] = 0.0
         queries.columns["correct"] = right
+        queries.columns["prompt"] = np.array(
+            [judged.prompts.get(query, -1) for query in queries["query"].tolist()], np.int64
+        )
     return info, tables
 
 

@@ -30,11 +30,14 @@ MASK_BITS = 20
 
 
 class Judged:
-    """Of one run; ``correct`` says of each query that ended with an answer whether it is right."""
+    """Of one run; ``correct`` says of each query that ended with an answer whether it is right, ``prompts``
+    which prompt it shares with others.
+    """
 
     def __init__(self, judge: Judge, pools: Sequence[str], generating: Sequence[bool]) -> None:
         self.judge = judge
         self.correct: dict[int, bool] = {}
+        self.prompts: dict[int, int] = {}
         self._index = {name: place for place, name in enumerate(pools)}
         makers = [place for place, makes in enumerate(generating) if makes]
         self.only = makers[0] if len(makers) == 1 else None
@@ -61,6 +64,8 @@ class Judged:
 
     def begin(self, row: tuple[int, ...]) -> QueryJudge:
         """What is known of the query in *row*."""
+        if row[8] >= 0:
+            self.prompts[row[0]] = row[8]
         return QueryJudge(self, row)
 
 
@@ -209,6 +214,8 @@ def judge_plain(judged: Judged, source: QuerySource, rows: Mapping[str, IntArray
         mine = query // BLOCK == index
         natural[mine] = block.num_reasoning_tokens[query[mine] - block.first]
         prompt[mine] = block.prompt[query[mine] - block.first]
+    shared = prompt >= 0
+    judged.prompts.update(zip(query[shared].tolist(), prompt[shared].tolist(), strict=True))
     if judged.only is not None:
         scale = judged.judge.lengths[judged.only].reasoning_scale
         if scale != 1.0:

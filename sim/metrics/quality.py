@@ -6,14 +6,19 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sim.metrics.intervals import CONFIDENCE, interval
+from sim.metrics.intervals import CONFIDENCE, interval, t_quantile
 from sim.results.columns import Status
 from sim.results.tables import PS_PER_S
 
 if TYPE_CHECKING:
     from sim.results.info import RunInfo
     from sim.results.results import Results
+    from sim.results.tables import Table
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def quality(results: Results) -> dict[str, Any]:
@@ -23,6 +28,7 @@ def quality(results: Results) -> dict[str, Any]:
     modelled = bool(np.isfinite(queries["correct"]).any())
     right = np.where(known, queries["correct"], 0.0)
     n, correct = int(known.sum()), int(right.sum())
+    clusters = _clusters(queries)
     entry: dict[str, Any] = {
         "modelled": modelled,
         "accuracy": correct / n if n else None,
@@ -42,7 +48,7 @@ def quality(results: Results) -> dict[str, Any]:
     if not modelled:
         return entry
     if n:
-        entry["accuracy_ci"] = wilson(correct, n)
+        entry["accuracy_ci"] = share_interval(right[known], clusters[known])
         tokens = int((queries["reasoning_tokens"] + queries["answer_tokens"])[known].sum())
         entry["tokens_per_correct_answer"] = tokens / correct if correct else None
         entry["verification_tokens_per_query"] = float(queries["verification_tokens"][known].sum()) / n
@@ -51,7 +57,9 @@ def quality(results: Results) -> dict[str, Any]:
         mine = known & (queries["category"] == code)
         count, good = int(mine.sum()), int(right[mine].sum())
         if count:
-            entry["by_category"][code].update(accuracy=good / count, accuracy_ci=wilson(good, count), n=count)
+            entry["by_category"][code].update(
+                accuracy=good / count, accuracy_ci=share_interval(right[mine], clusters[mine]), n=count
+            )
     return entry
 
 
@@ -94,7 +102,43 @@ def _completed(results: Results, run: RunInfo, basis: str) -> tuple[int, int]:
     return int(np.nansum(queries["correct"][mine])), int(mine.sum())
 
 
-def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> list[float]:
+def _clusters(queries: Table) -> IntArray:
+    """A number for each group of queries that share a prompt in one replication: these stand or fall together."""
+    own = queries["prompt"] < 0
+    pairs = np.stack([queries["replication"].astype(np.int64), queries["prompt"]], axis=1)
+    _, group = np.unique(pairs, axis=0, return_inverse=True)
+    group = np.asarray(group, dtype=np.int64).ravel()
+    return np.where(own, -1 - np.arange(len(own)), group)
+
+
+def share_interval(right: FloatArray, clusters: IntArray, confidence: float = CONFIDENCE) -> list[float]:
+    """Interval of a share whose observations depend on each other within *clusters*.
+
+    Wilson's, at the effective number of observations: n over the design effect, which is the between-cluster
+    variance of the share over the binomial one, at least 1; reduced by (z/t)^2 for the few clusters that it
+    is estimated from (Korn and Graubard, Survey Methodology 24, 1998). Where all are equal the variance says
+    nothing, and clusters are counted. With clusters of one it is Wilson's own.
+    """
+    from scipy.special import ndtri
+
+    n, share = len(right), float(np.mean(right))
+    _, group, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    count = len(sizes)
+    if count == n:
+        return wilson(int(np.sum(right)), n, confidence)
+    if count < 2:
+        return [0.0, 1.0]
+    if not 0 < share < 1:
+        return wilson(share * count, count, confidence)
+    sums = np.bincount(np.asarray(group).ravel(), weights=right - share, minlength=count)
+    variance = count / (count - 1) * float(np.sum(sums**2)) / n**2
+    effect = max(1.0, variance / (share * (1 - share) / n))
+    z = float(ndtri(0.5 + confidence / 2))
+    effective = n / effect * (z / t_quantile(0.5 + confidence / 2, count - 1)) ** 2
+    return wilson(share * effective, effective, confidence)
+
+
+def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> list[float]:
     """Wilson's score interval of a share.
 
     >>> [round(bound, 3) for bound in wilson(8, 10)]

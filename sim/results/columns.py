@@ -152,6 +152,13 @@ QUERIES: tuple[Column, ...] = (
         "",
         "1: answered right, 0: answered wrong or not at all; NaN: no quality model, or still open.",
     ),
+    _c(
+        "prompt",
+        "int64",
+        "",
+        "Prompt or problem that it shares with other queries, and with it their difficulty; -1: its own, or no "
+        "quality model.",
+    ),
 )
 
 REQUESTS: tuple[Column, ...] = (

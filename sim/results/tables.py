@@ -160,7 +160,7 @@ def build(
     """All tables of one replication from its sinks (*queries* in QUERY_ROW, *requests* in REQUEST_ROW).
 
     Rows are put in order, what ``info.end_ps`` finds open must already be UNFINISHED, and ``slowdown``
-    (NaN), ``slo_met`` (False) and ``correct`` (NaN) are left for others to fill in.
+    (NaN), ``slo_met`` (False), ``correct`` (NaN) and ``prompt`` (-1) are left for others to fill in.
     """
     query_rows = _ordered(queries.columns(), "query")
     in_window = (query_rows["arrived_ps"] >= info.window_start_ps) & (query_rows["arrived_ps"] < info.window_end_ps)
@@ -199,6 +199,7 @@ def _query_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array) 
             "slowdown": np.full(count, np.nan),
             "slo_met": np.zeros(count, dtype=bool),
             "correct": np.full(count, np.nan),
+            "prompt": np.full(count, -1, dtype=np.int64),
         },
         rows,
     )
