@@ -31,6 +31,7 @@ from simpy.events import NORMAL
 COMPLETION, FAILURE, TICK, REACTION, CANCEL, ARRIVAL = range(6)
 PHASES = 6
 NEVER = -1
+FOREVER_PS = 1 << 100
 
 Action = Callable[[], object]
 _order = attrgetter("order")
@@ -95,6 +96,9 @@ class Clock:
         self._pulse = pulse
         self._stopped = False
         self.now_ps = 0
+        self.quiet_until_ps = 0
+        """While a planner plans: nothing that is set happens before this, and nobody else plans now. So whoever plans may
+        go on alone up to it, this moment left out."""
         self.instants = 0
 
     # ------------------------------------------------------------------ what others ask of it
@@ -161,6 +165,7 @@ class Clock:
             self._joined = False
             alarm.action()
             if not self._joined and len(touched) == 1:
+                self.quiet_until_ps = (queue[0][0] if queue else FOREVER_PS) if not self._stopped else 0
                 touched.pop().plan()
             if self._joined or touched:
                 self._handle()
@@ -209,6 +214,8 @@ class Clock:
                 again = True
                 touched = self._touched.copy()
                 self._touched.clear()
+                alone = len(touched) == 1 and not self._stopped
+                self.quiet_until_ps = (self._queue[0][0] if self._queue else FOREVER_PS) if alone else 0
                 if len(touched) > 1:
                     touched.sort(key=_order)
                 for planner in touched:

@@ -493,8 +493,22 @@ class FastForward(Replica):
             return self._process(now_ps)
         return []
 
-    def plan(self, now_ps: int) -> int | None:
-        """See :meth:`Replica.plan`; a run under way ends with the step under way if what came may change the plan."""
+    def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None:
+        """See :meth:`Replica.plan`."""
+        end = self._plan(now_ps)
+        while end is not None and end < quiet_until_ps and not self._may_end(end):
+            self.complete(end)
+            end = self._plan(end)
+        return end
+
+    def _may_end(self, end_ps: int) -> bool:
+        """Whether a request may come to its end when what is planned ends at *end_ps*: never wrongly no."""
+        if self._cancels or (self._pending and self._pending[0][0] <= end_ps):
+            return True
+        return self._run_steps > 0 and self._stops[0][0] <= self.counter + self._run_steps - self._run_applied
+
+    def _plan(self, now_ps: int) -> int | None:
+        """Plan for *now_ps*; a run under way ends with the step under way if what came may change the plan."""
         if not self._run_steps:
             ends, lag = self._ends, self.lag
             while len(ends) <= lag and (self.running or self.waiting):
@@ -516,7 +530,7 @@ class FastForward(Replica):
         if self._left or (self._wake and waiting > self._waited):
             self._left = False
             if self._cut(now_ps):
-                return self.plan(now_ps)
+                return self._plan(now_ps)
         elif waiting > self._waited:
             self._joined.append((self._planned_before(now_ps), waiting))
         return self.next_end_ps

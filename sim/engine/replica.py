@@ -186,8 +186,12 @@ class Replica(ABC):
         self.next_end_ps = self._ends[0] if self._ends else None
         return self._process(now_ps)
 
-    def plan(self, now_ps: int) -> int | None:
-        """Plan until the pipeline is full or nothing can be scheduled; return when the next batch ends, None if idle."""
+    def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None:
+        """Plan until the pipeline is full or nothing can be scheduled; return when the next batch ends, None if idle.
+
+        Nobody will call before *quiet_until_ps*: an engine may go on alone up to it, that moment left out, as long as no
+        request comes to its end. What it returns then is the next moment at which it has to be called.
+        """
         while len(self._ends) <= self.lag and (self.running or self.waiting):
             if self._schedule(now_ps):
                 self.next_end_ps = self._ends[0]

@@ -17,7 +17,7 @@ from typing import Any
 
 from calibration.step_cost import StepCost
 from sim.engine.replica import NoProgress, Replica, make_replica
-from sim.engine.request import Request
+from sim.engine.request import FAR_FUTURE, Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler
 from sim.engine.step_log import StepLog
@@ -128,10 +128,12 @@ def run(
     timeline: Timeline | None = None,
     most_steps: int = 200_000,
     watch: Callable[[Replica, Trace], None] | None = None,
+    alone: bool = False,
 ) -> Trace:
     """Run *case* in one mode, after its script or, when given, a fixed *timeline*.
 
-    *watch* is called after each instant. A run that goes past *most_steps* is cut off and marked ``endless``.
+    *watch* is called after each instant. With *alone*, which needs a timeline, the engine is told how long nothing comes,
+    and goes on alone. A run that goes past *most_steps* is cut off and marked ``endless``.
     """
     trace = Trace("stepwise" if stepwise else "fast-forward")
     log = StepLog()
@@ -167,7 +169,7 @@ def run(
                 trace.refused += 1
         if touched:
             try:
-                replica.plan(now)
+                replica.plan(now, player.quiet_until() if alone else 0)
             except NoProgress:
                 trace.endless = True
                 break
@@ -217,6 +219,9 @@ class _Script:
         self._at = 0
         self._earliest = self._cues[0].after_ps if self._cues else 0
 
+    def quiet_until(self) -> int:
+        return 0  # some cues wait for a step to end, whichever comes first
+
     def next_instant(self, end_ps: int | None) -> int | None:
         if self._at == len(self._cues):
             return end_ps
@@ -245,6 +250,9 @@ class _Fixed:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._at = 0
+
+    def quiet_until(self) -> int:
+        return self._timeline[self._at][0] if self._at < len(self._timeline) else FAR_FUTURE
 
     def next_instant(self, end_ps: int | None) -> int | None:
         if self._at == len(self._timeline):
@@ -293,9 +301,18 @@ def compare(
     most_steps: int = 200_000,
     watch: Callable[[Replica, Trace], None] | None = None,
 ) -> tuple[Trace, Trace, list[str]]:
-    """Both runs of *case* and what differs; an endless case is not run in the fast mode."""
+    """Both runs of *case* and what differs; an endless case is not run in the fast mode.
+
+    The fast mode is run twice: called at every end of a step or run, and left alone between arrivals and ends.
+    """
     stepwise = run(case, scheduler, stepwise=True, most_steps=most_steps, watch=watch)
     if stepwise.endless:
         return stepwise, stepwise, []
-    fast = run(case, scheduler, stepwise=False, timeline=stepwise.timeline, most_steps=most_steps + 1, watch=watch)
-    return stepwise, fast, differences(stepwise, fast)
+    timeline = stepwise.timeline
+    fast = run(case, scheduler, stepwise=False, timeline=timeline, most_steps=most_steps + 1, watch=watch)
+    found = differences(stepwise, fast)
+    if not found:
+        alone = run(case, scheduler, stepwise=False, timeline=timeline, most_steps=most_steps + 1, alone=True)
+        alone.mode = "fast-forward, left alone"
+        found = differences(stepwise, alone)
+    return stepwise, fast, found

@@ -104,7 +104,7 @@ class FakeEngine:
         self.gone.clear()
         return ended
 
-    def plan(self, now_ps: int) -> int | None:
+    def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None:
         if self.next_end_ps is not None:  # a run is under way; what happened may end it with the step under way
             if self.gone or (self.waiting and len(self.running) < self.seats):
                 steps = max(1, -(-(now_ps - self.start_ps) // self.step_ps))

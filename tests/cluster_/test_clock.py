@@ -169,3 +169,19 @@ def test_random_moves_ring_as_a_plain_list_says(seed: int) -> None:
     clock.run()
     assert not expected
     assert rung == sorted(rung)
+
+
+def test_a_planner_knows_until_when_nothing_comes() -> None:
+    clock, told = Clock(), []
+
+    class Asks(Plan):
+        def plan(self) -> None:
+            told.append((clock.now_ps, self.order, clock.quiet_until_ps > clock.now_ps, clock.quiet_until_ps))
+
+    one, two = Asks(0, []), Asks(1, [])
+    clock.at(5, ARRIVAL, 0, lambda: clock.touch(one))
+    clock.at(9, ARRIVAL, 0, lambda: (clock.touch(one), clock.touch(two)))
+    clock.at(20, ARRIVAL, 0, lambda: (clock.touch(one), clock.stop()))
+    clock.run()
+    assert told[0] == (5, 0, True, 9)
+    assert [each[2] for each in told[1:]] == [False, False, False], "another plans in this instant, or the run stops"
