@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def commands() -> dict[str, str]:
     """Every subcommand and its line of help, in the order of the help; no subcommand is imported.
 
-    ``trace_fit.py`` is ``thinkcap trace fit``; beside a ``trace.py`` it would be ``thinkcap trace-fit``.
+    ``trace_fit.py`` is ``thinkcap trace fit``; beside a ``trace.py``, or alone in its group, it would be
+    ``thinkcap trace-fit``.
     """
     found = {}
     for module, path in _modules().items():
@@ -78,7 +79,9 @@ def _spoken(module: str) -> str:
     group, underscore, verb = module.partition("_")
     if not underscore:
         return module
-    return f"{group}-{verb.replace('_', '-')}" if group in _modules() else f"{group} {verb.replace('_', '-')}"
+    modules = _modules()
+    alone = group in modules or sum(name.startswith(f"{group}_") for name in modules) == 1
+    return f"{group}{'-' if alone else ' '}{verb.replace('_', '-')}"
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sim.planning.serve_flags import DTYPES, QUANTIZATIONS
 from sim.scenario.check import deployment
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 IMAGE = "vllm/vllm-openai:latest"
 PORT = 8000
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-_QUANTIZATIONS = {"fp8": "fp8", "int8": None, "int4": "awq", "nvfp4": "modelopt_fp4", "mxfp4": "mxfp4"}
+_DTYPES = {ours: theirs for theirs, ours in DTYPES.items() if theirs in ("bfloat16", "float16", "float32")}
+_QUANTIZATIONS = {ours: theirs for theirs, ours in QUANTIZATIONS.items() if not theirs.startswith(("awq_", "gptq"))}
 
 
 def serve_arguments(pool: Pool) -> list[str]:
@@ -55,7 +56,9 @@ def serve_arguments(pool: Pool) -> list[str]:
         ("scheduling-policy", engine.policy, "fcfs"),
         ("num-gpu-blocks-override", engine.num_gpu_blocks_override, None),
         ("kv-cache-memory-bytes", engine.kv_cache_memory_bytes, None),
-        ("long-prefill-token-threshold", engine.long_prefill_token_threshold or None, None),
+        ("long-prefill-token-threshold", engine.long_prefill_token_threshold, 0),
+        ("scheduler-reserve-full-isl", engine.scheduler_reserve_full_isl, True),
+        ("watermark", engine.watermark, 0.0),
     ):
         if value is not None and value != default:
             said.append((key, value))
@@ -166,4 +169,13 @@ def differences(scenario: Scenario) -> Sequence[str]:
     for pool_name, pool in scenario.pools.items():
         if pool.engine.scheduler.name != "vllm":
             said.append(f"the scheduler {pool.engine.scheduler.name} of pool {pool_name} is none of vLLM's")
+        if pool.engine.kv is not None and pool.engine.kv.name != "paged":
+            said.append(f"the KV policy {pool.engine.kv.name} of pool {pool_name} is none of vLLM's")
+        if pool.engine.long_prefill_token_threshold_adaptive:
+            said.append(f"the threshold of long prompts of pool {pool_name} adapts; vLLM's is fixed")
+        if pool.autoscaling is not None:
+            said.append(f"pool {pool_name} scales with its load; the manifest has a fixed number of replicas")
+        placed = deployment(pool)
+        if placed.dtype != placed.architecture.native_dtype and placed.dtype not in (*_DTYPES, *_QUANTIZATIONS):
+            said.append(f"pool {pool_name} has weights in {placed.dtype}: serve a checkpoint that has them")
     return said

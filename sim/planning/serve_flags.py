@@ -1,0 +1,206 @@
+"""Options of ``vllm serve``: which key of a pool each one is, and which change nothing that is simulated.
+
+One table, read in both directions: `sim.planning.deploy` writes a pool as a command line, `sim.planning.from_serve`
+reads a command line as a pool.
+"""
+
+from __future__ import annotations
+
+POOL = {
+    "tensor-parallel-size": "tensor_parallel_size",
+    "pipeline-parallel-size": "pipeline_parallel_size",
+    "data-parallel-size": "data_parallel_size",
+    "enable-expert-parallel": "enable_expert_parallel",
+}
+"""Options that are keys of a pool."""
+
+ENGINE = {
+    "max-model-len": "max_model_len",
+    "max-num-seqs": "max_num_seqs",
+    "max-num-batched-tokens": "max_num_batched_tokens",
+    "gpu-memory-utilization": "gpu_memory_utilization",
+    "block-size": "block_size",
+    "kv-cache-dtype": "kv_cache_dtype",
+    "enable-prefix-caching": "enable_prefix_caching",
+    "enable-chunked-prefill": "enable_chunked_prefill",
+    "async-scheduling": "async_scheduling",
+    "scheduling-policy": "policy",
+    "num-gpu-blocks-override": "num_gpu_blocks_override",
+    "kv-cache-memory-bytes": "kv_cache_memory_bytes",
+    "long-prefill-token-threshold": "long_prefill_token_threshold",
+    "scheduler-reserve-full-isl": "scheduler_reserve_full_isl",
+    "watermark": "watermark",
+}
+"""Options that are keys of a pool's engine."""
+
+SHORT = {
+    "tp": "tensor-parallel-size",
+    "pp": "pipeline-parallel-size",
+    "dp": "data-parallel-size",
+    "ep": "enable-expert-parallel",
+    "q": "quantization",
+}
+"""Options of one dash."""
+
+SWITCHES = frozenset(
+    {
+        "enable-expert-parallel",
+        "enable-prefix-caching",
+        "enable-chunked-prefill",
+        "async-scheduling",
+        "scheduler-reserve-full-isl",
+    }
+)
+"""Options that take no value; ``--no-…`` turns them off."""
+
+DTYPES = {"auto": "auto", "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float": "fp32", "float32": "fp32"}
+"""Values of ``--dtype``, and what a pool's ``dtype`` calls them."""
+
+QUANTIZATIONS = {
+    "fp8": "fp8",
+    "awq": "int4",
+    "awq_marlin": "int4",
+    "gptq": "int4",
+    "gptq_marlin": "int4",
+    "modelopt_fp4": "nvfp4",
+    "mxfp4": "mxfp4",
+}
+"""Values of ``--quantization`` that say how many bits the weights have, and a pool's ``dtype`` of that many."""
+
+FRONT_END = frozenset(
+    {
+        "allow-credentials",
+        "allowed-headers",
+        "allowed-methods",
+        "allowed-origins",
+        "api-key",
+        "api-server-count",
+        "chat-template",
+        "chat-template-content-format",
+        "collect-detailed-traces",
+        "default-chat-template-kwargs",
+        "disable-access-log-for-endpoints",
+        "disable-frontend-multiprocessing",
+        "disable-log-requests",
+        "disable-log-stats",
+        "disable-uvicorn-access-log",
+        "distributed-executor-backend",
+        "download-dir",
+        "enable-auto-tool-choice",
+        "enable-force-include-usage",
+        "enable-log-outputs",
+        "enable-log-requests",
+        "enable-prompt-tokens-details",
+        "enable-reasoning",
+        "enable-request-id-headers",
+        "enable-server-load-tracking",
+        "exclude-tools-when-tool-choice-none",
+        "generation-config",
+        "hf-token",
+        "host",
+        "load-format",
+        "log-config-file",
+        "max-log-len",
+        "max-logprobs",
+        "middleware",
+        "otlp-traces-endpoint",
+        "override-generation-config",
+        "port",
+        "reasoning-parser",
+        "response-role",
+        "return-tokens-as-token-ids",
+        "revision",
+        "root-path",
+        "seed",
+        "served-model-name",
+        "show-hidden-metrics-for-version",
+        "ssl-ca-certs",
+        "ssl-certfile",
+        "ssl-keyfile",
+        "tokenizer",
+        "tokenizer-mode",
+        "tokenizer-revision",
+        "tool-call-parser",
+        "tool-parser-plugin",
+        "trust-remote-code",
+        "uds",
+        "use-tqdm-on-load",
+        "uvicorn-log-level",
+    }
+)
+"""Options of the front end, of loading and of logging: they change neither what is scheduled nor how long a step takes."""
+
+FRONT_END_SWITCHES = frozenset(
+    {
+        "allow-credentials",
+        "disable-frontend-multiprocessing",
+        "disable-log-requests",
+        "disable-log-stats",
+        "disable-uvicorn-access-log",
+        "enable-auto-tool-choice",
+        "enable-force-include-usage",
+        "enable-log-outputs",
+        "enable-log-requests",
+        "enable-prompt-tokens-details",
+        "enable-reasoning",
+        "enable-request-id-headers",
+        "enable-server-load-tracking",
+        "exclude-tools-when-tool-choice-none",
+        "return-tokens-as-token-ids",
+        "trust-remote-code",
+        "use-tqdm-on-load",
+    }
+)
+"""Those of them that take no value."""
+
+NOT_MODELLED = frozenset(
+    {
+        "attention-backend",
+        "compilation-config",
+        "cpu-offload-gb",
+        "cudagraph-capture-sizes",
+        "data-parallel-backend",
+        "data-parallel-hybrid-lb",
+        "data-parallel-size-local",
+        "decode-context-parallel-size",
+        "disable-cascade-attn",
+        "disable-custom-all-reduce",
+        "disable-hybrid-kv-cache-manager",
+        "disable-sliding-window",
+        "enable-dbo",
+        "enable-eplb",
+        "enable-lora",
+        "enforce-eager",
+        "hf-overrides",
+        "kv-offloading-size",
+        "kv-transfer-config",
+        "language-model-only",
+        "limit-mm-per-prompt",
+        "lora-modules",
+        "max-long-partial-prefills",
+        "max-loras",
+        "max-num-partial-prefills",
+        "mm-processor-kwargs",
+        "rope-scaling",
+        "speculative-config",
+        "stream-interval",
+        "swap-space",
+    }
+)
+"""Options that can change the answer and are not modelled: refused, unless they are left out by name."""
+
+NOT_MODELLED_SWITCHES = frozenset(
+    {
+        "data-parallel-hybrid-lb",
+        "disable-cascade-attn",
+        "disable-custom-all-reduce",
+        "disable-hybrid-kv-cache-manager",
+        "disable-sliding-window",
+        "enable-dbo",
+        "enable-eplb",
+        "enable-lora",
+        "enforce-eager",
+        "language-model-only",
+    }
+)
+"""Those of them that take no value."""
