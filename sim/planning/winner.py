@@ -7,9 +7,9 @@ from typing import Any
 
 from sim.planning.capacity import capacity as capacity_of
 from sim.planning.design import Candidate, Sizes
-from sim.planning.plan_cost import economics
 from sim.planning.limit import limit
 from sim.planning.means import means_hide
+from sim.planning.plan_cost import economics
 from sim.planning.point import content
 from sim.planning.pooled import pooled
 from sim.planning.sensitivity import sensitivity
