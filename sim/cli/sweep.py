@@ -4,6 +4,7 @@
   thinkcap sweep quickstart --over workload.rate=1..4:7/s            seven rates from 1/s to 4/s
   thinkcap sweep quickstart --over … --over … --list                 pairs instead of a grid
   thinkcap sweep quickstart --over … --over … --random 20            20 combinations drawn from the grid
+  thinkcap sweep frontier                                            what the scenario's sweep section says
 
 Every finished point is on disk at once: after Ctrl-C, a crash or kill -9, --resume goes on where it stopped.
 """
@@ -24,9 +25,7 @@ HELP = "simulate a scenario over values of its keys: grid, list or random"
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     add_scenario(parser)
-    parser.add_argument(
-        "--over", metavar="KEY=V1,V2", action="append", required=True, help="a key and its values; often"
-    )
+    parser.add_argument("--over", metavar="KEY=V1,V2", action="append", default=[], help="a key and its values; often")
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--list", action="store_true", dest="as_list", help="first values together, then the second …")
     way.add_argument("--random", metavar="N", type=int, help="N combinations drawn from the grid")
@@ -41,7 +40,11 @@ def run(args: argparse.Namespace) -> int:
 
     overrides = overrides_of(args)
     base = load(args.scenario, overrides)
-    axes = [sweep.parse_axis(text) for text in args.over]
+    named: dict[str, list[str]] = {}
+    if args.over:
+        axes = [sweep.parse_axis(text) for text in args.over]
+    else:
+        axes, named = sweep.stated(base)
     if args.as_list:
         settings = sweep.listed(axes)
     elif args.random is not None:
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         settings = sweep.grid(axes)
     runner = runner_of(args, Path("runs") / f"{folder_name(base.name)}-sweep")
-    found = sweep.points(args.scenario, overrides, settings)
+    found = sweep.points(args.scenario, overrides, settings, named)
     try:
         tasks = [task for point in found if point.scenario is not None for task in sweep.tasks_of(point.scenario)]
         said = estimate(runner, tasks)
@@ -59,15 +62,30 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return interrupted(runner)
     sweep.write(table, runner.store.folder)
+    page = _page(table, base.name, [axis.key for axis in axes], runner.store.folder)
     if args.json:
         print(sweep.as_json(table), end="")
     else:
         print(_text(table, [axis.key for axis in axes]))
         print(f"\ntable    {runner.store.folder / 'table.csv'} (and .parquet)")
+        if page is not None:
+            print(f"report   {page}")
     bad = table[table["state"] != "done"]
     for row in bad.to_dict("records"):
         print(f"{row['state']}: {row['error']}", file=sys.stderr)
     return 1 if len(bad) else 0
+
+
+def _page(table: object, name: str, keys: list[str], folder: Path) -> Path | None:
+    """The report, where there is something to weigh: accuracy against cost and time."""
+    import pandas as pd
+
+    from sim.report.sweep import write_sweep
+
+    assert isinstance(table, pd.DataFrame)
+    if "accuracy" not in table or table["accuracy"].isna().all():
+        return None
+    return write_sweep(table, folder / "report.html", name=name, keys=keys)
 
 
 def _text(table: object, keys: list[str]) -> str:
@@ -80,13 +98,16 @@ def _text(table: object, keys: list[str]) -> str:
         "p95_ttft_s": "p95 TTFT",
         "attainment": "SLO",
         "queries_per_s": "queries/s",
+        "accuracy": "right",
         "cost_per_query_usd": "USD/query",
         "kv_use_max": "KV max",
     }
     from sim.report import formats
 
     say: dict[str, Callable[[float | None], str]] = dict.fromkeys(columns, formats.duration)
-    say |= {"attainment": formats.percent, "kv_use_max": formats.percent}
+    say |= dict.fromkeys(("attainment", "kv_use_max", "accuracy"), formats.percent)
+    if "accuracy" not in table:
+        del columns["accuracy"]
     say |= {"queries_per_s": formats.number, "cost_per_query_usd": formats.number}
     rows = []
     for record in table.to_dict("records"):

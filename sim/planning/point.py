@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from sim.scenario.model import Scenario
     from workloads.source import QuerySource
 
-KEEP = ("query", "category", "arrived_s", "finished_s", "status", "tta_s", "ttfo_s", "prompt_tokens")
+KEEP = (
+    "query",
+    "category",
+    "arrived_s",
+    "finished_s",
+    "status",
+    "tta_s",
+    "ttfo_s",
+    "prompt_tokens",
+    "correct",
+    "prompt",
+)
 """Columns of the queries table that are kept of a point, beside those that `_frame` derives."""
 
 
@@ -64,9 +75,9 @@ def _address(scenario: str, replication: int, twist: Twist) -> str:
 
 def content(scenario: Scenario) -> str:
     """Hash of what *scenario* means: every default stated, files by what is in them; not its name, its text,
-    its plan or how often it is repeated."""
+    its plan, its sweep or how often it is repeated."""
     data = scenario.resolved()
-    for key in ("name", "description", "plan"):
+    for key in ("name", "description", "plan", "sweep"):
         data.pop(key, None)
     data.get("measure", {}).pop("replications", None)
     return hashlib.sha256(json.dumps(_with_files(data), sort_keys=True).encode()).hexdigest()

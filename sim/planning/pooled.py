@@ -73,12 +73,36 @@ def pooled(records: Sequence[Mapping[str, Any]], store: Store) -> dict[str, Any]
         queries, tokens = (sum(cost[key] for cost in costs) for key in ("queries_completed", "output_tokens"))
         row["cost_per_query_usd"] = sum(total) / queries if queries else math.nan
         row["usd_per_million_output_tokens"] = 1e6 * sum(total) / tokens if tokens else math.nan
+    row |= _accuracy(whole, frames, costs, priced=all(value is not None for value in total))
     row["overloaded"] = sum(summary["verdict"] == "overloaded" for summary in summaries)
     row["saturated"] = sum(summary["verdict"] == "saturated" for summary in summaries)
     row["kv_use_max"] = max(
         (pool["use_max"] or 0.0 for summary in summaries for pool in summary["kv"]["pools"].values()), default=0.0
     )
     row["warm_up_adequate"] = all(summary["warm_up"]["adequate"] is not False for summary in summaries)
+    return row
+
+
+def _accuracy(
+    whole: pd.DataFrame, frames: Sequence[pd.DataFrame], costs: Sequence[Mapping[str, Any]], *, priced: bool
+) -> dict[str, float]:
+    """Share of right answers with its interval, and the cost of one; nothing without a quality model."""
+    from sim.metrics.quality import share_interval
+
+    known = ~np.isnan(whole["correct"].to_numpy(np.float64))
+    if not known.any():
+        return {}
+    right = whole["correct"].to_numpy(np.float64)[known]
+    prompt = np.concatenate([frame["prompt"].to_numpy(np.int64) for frame in frames])
+    number = np.repeat(np.arange(len(frames)), [len(frame) for frame in frames])
+    shared = np.unique(np.stack([number, prompt], axis=1), axis=0, return_inverse=True)[1].ravel()
+    clusters = np.where(prompt < 0, -1 - np.arange(len(prompt)), shared)[known]
+    low, high = share_interval(right, clusters)
+    row = {"accuracy": float(right.mean()), "accuracy_low": low, "accuracy_high": high}
+    if priced and right.any():
+        queries = sum(cost["queries_completed"] for cost in costs)
+        per_query = sum(cost["total"] for cost in costs) / queries if queries else math.nan
+        row["cost_per_correct_usd"] = per_query / row["accuracy"]
     return row
 
 

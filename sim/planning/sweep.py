@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sim.scenario.model import Scenario
 
 MOST_POINTS = 1_000_000
+CANDIDATE = "candidate"
+"""Column of a sweep's table that names the candidate."""
 
 
 @dataclass(frozen=True)
@@ -123,30 +125,76 @@ def drawn(axes: Sequence[Axis], count: int, seed: int) -> list[tuple[tuple[str, 
     return chosen
 
 
+def stated(scenario: Scenario) -> tuple[list[Axis], dict[str, list[str]]]:
+    """The axes of the scenario's ``sweep`` section, and the changes that each of its candidates stands for."""
+    section = scenario.sweep
+    if section is None:
+        raise InputError(
+            Problem(
+                "nothing to vary",
+                key="--over",
+                expected="--over key=v1,v2, or a sweep section in the scenario: sweep: {over: {workload.rate: [1/s, 2/s]}}",
+            )
+        )
+    axes = [Axis(key, tuple(_text(value) for value in values)) for key, values in section.over.items()]
+    if section.candidates:
+        axes.insert(0, Axis(CANDIDATE, tuple(section.candidates)))
+    named = {
+        name: [f"{key}={_text(value)}" for key, value in changes.items()]
+        for name, changes in section.candidates.items()
+    }
+    return axes, named
+
+
+def _text(value: Any) -> str:
+    """A value as YAML on one line."""
+    return value if isinstance(value, str) else json.dumps(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def points(
-    source: str | Path | Mapping[str, Any], overrides: Sequence[str], settings: Sequence[tuple[tuple[str, str], ...]]
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str],
+    settings: Sequence[tuple[tuple[str, str], ...]],
+    named: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Point]:
-    """The scenario of every combination; one that cannot be (it does not fit) keeps its reason."""
+    """The scenario of every combination; one that cannot be (it does not fit) keeps its reason. *named* says what
+    each candidate changes."""
+    named = named or {}
     made = []
     for combination in settings:
-        changes = [*overrides, *(f"{key}={value}" for key, value in combination)]
+        changes = [*overrides, *_changes(combination, named)]
         try:
             made.append(Point(combination, load(source, changes)))
         except InputError:
             # a key that does not exist is a mistake of all points, not a failing one
             if len(settings) == 1 or not any(point.scenario for point in made):
-                _complain_if_all_fail(source, overrides, settings, len(made))
+                _complain_if_all_fail(source, overrides, settings[len(made) :], named)
             made.append(Point(combination, None, _reason(source, changes)))
         except ThinkcapError as error:
             made.append(Point(combination, None, str(error)))
     return made
 
 
-def _complain_if_all_fail(source: Any, overrides: Sequence[str], settings: Any, start: int) -> None:
+def _changes(combination: Sequence[tuple[str, str]], named: Mapping[str, Sequence[str]]) -> list[str]:
+    made: list[str] = []
+    for key, value in combination:
+        made += named[value] if key == CANDIDATE else [f"{key}={value}"]
+    return made
+
+
+def _complain_if_all_fail(
+    source: Any, overrides: Sequence[str], settings: Any, named: Mapping[str, Sequence[str]]
+) -> None:
     first: ThinkcapError | None = None
-    for combination in settings[start:]:
+    for combination in settings:
         try:
-            load(source, [*overrides, *(f"{key}={value}" for key, value in combination)])
+            load(source, [*overrides, *_changes(combination, named)])
             return
         except ThinkcapError as error:
             first = first or error
@@ -191,10 +239,31 @@ def _row(point: Point, records: Sequence[Record], runner: Runner) -> dict[str, A
 
     if point.scenario is None:
         return {"state": "does not load", "error": point.error}
+    what = described(point.scenario)
     failed = [record for record in records if record["state"] == "failed"]
     if failed:
-        return {"state": "failed", "error": failed[0]["error"], "key": failed[0]["key"]}
-    return {"state": "done", "error": "", **pooled(records, runner.store), "key": records[0]["key"]}
+        return {**what, "state": "failed", "error": failed[0]["error"], "key": failed[0]["key"]}
+    return {**what, "state": "done", "error": "", **pooled(records, runner.store), "key": records[0]["key"]}
+
+
+def described(scenario: Scenario) -> dict[str, Any]:
+    """How a point answers, in columns that do not depend on what was varied: its strategy, how many generations that
+    makes of a query at most, its thinking budget (0: none) and the models that generate."""
+    made: Any = scenario.strategy.make("strategy")
+    if hasattr(made, "samples"):
+        samples = made.samples
+    elif hasattr(made, "width"):
+        samples = made.width * (made.rounds if made.method == "mcts" else made.beam)
+    else:
+        samples = 1
+    budget = getattr(made, "thinking_token_budget", None)
+    models = dict.fromkeys(pool.model for pool in scenario.pools.values() if pool.role == "generate")
+    return {
+        "strategy_name": scenario.strategy.name,
+        "samples": int(samples),
+        "budget_tokens": budget if isinstance(budget, int) else 0,
+        "models": " + ".join(models),
+    }
 
 
 def write(table: pd.DataFrame, folder: Path) -> None:

@@ -15,6 +15,7 @@ from sim.scenario.plan import Plan
 from sim.scenario.policy import Policy, PolicyRef
 from sim.scenario.pools import Pool
 from sim.scenario.slo import Slo
+from sim.scenario.sweep import Sweep
 from workloads.quality.spec import QualitySpec
 from workloads.spec import WorkloadSpec
 
@@ -52,6 +53,7 @@ class Scenario(Section):
     cost: Cost = Field(default_factory=Cost, description="what is paid")
     measure: Measure = Field(default_factory=Measure, description="what counts")
     plan: Plan | None = Field(default=None, description="what `thinkcap plan` may choose from")
+    sweep: Sweep | None = Field(default=None, description="what `thinkcap sweep` varies")
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default stated, as its YAML says it; reading it gives an equal scenario."""
