@@ -33,7 +33,7 @@ from sim.metrics.summary import finish
 from sim.policies.memory import HostLink
 from sim.policies.routing import ReplicaInfo
 from sim.results import provenance
-from sim.results.columns import Status
+from sim.results.columns import Lookup, Status
 from sim.results.info import PoolInfo, RunInfo, SloTarget
 from sim.results.results import Results
 from sim.results.sinks import SEGMENT_ROW, SegmentSink
@@ -182,11 +182,13 @@ def run_once(
     if scenario.quality is not None:
         named = [(pool.name, pool.placed.architecture.name, pool.pool.role) for pool in pools]
         judged = judging.make(scenario.quality, streams, named, source.categories)
+    traces = wiring.trace_cache(scenario, streams)
     cluster = Cluster(
         source=source,
         replicas=replicas,
         strategy=strategy,
         judged=judged,
+        traces=traces,
         router=scenario.router.make("router"),
         admission=scenario.admission.make("admission") if scenario.admission is not None else None,
         predictor=scenario.predictor.make("predictor").begin(streams) if scenario.predictor is not None else None,
@@ -204,9 +206,14 @@ def run_once(
     if pulse is not None:
         pulse.next_run(outcome)
     info = _run_info(scenario, pools, source, replication, outcome, sinks)
+    if traces is not None:
+        info = replace(info, trace_cache=traces.figures())
     tables = build(info, queries=outcome.queries, requests=outcome.requests, segments=sinks)
+    if traces is not None:
+        found = [traces.found.get(query, Lookup.NONE) for query in tables["queries"]["query"].tolist()]
+        tables["queries"].columns["trace_cache"] = np.array(found, np.int32)
     if judged is not None:
-        if strategy.plain:
+        if strategy.plain and traces is None:
             rows, forced = outcome.requests.columns(), strategy.forces_answer()
             judged.correct = judging.judge_plain(judged, source, rows, forced=forced)
         queries = tables["queries"]

@@ -15,7 +15,7 @@ from workloads import lengths as ln
 from workloads.arrivals import Chunk, Process
 from workloads.sessions import Said, SessionProcess, Turns
 from workloads.source import BLOCK, QueryBlock
-from workloads.spec import Lengths, Runaway, SharedPrefix
+from workloads.spec import Lengths, Recurrence, Runaway, SharedPrefix
 
 Int64Array = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -24,6 +24,10 @@ _KEPT_BLOCKS = 24
 _KEPT_SAMPLES = 96
 _CHECKPOINTS = 64
 """States kept besides that of query 0: the latest ones; an earlier block is made again from the nearest."""
+
+
+FIRST_PROBLEM = 1 << 41
+"""Number of the first problem that recurs: beyond all queries, so that no query of its own shares its luck."""
 
 
 class _Lately:
@@ -50,6 +54,7 @@ class Extras:
 
     shared_prefix: SharedPrefix | None = None
     runaway: Runaway | None = None
+    recurrence: Recurrence | None = None
 
 
 class GeneratedSource:
@@ -93,6 +98,7 @@ class GeneratedSource:
             "priority": any(kind.priority != 0 for kind in kinds),
             "session_id": isinstance(process, SessionProcess),
             "parent_id": isinstance(process, SessionProcess),
+            "prompt_id": extras.recurrence is not None,
             "prefix_group": extras.shared_prefix is not None,
             "prefix_len": extras.shared_prefix is not None or isinstance(process, SessionProcess),
         }
@@ -100,6 +106,8 @@ class GeneratedSource:
         self._blocks = _Lately(_KEPT_BLOCKS)
         self._samples = _Lately(_KEPT_SAMPLES)
         self._prefixes: tuple[npt.NDArray[np.float64], Int64Array] | None = None
+        self._popular: npt.NDArray[np.float64] | None = None
+        self.verbatim = extras.recurrence is None or extras.recurrence.wording == "same"
 
     # -- the contract -----------------------------------------------------------------------------------
 
@@ -124,7 +132,7 @@ class GeneratedSource:
         if query < 0 or (self.total is not None and query >= self.total):
             raise IndexError(f"query {query} of {self.total}")
         asked = np.array([query])
-        latents = ln.Latents.draw(self._streams, asked, asked, sample)
+        latents = ln.Latents.draw(self._streams, asked, _luck(asked, self._problem(asked)), sample)
         reasoning, answer = self._run_away(asked, sample, *ln.under(law, latents))
         return int(reasoning[0]), int(answer[0])
 
@@ -171,9 +179,10 @@ class GeneratedSource:
 
     def _block(self, chunk: Chunk, query: Int64Array, turns: Turns | None = None) -> QueryBlock:
         """The block of *query*; in a conversation without what was said before."""
-        topic = query if turns is None else turns.session
+        problem = self._problem(query)
+        topic = _luck(query, problem) if turns is None else turns.session
         code = self._kind_of(topic, chunk)
-        latents = ln.Latents.draw(self._streams, query, query, 0)
+        latents = ln.Latents.draw(self._streams, query, _luck(query, problem), 0)
         reasoning, answer = self._run_away(query, 0, *ln.outputs(self._kinds, code, latents))
         prompt = ln.prompts(self._kinds, code, latents)
         none = np.full(len(query), -1, np.int64)
@@ -195,7 +204,7 @@ class GeneratedSource:
             category=self._column("category", code).astype(np.int16),
             client=self._column("client", code).astype(np.int32),
             session=none,
-            prompt=none,
+            prompt=problem,
             prefix_group=group,
             prefix_len=prefix_len,
             parent=none,
@@ -234,7 +243,7 @@ class GeneratedSource:
     def _sample(self, block: QueryBlock, sample: int) -> tuple[Int64Array, Int64Array]:
         query = np.arange(block.first, block.first + len(block))
         code = self._code_of(block)
-        latents = ln.Latents.draw(self._streams, query, query, sample)
+        latents = ln.Latents.draw(self._streams, query, _luck(query, block.prompt), sample)
         return self._run_away(query, sample, *ln.outputs(self._kinds, code, latents))
 
     def _code_of(self, block: QueryBlock) -> Int64Array:
@@ -261,3 +270,20 @@ class GeneratedSource:
         group = np.searchsorted(popular, self._streams.uniforms("prefix.group", query))
         has = self._streams.uniforms("prefix", query) < prefix.share
         return np.where(has, group, -1), np.where(has, size[group], 0)
+
+    def _problem(self, query: Int64Array) -> Int64Array:
+        """The problem that each query asks again, -1: one of its own."""
+        recurrence = self._extras.recurrence
+        if recurrence is None:
+            return np.full(len(query), -1, np.int64)
+        if self._popular is None:
+            shares = np.cumsum((np.arange(recurrence.problems) + 1.0) ** -recurrence.skew)
+            self._popular = shares / shares[-1]
+        rank = np.searchsorted(self._popular, self._streams.uniforms("recurrence.problem", query))
+        again = self._streams.uniforms("recurrence", query) < recurrence.share
+        return np.where(again, FIRST_PROBLEM + rank, -1)
+
+
+def _luck(query: Int64Array, problem: Int64Array) -> Int64Array:
+    """Coordinate of what belongs to the prompt: the problem's where it recurs, else the query's own."""
+    return np.where(problem >= 0, problem, query)

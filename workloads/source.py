@@ -116,6 +116,13 @@ class QuerySource(Protocol):
         """Plain figures for provenance and the report: what it is, where it is from, what was assumed."""
 
 
+def words_recur(source: QuerySource) -> bool:
+    """Whether queries of one prompt have the same words, so that the engine's prefix cache serves them; else they
+    share a problem only, asked in other words.
+    """
+    return bool(getattr(source, "verbatim", True))
+
+
 @runtime_checkable
 class OtherModels(Protocol):
     """A source that also says how long another model would answer the same query; all that `build` makes are."""

@@ -301,6 +301,19 @@ class SharedPrefix(Strict):
     skew: float = Field(default=1.0, ge=0)
 
 
+class Recurrence(Strict):
+    """Problems that come again: a *share* of queries asks one of *problems*, the first ones being most popular.
+
+    Popularity falls as 1 / rank ** *skew* (Zipf). Queries of one problem have one difficulty, one category and one
+    tendency to be long; in the same *wording* they share the KV cache of their prompt, too.
+    """
+
+    problems: PositiveInt
+    share: Share = 1.0
+    skew: float = Field(default=1.0, ge=0)
+    wording: Literal["other", "same"] = "other"
+
+
 class Runaway(Strict):
     """A *share* of queries that never stop thinking: their reasoning runs to *tokens* (a limit may cut it
     earlier)."""
@@ -337,6 +350,7 @@ class WorkloadSpec(Strict):
     windows: Name | None = Field(default=None, description="clients: CSV of their windows")
     sessions: Sessions | None = None
     shared_prefix: SharedPrefix | None = None
+    recurrence: Recurrence | None = Field(default=None, description="problems that are asked again")
     runaway: Annotated[Runaway | None, BeforeValidator(_short_runaway)] = None
 
     @model_validator(mode="after")
@@ -349,12 +363,16 @@ class WorkloadSpec(Strict):
         elif not ways and not spelled:
             problems.append("give a preset, a trace, or arrivals with lengths, categories or clients")
         if self.trace is not None:
-            refused = [*spelled, "profile", "mode", "windows", "sessions", "shared_prefix", "runaway"]
+            refused = [*spelled, "profile", "mode", "windows", "sessions", "shared_prefix", "recurrence", "runaway"]
             problems += [f"{name} does not go with a trace" for name in refused if getattr(self, name) is not None]
         elif self.preset is not None:
             problems += [f"{name} does not go with a preset" for name in spelled if name != "arrivals"]
         elif spelled:
             problems += self._spelled_out()
+        if self.sessions is not None and self.recurrence is not None:
+            problems.append(
+                "recurrence does not go with sessions: turns of a conversation are no problems of their own"
+            )
         if isinstance(self.arrivals, Closed | Burst) and self.rate is not None:
             problems.append(f"rate does not go with {self.arrivals.process} arrivals")
         if self.mode is not None and self.preset != "article":

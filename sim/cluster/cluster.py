@@ -17,6 +17,7 @@ from sim.cluster.judged import Judged
 from sim.cluster.plain import PlainQueries
 from sim.cluster.scaling import Controller, Scaling
 from sim.cluster.shell import Engine, Shell
+from sim.cluster.trace_cache import TraceCache
 from sim.cluster.window import Measure, Window
 from sim.policies.overload import Admission
 from sim.policies.reasoning import Strategy
@@ -73,6 +74,7 @@ class Cluster:
         scalings: Sequence[Scaling] = (),
         lost: Callable[[int, int], None] | None = None,
         judged: Judged | None = None,
+        traces: TraceCache | None = None,
     ) -> None:
         self._progress = progress
         self.clock = Clock(self._pulse if progress is not None else None)
@@ -87,6 +89,7 @@ class Cluster:
             predictor=predictor,
             admission=admission,
             judged=judged,
+            traces=traces,
         )
         self.shells = [Shell(self.clock, engine, info, self.gateway.ended) for info, engine in replicas]
         assert [shell.info.index for shell in self.shells] == list(range(len(self.shells)))

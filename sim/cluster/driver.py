@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sim.cluster.clock import CANCEL, REACTION
+from sim.cluster.trace_cache import Trace
 from sim.engine.request import Request
 from sim.errors import PolicyError
 from sim.policies.reasoning import (
@@ -20,7 +21,7 @@ from sim.policies.reasoning import (
     Verify,
     Wait,
 )
-from sim.results.columns import Role, Status
+from sim.results.columns import Lookup, Role, Status
 
 if TYPE_CHECKING:
     from sim.cluster.gateway import Gateway
@@ -45,6 +46,7 @@ class QueryRun:
         "_judged",
         "_left_ps",
         "_lingering",
+        "_misled",
         "_open",
         "_outcomes",
         "_parallel",
@@ -54,6 +56,7 @@ class QueryRun:
         "_requests",
         "_retries",
         "_row",
+        "_shortened",
         "_status",
         "_sums",
         "_truncated",
@@ -91,10 +94,48 @@ class QueryRun:
         self._sums = [0, 0, 0]  # reasoning, answer, verification tokens
         self._truncated = False
         self._cut: set[int] = set()  # requests whose reasoning a budget ends
+        self._shortened = 1.0  # share of the reasoning that a trace from the cache leaves
+        self._misled = False  # … which belongs to another problem
         self._status = Status.UNFINISHED
         self._closed = False
         self._lingering = 0
         self._left_ps = -1
+
+    # ------------------------------------------------------------------ the trace cache
+
+    def begin(self) -> None:
+        """The query has arrived: it is looked up in the trace cache, where there is one, and answered."""
+        traces = self._gateway.traces
+        if traces is None:
+            self.advance(None)
+        elif traces.settings.lookup_ps:
+            at_ps = self.arrived_ps + traces.settings.lookup_ps
+            self._gateway.clock.at(at_ps, REACTION, -1 - self._row[0], self._looked_up)
+        else:
+            self._looked_up()
+
+    def _looked_up(self) -> None:
+        if self._closed:
+            return
+        gateway, row = self._gateway, self._row
+        traces = gateway.traces
+        assert traces is not None
+        settings = traces.settings
+        found, trace = traces.look_up(row[0], row[8], gateway.clock.now_ps)
+        if found == Lookup.MISS:
+            self.advance(None)
+        elif settings.shortens:
+            self._shortened = settings.keep_share
+            self._misled = found == Lookup.FALSE_HIT
+            self._row = (*row[:2], row[2] + settings.trace_tokens, *row[3:])
+            if self._judged is not None:
+                self._judged.row = self._row
+            self.advance(None)
+        else:
+            self._generator.close()
+            if gateway.judged is not None:
+                gateway.judged.correct[row[0]] = trace is not None and trace.right
+            self._end(Status.COMPLETED)
 
     # ------------------------------------------------------------------ the generator
 
@@ -151,13 +192,18 @@ class QueryRun:
             if call.sample:
                 reasoning, answer = gateway.source.sample_lengths(row[0], call.sample)
             cut = False
+            if self._shortened != 1.0 and call.branch is None and not self._misled:
+                reasoning = round(reasoning * self._shortened)
             if self._judged is not None:
-                reasoning, answer, cut, read = self._judged.lengths(call, reasoning, answer)
+                misled = self._shortened if self._misled else 1.0
+                reasoning, answer, cut, read = self._judged.lengths(call, reasoning, answer, misled)
                 if read:
                     row = (*row[:2], row[2] + read, *row[3:])
             elif call.probes is not None or call.branch is not None or call.reads or call.effort != 1.0:
                 raise PolicyError(f"strategy {self._name()} needs a quality model")
             else:
+                if self._misled:
+                    reasoning = round(reasoning * self._shortened)
                 budget = call.thinking_token_budget
                 if budget is not None and reasoning > budget:
                     reasoning, cut = budget, True
@@ -318,10 +364,18 @@ class QueryRun:
             status = CODES[last[-1].status] if last else Status.FAILED
             if status == Status.COMPLETED:
                 status = Status.FAILED
-        gateway = self._gateway
+        gateway, row = self._gateway, self._row
+        right = False
         if self._judged is not None and gateway.judged is not None:
             right = outcome is not None and status == Status.COMPLETED and self._judged.right(outcome)
-            gateway.judged.correct[self._row[0]] = right
+            gateway.judged.correct[row[0]] = right
+        if gateway.traces is not None and status == Status.COMPLETED and outcome is not None:
+            tokens = outcome.reasoning_tokens + outcome.answer_tokens
+            gateway.traces.keep(row[0], row[8], Trace(right, tokens, gateway.clock.now_ps))
+        self._end(status)
+
+    def _end(self, status: Status) -> None:
+        gateway = self._gateway
         del gateway.open[self._row[0]]
         self.leave(status, gateway.clock.now_ps)
         gateway.query_done(self.arrived_ps, -1 - self._row[0])

@@ -1,7 +1,8 @@
 """Where queries enter and answers leave: arrivals, routing, ends, client timeouts, and what each leaves in
 the tables.
 
-A strategy that makes one generation a query (``plain``) has no generator: the query is its request.
+A strategy that makes one generation a query (``plain``) has no generator, unless queries are looked up in a
+trace cache first: the query is its request.
 Everything else runs through `sim.cluster.driver`, to the same result. Requests of one query go where its
 first one of that pool went, unless the router wants each request by itself.
 """
@@ -21,6 +22,7 @@ from sim.cluster.driver import QueryRun
 from sim.cluster.judged import Judged
 from sim.cluster.retries import Backoff, Retries
 from sim.cluster.shell import Shell
+from sim.cluster.trace_cache import TraceCache
 from sim.cluster.window import FOREVER, Window
 from sim.engine.request import Request
 from sim.policies.overload import Admission
@@ -29,7 +31,7 @@ from sim.policies.routing import Router
 from sim.results.columns import Status
 from sim.results.sinks import QUERY_ROW, RequestSink, RowSink
 from sim.rng import Streams
-from workloads.source import QuerySource
+from workloads.source import QuerySource, words_recur
 
 
 @dataclass
@@ -75,17 +77,19 @@ class Gateway:
         predictor: Predictor | None = None,
         admission: Admission | None = None,
         judged: Judged | None = None,
+        traces: TraceCache | None = None,
     ) -> None:
         self.judged = judged
+        self.traces = traces
         self.clock = clock
         self.source = source
         self.strategy = strategy
-        self._plain = strategy.plain
+        self._plain = strategy.plain and traces is None
         self.window = window
         self.settings = settings or GatewaySettings()
         self.tally = Tally()
         self.requests = RequestSink()
-        self.queries: RowSink | None = None if strategy.plain else RowSink(QUERY_ROW)
+        self.queries: RowSink | None = None if self._plain else RowSink(QUERY_ROW)
         self._predict = predictor
         self.dispatch = Dispatcher(
             clock,
@@ -98,7 +102,8 @@ class Gateway:
             refresh_ps=self.settings.refresh_ps,
         )
         self.retries = Retries(self, streams.generator("backoff"), self.settings.backoff)
-        self._budgets = self._plain_budgets(strategy, source)
+        self._budgets = self._plain_budgets(strategy, source) if self._plain else None
+        self._shares_words = words_recur(source)
         self._deadlines_ps = self.settings.deadlines_ps
         self.open: dict[int, Request | QueryRun] = {}
         self.run_of: dict[int, QueryRun] = {}
@@ -240,7 +245,7 @@ class Gateway:
                 request.truncated = True
         else:
             run = self.open[query] = QueryRun(self, row, now_ps)
-            run.advance(None)
+            run.begin()
 
     def make(
         self, row: tuple[int, ...], sample: int, reasoning: int, answer: int, max_tokens: int, role: int = 0
@@ -263,7 +268,7 @@ class Gateway:
             _,
         ) = row
         key: Any = None
-        if prompt >= 0:
+        if prompt >= 0 and self._shares_words:
             key, prefix_len = ("prompt", prompt), prompt_tokens
         elif group >= 0:
             key = group

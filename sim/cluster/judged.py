@@ -83,15 +83,18 @@ class QueryJudge:
         self._plans: dict[int, tuple[int, int, bool]] = {}  # by call: thought, natural, answers
         self._mask = int(run.judge.uniform("mask", row[0]) * (1 << MASK_BITS))
 
-    def lengths(self, call: Generate, reasoning: int, answer: int) -> tuple[int, int, bool, int]:
+    def lengths(self, call: Generate, reasoning: int, answer: int, misled: float = 1.0) -> tuple[int, int, bool, int]:
         """(reasoning, answer, cut by a limit, further prompt tokens) of *call*, whose natural lengths these
-        are.
+        are. Below 1 *misled* is the share of its chain after which the trace of another problem makes it
+        answer.
         """
         run, row = self._run, self.row
         reasoning, answer = run.scaled(call.pool, reasoning, answer)
         if call.effort != 1.0:
             reasoning = round(reasoning * call.effort)
         natural = thought = reasoning
+        if misled != 1.0:
+            thought = round(natural * misled)
         read = sum(outcome.answer_tokens for outcome in call.reads)
         branch = call.branch
         if branch is not None:
@@ -203,19 +206,20 @@ def judge_plain(judged: Judged, source: QuerySource, rows: Mapping[str, IntArray
     """Which queries of a plain strategy were answered right, from the rows of their requests."""
     from workloads.source import BLOCK
 
-    done = rows["status"] == Status.COMPLETED
-    rows = {name: column[done] for name, column in rows.items()}
-    query = rows["query"]
-    natural = np.zeros(len(query), np.int64)
-    prompt = np.full(len(query), -1, np.int64)
-    for index in np.unique(query // BLOCK):
+    asked = rows["query"]
+    natural = np.zeros(len(asked), np.int64)
+    prompt = np.full(len(asked), -1, np.int64)
+    for index in np.unique(asked // BLOCK):
         block = source.block(int(index))
         assert block is not None
-        mine = query // BLOCK == index
-        natural[mine] = block.num_reasoning_tokens[query[mine] - block.first]
-        prompt[mine] = block.prompt[query[mine] - block.first]
+        mine = asked // BLOCK == index
+        natural[mine] = block.num_reasoning_tokens[asked[mine] - block.first]
+        prompt[mine] = block.prompt[asked[mine] - block.first]
     shared = prompt >= 0
-    judged.prompts.update(zip(query[shared].tolist(), prompt[shared].tolist(), strict=True))
+    judged.prompts.update(zip(asked[shared].tolist(), prompt[shared].tolist(), strict=True))
+    done = rows["status"] == Status.COMPLETED
+    rows = {name: column[done] for name, column in rows.items()}
+    query, natural, prompt = rows["query"], natural[done], prompt[done]
     if judged.only is not None:
         scale = judged.judge.lengths[judged.only].reasoning_scale
         if scale != 1.0:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sim.cluster.failures import Failures, Outage, RollingRestart
 from sim.cluster.retries import Backoff
 from sim.cluster.scaling import Scaling, cold_start_ps
+from sim.cluster.trace_cache import TraceCache, TraceCacheSettings
 
 if TYPE_CHECKING:
     from calibration.deployment import Deployment
     from sim.cluster.fleet import Fleet
+    from sim.rng import Streams
     from sim.scenario.model import Scenario
     from sim.scenario.pools import Pool
 
@@ -110,3 +112,21 @@ def history(fleet: Fleet | None, mine: Sequence[int]) -> dict[str, Any]:
         "boots_ps": tuple(boots),
         "crashes": sum(index in members for _, index in fleet.losses),
     }
+
+
+def trace_cache(scenario: Scenario, streams: Streams) -> TraceCache | None:
+    """The trace cache of one run of *scenario*, if it has one."""
+    own = scenario.trace_cache
+    if own is None:
+        return None
+    settings = TraceCacheSettings(
+        capacity=own.capacity,
+        shortens=own.use == "shorten",
+        lookup_ps=own.lookup_ps,
+        recall=own.recall,
+        false_hit=own.false_hit,
+        keep_share=own.keep_share,
+        trace_tokens=own.trace_tokens,
+        expires_ps=own.expires_ps,
+    )
+    return TraceCache(settings, streams)

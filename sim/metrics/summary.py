@@ -23,6 +23,7 @@ from sim.metrics.intervals import CONFIDENCE, interval
 from sim.metrics.quality import quality
 from sim.metrics.samples import sample, window_s
 from sim.metrics.slo import goodput, meets_all, slo_summary
+from sim.metrics.trace_cache import trace_cache
 from sim.metrics.usage import cost, gpu_time, kv, load_imbalance, throughput
 from sim.metrics.verdict import verdict
 from sim.metrics.warm_up import warm_up
@@ -63,6 +64,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "throughput": throughput(results),
         "cost": cost(results),
         "quality": quality(results),
+        "trace_cache": trace_cache(results),
         "totals": balance.totals(results),
         "gpu": gpu_time(results),
         "kv": kv(results),

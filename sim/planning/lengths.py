@@ -49,6 +49,7 @@ class Changed:
         self.name = source.name
         self.categories, self.clients = source.categories, source.clients
         self.total, self.closed_loop = source.total, source.closed_loop
+        self.verbatim = getattr(source, "verbatim", True)
 
     def block(self, index: int) -> QueryBlock | None:
         """Queries of that block, with their lengths changed."""

@@ -229,6 +229,16 @@ def tiles(results: Results) -> list[Tile]:
                 define="accuracy",
             )
         )
+    cache = summary.get("trace_cache")
+    if cache is not None and cache["hit_rate"] is not None:
+        made.append(
+            Tile(
+                "trace cache hits",
+                formats.percent(cache["hit_rate"]),
+                _detail(cache["lookups"], formats.span(cache["hit_rate_ci"], formats.percent)),
+                f"{formats.percent(cache['false_hit_rate'])} false, {cache['evicted']:,} traces dropped for room",
+            )
+        )
     gpu = summary["gpu"]
     made.append(
         Tile(

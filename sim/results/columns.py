@@ -47,9 +47,22 @@ class Kind(IntEnum):
     """At least one prefill chunk."""
 
 
+class Lookup(IntEnum):
+    """What a query found in the trace cache."""
+
+    NONE = 0
+    """It was not looked up: there is no trace cache."""
+    MISS = 1
+    HIT = 2
+    """The trace of its own problem."""
+    FALSE_HIT = 3
+    """The trace of another one."""
+
+
 STATUSES = tuple(status.name.lower() for status in Status)
 ROLES = tuple(role.name.lower() for role in Role)
 KINDS = tuple(kind.name.lower() for kind in Kind)
+LOOKUPS = tuple(lookup.name.lower() for lookup in Lookup)
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,9 @@ QUERIES: tuple[Column, ...] = (
         "",
         "Prompt or problem that it shares with other queries, and with it their difficulty; -1: its own, or no "
         "quality model.",
+    ),
+    _c(
+        "trace_cache", "category", "", "What it found in the trace cache: none (there is none), miss, hit or false_hit."
     ),
 )
 

@@ -95,6 +95,8 @@ class RunInfo:
     """US dollars that a right answer is worth."""
     cost_of_wrong: float = 0.0
     """US dollars that a wrong answer costs."""
+    trace_cache: Mapping[str, int] = field(default_factory=dict)
+    """What the trace cache held and dropped; empty: there is none."""
     banners: tuple[str, ...] = ()
     """In words, what the run wants the reader to know (a policy's remark, a workload's)."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.results.columns import KINDS, ROLES, STATUSES, TABLES, Column, Status
+from sim.results.columns import KINDS, LOOKUPS, ROLES, STATUSES, TABLES, Column, Status
 from sim.results.info import RunInfo
 from sim.results.sinks import SEGMENT_ROW, STALL_ROW, IntArray, RowSink, SegmentSink
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 PS_PER_S = 1e12
 
-FIXED_NAMES = {"status": STATUSES, "role": ROLES, "kind": KINDS}
-"""Category columns whose codes are those of Status, Role and Kind in every table."""
+FIXED_NAMES = {"status": STATUSES, "role": ROLES, "kind": KINDS, "trace_cache": LOOKUPS}
+"""Category columns whose codes are those of Status, Role, Kind and Lookup in every table."""
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
@@ -160,7 +160,8 @@ def build(
     """All tables of one replication from its sinks (*queries* in QUERY_ROW, *requests* in REQUEST_ROW).
 
     Rows are put in order, what ``info.end_ps`` finds open must already be UNFINISHED, and ``slowdown``
-    (NaN), ``slo_met`` (False), ``correct`` (NaN) and ``prompt`` (-1) are left for others to fill in.
+    (NaN), ``slo_met`` (False), ``correct`` (NaN), ``prompt`` (-1) and
+    ``trace_cache`` (none) are left for others to fill in.
     """
     query_rows = _ordered(queries.columns(), "query")
     in_window = (query_rows["arrived_ps"] >= info.window_start_ps) & (query_rows["arrived_ps"] < info.window_end_ps)
@@ -200,6 +201,7 @@ def _query_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array) 
             "slo_met": np.zeros(count, dtype=bool),
             "correct": np.full(count, np.nan),
             "prompt": np.full(count, -1, dtype=np.int64),
+            "trace_cache": np.zeros(count, dtype=np.int64),
         },
         rows,
     )

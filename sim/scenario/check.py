@@ -289,6 +289,14 @@ def _check_fleet(scenario: Scenario, document: Document) -> list[Problem]:
                     expected=f"0 to {sizes[outage.pool] - 1}",
                 )
             )
+    if scenario.trace_cache is not None and scenario.workload.recurrence is None and scenario.workload.trace is None:
+        problems.append(
+            document.problem(
+                ("trace_cache",),
+                "no problem of the workload ever comes again",
+                expected="workload.recurrence, or a trace with prompt_id",
+            )
+        )
     if scenario.gateway.backoff is not None and scenario.admission is None:
         problems.append(
             document.problem(

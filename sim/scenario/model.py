@@ -16,6 +16,7 @@ from sim.scenario.policy import Policy, PolicyRef
 from sim.scenario.pools import Pool
 from sim.scenario.slo import Slo
 from sim.scenario.sweep import Sweep
+from sim.scenario.trace_cache import TraceCache
 from workloads.quality.spec import QualitySpec
 from workloads.spec import WorkloadSpec
 
@@ -48,6 +49,9 @@ class Scenario(Section):
     predictor: PolicyRef | None = Field(default=None, description="who guesses output lengths; default: nobody")
     quality: QualitySpec | None = Field(
         default=None, description="how often answers are right; default: nothing is said about it"
+    )
+    trace_cache: TraceCache | None = Field(
+        default=None, description="answers that are kept for problems that come again; default: none"
     )
     slo: Slo = Field(default_factory=Slo, description="what must be reached")
     cost: Cost = Field(default_factory=Cost, description="what is paid")

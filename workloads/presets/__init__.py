@@ -2,7 +2,7 @@
 assumed.
 
 A preset fills in what a spec leaves open; ``rate``, ``queries``, ``max_tokens``, ``priority``, ``sessions``,
-``shared_prefix``, ``runaway`` and ``arrivals`` in the scenario come before its own.
+``shared_prefix``, ``recurrence``, ``runaway`` and ``arrivals`` in the scenario come before its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from sim.registry import Registry
 from workloads.spec import WorkloadSpec
 
-SECTIONS = ("arrivals", "sessions", "shared_prefix", "runaway", "max_tokens")
+SECTIONS = ("arrivals", "sessions", "shared_prefix", "recurrence", "runaway", "max_tokens")
 
 
 class Preset(Protocol):
