@@ -189,6 +189,7 @@ def run_once(
         strategy=strategy,
         judged=judged,
         traces=traces,
+        rollout=wiring.rollout(scenario),
         router=scenario.router.make("router"),
         admission=scenario.admission.make("admission") if scenario.admission is not None else None,
         predictor=scenario.predictor.make("predictor").begin(streams) if scenario.predictor is not None else None,
@@ -208,6 +209,8 @@ def run_once(
     info = _run_info(scenario, pools, source, replication, outcome, sinks)
     if traces is not None:
         info = replace(info, trace_cache=traces.figures())
+    if cluster.gateway.rollout is not None:
+        info = replace(info, rollout=cluster.gateway.rollout.figures())
     tables = build(info, queries=outcome.queries, requests=outcome.requests, segments=sinks)
     if traces is not None:
         found = [traces.found.get(query, Lookup.NONE) for query in tables["queries"]["query"].tolist()]

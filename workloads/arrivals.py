@@ -188,6 +188,21 @@ class ClosedLoop:
         return Chunk(to_ps(self._law.from_normal(z))), None
 
 
+class RolloutSteps:
+    """Queries of a trainer, which comes for them when it can: there are no pauses between."""
+
+    total: int | None = None
+
+    def __init__(self, process: s.RolloutArrivals) -> None:
+        self.closed_loop: int | None = process.prompts * (1 + process.max_lag)
+
+    def start(self) -> None:
+        return None
+
+    def step(self, state: None, first: int, count: int) -> tuple[Chunk, None]:
+        return Chunk(np.zeros(count, np.int64)), None
+
+
 def _bend(times: Int64Array, clocks: list[BentClock]) -> Int64Array:
     if not clocks:
         return times
@@ -202,6 +217,8 @@ def make_process(arrivals: s.Arrivals, rate: float | None, streams: Streams) -> 
     """The process that *arrivals* describes, at *rate* queries per second where it has one."""
     if isinstance(arrivals, s.Closed):
         return ClosedLoop(arrivals, streams)
+    if isinstance(arrivals, s.RolloutArrivals):
+        return RolloutSteps(arrivals)
     if isinstance(arrivals, s.Burst):
         return BurstProcess(arrivals)
     assert rate is not None, "the spec asks for a rate"

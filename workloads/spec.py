@@ -161,13 +161,30 @@ class Closed(Strict):
     think_time: SecondsLaw = Constant(value=0.0)
 
 
+class RolloutArrivals(Strict):
+    """Training steps of reinforcement learning: each learns from *prompts* queries, which the strategy ``group``
+    turns into several answers each.
+
+    *max_lag* 0 is synchronous: the prompts of a step start together, then the GPUs wait for *training* and
+    *weight_sync*. Above 0 generation goes on meanwhile, so many versions of the weights ahead at most.
+    *training_gpus* are those of a trainer of its own, for the GPU-hours of a step.
+    """
+
+    process: Literal["rollout"] = "rollout"
+    prompts: PositiveInt
+    max_lag: Annotated[int, Field(ge=0, le=1000)] = 0
+    training: Seconds
+    weight_sync: Seconds = 0.0
+    training_gpus: Annotated[int, Field(ge=0)] = 0
+
+
 def _short_process(value: Any) -> Any:
     return {"process": value} if isinstance(value, str) else value
 
 
 Arrivals = Annotated[
     Annotated[
-        Poisson | GammaArrivals | WeibullArrivals | ConstantArrivals | Burst | Mmpp | Hawkes | Closed,
+        Poisson | GammaArrivals | WeibullArrivals | ConstantArrivals | Burst | Mmpp | Hawkes | Closed | RolloutArrivals,
         Field(discriminator="process"),
     ],
     BeforeValidator(_short_process),
@@ -373,7 +390,7 @@ class WorkloadSpec(Strict):
             problems.append(
                 "recurrence does not go with sessions: turns of a conversation are no problems of their own"
             )
-        if isinstance(self.arrivals, Closed | Burst) and self.rate is not None:
+        if isinstance(self.arrivals, Closed | Burst | RolloutArrivals) and self.rate is not None:
             problems.append(f"rate does not go with {self.arrivals.process} arrivals")
         if self.mode is not None and self.preset != "article":
             problems.append("mode goes with preset article only")
@@ -389,7 +406,7 @@ class WorkloadSpec(Strict):
         if self.arrivals is None:
             if self.clients is None:
                 problems.append("arrivals are missing")
-        elif self.rate is None and not isinstance(self.arrivals, Closed | Burst):
+        elif self.rate is None and not isinstance(self.arrivals, Closed | Burst | RolloutArrivals):
             problems.append("rate is missing")
         if self.windows is not None:
             problems.append("windows goes with a preset only")

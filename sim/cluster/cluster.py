@@ -15,6 +15,7 @@ from sim.cluster.fleet import Fleet
 from sim.cluster.gateway import Gateway, GatewaySettings, Tally
 from sim.cluster.judged import Judged
 from sim.cluster.plain import PlainQueries
+from sim.cluster.rollout import RolloutSettings
 from sim.cluster.scaling import Controller, Scaling
 from sim.cluster.shell import Engine, Shell
 from sim.cluster.trace_cache import TraceCache
@@ -75,6 +76,7 @@ class Cluster:
         lost: Callable[[int, int], None] | None = None,
         judged: Judged | None = None,
         traces: TraceCache | None = None,
+        rollout: RolloutSettings | None = None,
     ) -> None:
         self._progress = progress
         self.clock = Clock(self._pulse if progress is not None else None)
@@ -90,6 +92,7 @@ class Cluster:
             admission=admission,
             judged=judged,
             traces=traces,
+            rollout=rollout,
         )
         self.shells = [Shell(self.clock, engine, info, self.gateway.ended) for info, engine in replicas]
         assert [shell.info.index for shell in self.shells] == list(range(len(self.shells)))

@@ -14,6 +14,7 @@ from sim.policies.reasoning import (
     Classify,
     Confidence,
     Generate,
+    NextStep,
     Outcome,
     Parallel,
     QueryView,
@@ -50,6 +51,7 @@ class QueryRun:
         "_open",
         "_outcomes",
         "_parallel",
+        "_pauses",
         "_pool",
         "_prompt",
         "_request",
@@ -94,6 +96,7 @@ class QueryRun:
         self._sums = [0, 0, 0]  # reasoning, answer, verification tokens
         self._truncated = False
         self._cut: set[int] = set()  # requests whose reasoning a budget ends
+        self._pauses: dict[int, int] = {}  # by request: tokens after which it pauses
         self._shortened = 1.0  # share of the reasoning that a trace from the cache leaves
         self._misled = False  # … which belongs to another problem
         self._status = Status.UNFINISHED
@@ -162,6 +165,11 @@ class QueryRun:
             if self._judged is None:
                 raise PolicyError(f"strategy {self._name()} needs a quality model")
             self.advance(self._judged.tell(call))
+        elif isinstance(call, NextStep):
+            if self._gateway.rollout is None:
+                self._gateway.clock.soon(REACTION, self.order, self.resume)
+            else:
+                self._gateway.rollout.pause(self)
         elif isinstance(call, Wait):
             clock = self._gateway.clock
             at_ps = clock.now_ps + round(call.seconds * PS_PER_S)
@@ -171,6 +179,16 @@ class QueryRun:
 
     def _name(self) -> str:
         return type(self._gateway.strategy).__name__
+
+    @property
+    def order(self) -> int:
+        """Its place among reactions of one instant: before those of requests."""
+        return -1 - self._row[0]
+
+    def resume(self) -> None:
+        """The next training step has begun."""
+        if not self._closed:
+            self.advance(None)
 
     def _waited(self) -> None:
         if not self._closed:
@@ -209,7 +227,23 @@ class QueryRun:
                     reasoning, cut = budget, True
                     answer = answer if call.forced_answer else 0
             limit = row[3] if call.max_tokens is None else call.max_tokens
+            made = call.made_tokens
+            if made:
+                if not 0 < made < reasoning + answer:
+                    raise PolicyError(
+                        f"strategy {self._name()}: made_tokens={made} leave nothing of {reasoning + answer}"
+                    )
+                limit = limit if limit < 0 else max(limit - made, 1)
+                row = (*row[:2], row[2] + made, *row[3:])
+                reasoning, answer = max(reasoning - made, 0), answer - max(made - reasoning, 0)
+            pauses = call.pause_tokens
+            if pauses is not None and pauses < reasoning + answer and (limit < 0 or pauses < limit):
+                limit = pauses
+            else:
+                pauses = None
             request = gateway.make(row, call.sample, reasoning, answer, limit)
+            if pauses is not None:
+                self._pauses[request.id] = pauses
             if call.branch is not None and call.branch.after is not None and self._judged is not None:
                 request.parent = self._judged.made.get(call.branch.after.request)
                 if request.parent is not None:
@@ -240,7 +274,9 @@ class QueryRun:
     def _share(self, request: Request) -> None:
         """Samples of one query share the prompt's KV, beyond what its group shares already."""
         if request.prefix_group is None and request.parent is None:
-            request.prefix_group, request.prefix_len = ("query", self._row[0]), request.prompt_tokens
+            rollout = self._gateway.rollout
+            key = ("query", self._row[0]) if rollout is None else ("query", self._row[0], rollout.version)
+            request.prefix_group, request.prefix_len = key, self._row[2]
 
     def _send(self, request: Request, pool: str | None) -> None:
         gateway = self._gateway
@@ -316,6 +352,7 @@ class QueryRun:
             finished_s=request.finished_ps / PS_PER_S,
             answer=said,
             score=score,
+            paused=self._has_paused(request),
         )
 
     def _count(self, request: Request) -> None:
@@ -328,7 +365,10 @@ class QueryRun:
             self._first_answer_ps = request.first_answer_ps
         else:
             sums[2] += generated + request.prompt_tokens
-        self._truncated = self._truncated or request.truncated
+        self._truncated = self._truncated or (request.truncated and not self._has_paused(request))
+
+    def _has_paused(self, request: Request) -> bool:
+        return request.generated == self._pauses.get(request.id)
 
     def pool_of(self, request: Request) -> str | None:
         """Pool that *request* was meant for."""
@@ -378,7 +418,7 @@ class QueryRun:
         gateway = self._gateway
         del gateway.open[self._row[0]]
         self.leave(status, gateway.clock.now_ps)
-        gateway.query_done(self.arrived_ps, -1 - self._row[0])
+        gateway.query_done(self._row[0], self.arrived_ps, self.order)
 
     def time_out(self) -> None:
         """The client gave up; the gateway has forgotten the query already."""
@@ -388,7 +428,7 @@ class QueryRun:
             self._gateway.cancel(request, Status.TIMED_OUT)
         self._open.clear()
         self.leave(Status.TIMED_OUT, self._gateway.clock.now_ps)
-        self._gateway.query_done(self.arrived_ps, -1 - self._row[0])
+        self._gateway.query_done(self._row[0], self.arrived_ps, self.order)
 
     def live(self) -> list[Request]:
         """Requests that have not ended."""

@@ -21,6 +21,7 @@ from sim.cluster.dispatch import CLOSE, DRAIN, SAMPLE_BITS, Dispatcher, Predicto
 from sim.cluster.driver import QueryRun
 from sim.cluster.judged import Judged
 from sim.cluster.retries import Backoff, Retries
+from sim.cluster.rollout import Rollout, RolloutSettings
 from sim.cluster.shell import Shell
 from sim.cluster.trace_cache import TraceCache
 from sim.cluster.window import FOREVER, Window
@@ -78,8 +79,10 @@ class Gateway:
         admission: Admission | None = None,
         judged: Judged | None = None,
         traces: TraceCache | None = None,
+        rollout: RolloutSettings | None = None,
     ) -> None:
         self.judged = judged
+        self.rollout = Rollout(self, rollout) if rollout is not None else None
         self.traces = traces
         self.clock = clock
         self.source = source
@@ -136,7 +139,9 @@ class Gateway:
         if self.window.end_ps < FOREVER:
             self._set_close()
         self._next = next(self._rows, None)
-        if self._closed_loop is None:
+        if self.rollout is not None:
+            self.rollout.begin()
+        elif self._closed_loop is None:
             self._set_arrival()
         else:
             for _ in range(self._closed_loop):
@@ -190,13 +195,18 @@ class Gateway:
 
     def _release(self) -> None:
         """Closed loop: a slot is free, and its next query comes after its think time."""
-        row = self._next
-        if row is not None:
-            self._next = next(self._rows, None)
-            self._coming += 1
-            self.clock.at(self.clock.now_ps + row[1], ARRIVAL, row[0] << SAMPLE_BITS, partial(self._come, row))
-        else:
+        if self.release() is None:
             self._stop_if_over()
+
+    def release(self) -> int | None:
+        """Let the next query come, after its think time; its number, None: there is none."""
+        row = self._next
+        if row is None:
+            return None
+        self._next = next(self._rows, None)
+        self._coming += 1
+        self.clock.at(self.clock.now_ps + row[1], ARRIVAL, row[0] << SAMPLE_BITS, partial(self._come, row))
+        return row[0]
 
     def _come(self, row: tuple[int, ...]) -> None:
         self._coming -= 1
@@ -414,14 +424,16 @@ class Gateway:
             return
         query = request.query
         del self.open[query]
-        self.query_done(request.arrived_ps, request.id)
+        self.query_done(query, request.arrived_ps, request.id)
 
-    def query_done(self, arrived_ps: int, request_id: int) -> None:
+    def query_done(self, query: int, arrived_ps: int, request_id: int) -> None:
         """A query has ended, in whatever way."""
         self.tally.queries_done += 1
         window = self.window
         window.ended(arrived_ps)
-        if self._closed_loop is not None:
+        if self.rollout is not None:
+            self.rollout.ended(query)
+        elif self._closed_loop is not None:
             self.clock.soon(REACTION, request_id, self._release)
         self._stop_if_over()
 
@@ -454,7 +466,7 @@ class Gateway:
             elif item is not None:
                 self.given_up_ps[query] = now_ps
                 self.cancel(item, Status.TIMED_OUT)
-                self.query_done(item.arrived_ps, item.id)
+                self.query_done(query, item.arrived_ps, item.id)
         while deadlines and deadlines[0][1] not in self.open:
             deadlines.popleft()
         if deadlines:

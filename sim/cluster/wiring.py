@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.cluster.failures import Failures, Outage, RollingRestart
 from sim.cluster.retries import Backoff
+from sim.cluster.rollout import RolloutSettings
 from sim.cluster.scaling import Scaling, cold_start_ps
 from sim.cluster.trace_cache import TraceCache, TraceCacheSettings
 
@@ -130,3 +131,19 @@ def trace_cache(scenario: Scenario, streams: Streams) -> TraceCache | None:
         expires_ps=own.expires_ps,
     )
     return TraceCache(settings, streams)
+
+
+def rollout(scenario: Scenario) -> RolloutSettings | None:
+    """The training steps of *scenario*, if its queries are a trainer's."""
+    from workloads.spec import RolloutArrivals
+
+    own = scenario.workload.arrivals
+    if not isinstance(own, RolloutArrivals):
+        return None
+    return RolloutSettings(
+        prompts=own.prompts,
+        max_lag=own.max_lag,
+        training_ps=round(own.training * PS_PER_S),
+        weight_sync_ps=round(own.weight_sync * PS_PER_S),
+        training_gpus=own.training_gpus,
+    )

@@ -21,6 +21,7 @@ from sim.metrics.fleet import fleet
 from sim.metrics.gaps import Gaps, joined, token_gaps
 from sim.metrics.intervals import CONFIDENCE, interval
 from sim.metrics.quality import quality
+from sim.metrics.rollout import rollout
 from sim.metrics.samples import sample, window_s
 from sim.metrics.slo import goodput, meets_all, slo_summary
 from sim.metrics.trace_cache import trace_cache
@@ -65,6 +66,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "cost": cost(results),
         "quality": quality(results),
         "trace_cache": trace_cache(results),
+        "rollout": rollout(results),
         "totals": balance.totals(results),
         "gpu": gpu_time(results),
         "kv": kv(results),

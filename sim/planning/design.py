@@ -80,7 +80,7 @@ def candidates(
     problems = []
     if not base.slo.targets() and not any(own.targets() for own in base.slo.categories.values()):
         problems.append(Problem("no targets", key="slo", expected="at least one, such as tta: {p99: 2 min}"))
-    if getattr(base.workload.arrivals, "process", "") in ("closed", "burst"):
+    if getattr(base.workload.arrivals, "process", "") in ("closed", "burst", "rollout"):
         problems.append(Problem("a plan needs traffic with a rate", key="workload.arrivals", expected="open arrivals"))
     if problems:
         raise InputError(problems)

@@ -53,6 +53,8 @@ class Outcome:
     """Which answer it gave (equal numbers are equal answers); None where there is no quality model."""
     score: float | None = None
     """A verifier's score; None for a generation."""
+    paused: bool = False
+    """It was paused at ``pause_tokens``: there is more to come."""
 
     @property
     def ok(self) -> bool:
@@ -106,6 +108,10 @@ class Generate:
     """Length of the reasoning over its natural length."""
     probes: Probes | None = None
     branch: Branch | None = None
+    pause_tokens: int | None = None
+    """It pauses after so many tokens; another call with ``made_tokens`` goes on."""
+    made_tokens: int = 0
+    """Tokens of this sample that calls before have made: they are read with the prompt, and only the rest is generated."""
     reads: tuple[Outcome, ...] = ()
     """Outcomes whose answers it reads in its prompt and merges: it answers what most of them do, else on its
     own where they say nothing."""
@@ -144,6 +150,11 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class NextStep:
+    """Do nothing until the weights change; at once where there are no training steps."""
+
+
+@dataclass(frozen=True, slots=True)
 class Confidence:
     """What a generation itself says of its answer: the outcome with a score, at once and at no cost."""
 
@@ -169,7 +180,7 @@ class Answer:
     outcome: Outcome | None
 
 
-Call = Generate | Verify | Parallel | Wait | Confidence | Classify
+Call = Generate | Verify | Parallel | Wait | NextStep | Confidence | Classify
 Run = Generator[Call, Any, Answer]
 
 

@@ -23,7 +23,7 @@ def sections(results: Results) -> list[Section]:
         Section("stable", "Is it stable?", _stable(results)),
         Section("who", "Who suffers?", _who(results)),
         Section("limits", "What limits it?", _limits(results), _memory_words(results)),
-        Section("load", "What kind of load is it?", _load(results)),
+        Section("load", "What kind of load is it?", _load(results), _training_steps(results)),
     ]
 
 
@@ -127,6 +127,28 @@ def _load(results: Results) -> list[Exhibit]:
     if len(replicas) > 1:
         made.append(Exhibit("balance", balance.figure(segments, window_s=window), replicas, "half"))
     return made
+
+
+def _training_steps(results: Results) -> list[Table]:
+    """The first steps of a trainer, where there is one."""
+    from sim.metrics.rollout import measured
+
+    run = results.runs[0]
+    if not run.rollout:
+        return []
+    rows = [
+        (
+            f"{number:,}",
+            f"{step['started']:,}",
+            f"{step['resumed']:,}",
+            f"{step['trained']:,}",
+            formats.duration((step["generated_ps"] - step["start_ps"]) / PS_PER_S),
+            formats.duration((step["updated_ps"] - step["start_ps"]) / PS_PER_S),
+        )
+        for number, step in enumerate(measured(run)[:12])
+    ]
+    head = ("step", "groups started", "resumed", "trained", "until the batch was complete", "until the next weights")
+    return [Table(head, rows, frozenset(range(6)), "Training steps within the window, the first twelve at most.")]
 
 
 def _targets(results: Results) -> Sequence[Table]:

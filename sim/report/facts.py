@@ -239,6 +239,17 @@ def tiles(results: Results) -> list[Tile]:
                 f"{formats.percent(cache['false_hit_rate'])} false, {cache['evicted']:,} traces dropped for room",
             )
         )
+    steps = summary.get("rollout")
+    if steps is not None and steps["gpu_hours_per_step"] is not None:
+        made.append(
+            Tile(
+                "GPU-hours a training step",
+                formats.number(steps["gpu_hours_per_step"]),
+                f"{steps['steps']:,} steps of {formats.duration(steps['step_s'])}",
+                f"{formats.percent(steps['bubble_share'])} of seats empty, {formats.percent(steps['waiting_share'])} "
+                f"waiting for training, {formats.number(steps['lag_mean'])} versions behind",
+            )
+        )
     gpu = summary["gpu"]
     made.append(
         Tile(

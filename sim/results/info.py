@@ -97,6 +97,9 @@ class RunInfo:
     """US dollars that a wrong answer costs."""
     trace_cache: Mapping[str, int] = field(default_factory=dict)
     """What the trace cache held and dropped; empty: there is none."""
+    rollout: Mapping[str, Any] = field(default_factory=dict)
+    """Training steps: ``prompts, max_lag, training_ps, weight_sync_ps, training_gpus`` and ``steps``, each with its
+    times and counts; empty: no trainer."""
     banners: tuple[str, ...] = ()
     """In words, what the run wants the reader to know (a policy's remark, a workload's)."""
 

@@ -43,7 +43,7 @@ def resolve(spec: WorkloadSpec, *, base: Path | None = None) -> tuple[WorkloadSp
         if value is not None:
             parts[name] = value
     timed = "clients" not in parts or spec.arrivals is not None
-    closed = getattr(parts.get("arrivals"), "process", None) in ("closed", "burst")
+    closed = getattr(parts.get("arrivals"), "process", None) in ("closed", "burst", "rollout")
     rate = spec.rate if spec.rate is not None else (own_rate if timed and not closed else None)
     if rate is not None:
         parts["rate"] = rate if isinstance(rate, str) else f"{rate!r}/s"
