@@ -43,8 +43,10 @@ class QueryRun:
         "_first_answer_ps",
         "_gateway",
         "_generator",
+        "_grown",
         "_homes",
         "_judged",
+        "_latest",
         "_left_ps",
         "_lingering",
         "_misled",
@@ -62,6 +64,7 @@ class QueryRun:
         "_status",
         "_sums",
         "_truncated",
+        "_verified",
         "arrived_ps",
     )
 
@@ -96,6 +99,9 @@ class QueryRun:
         self._sums = [0, 0, 0]  # reasoning, answer, verification tokens
         self._truncated = False
         self._cut: set[int] = set()  # requests whose reasoning a budget ends
+        self._latest: dict[int, Request] = {}  # by sample: its request made last
+        self._grown: dict[int, int] = {}  # of a tree's requests: the one whose path each goes on from, -1: the prompt
+        self._verified: dict[int, Request] = {}  # by request: the one that read its output
         self._pauses: dict[int, int] = {}  # by request: tokens after which it pauses
         self._shortened = 1.0  # share of the reasoning that a trace from the cache leaves
         self._misled = False  # … which belongs to another problem
@@ -248,6 +254,14 @@ class QueryRun:
                 request.parent = self._judged.made.get(call.branch.after.request)
                 if request.parent is not None:
                     request.prefix_group, request.prefix_len = None, request.prompt_tokens
+                self._grown[request.id] = call.branch.after.request
+            elif call.branch is not None:
+                self._grown[request.id] = -1
+            if made and gateway.rollout is None:  # the same weights: what was made before is still in the cache
+                request.parent = self._latest.get(call.sample)
+                if request.parent is not None:
+                    request.prefix_group, request.prefix_len = None, request.prompt_tokens
+            self._latest[call.sample] = request
             if request.parent is None and (len(self._calls) > 1 or self._requests):
                 self._share(request)
             if self._judged is not None:
@@ -257,6 +271,9 @@ class QueryRun:
         else:
             outcome = call.outcome
             read = outcome.answer_tokens + (outcome.reasoning_tokens if call.with_reasoning else 0)
+            grown = self._grown.get(outcome.request)
+            if grown is not None and self._judged is not None:  # of a path, all its steps are read
+                read += self._judged.made[outcome.request].prompt_tokens - row[2]
             request = gateway.make(
                 (*row[:2], row[2] + read, *row[3:]),
                 outcome.sample,
@@ -265,8 +282,12 @@ class QueryRun:
                 call.output_tokens,
                 Role.VERIFY,
             )
-            request.prefix_group, request.prefix_len = ("verified", row[0]), row[2]
-            request.parent = None
+            request.parent = self._verified.get(grown) if grown is not None else None
+            if request.parent is not None:
+                request.prefix_group, request.prefix_len = None, request.parent.prompt_tokens
+            else:
+                request.prefix_group, request.prefix_len = ("verified", row[0]), row[2]
+            self._verified[outcome.request] = request
         self._requests += 1
         gateway.run_of[request.id] = self
         return request

@@ -84,6 +84,7 @@ MANY = [
     {"name": "early_exit", "method": "deer"},
     {"name": "effort", "level": "low", "thinking_token_budget": 500, "budget_at_full_load": 50},
     {"name": "cascade", "first_pool": "main", "then_pool": "main"},
+    {"name": "difficulty_routing", "easy_pool": "main", "hard_pool": "main", "read_tokens": 80, "hard_share": 0.5},
     {"name": "single", "thinking_token_budget": 300, "forced_answer": False},
 ]
 
@@ -133,6 +134,71 @@ def test_branches_go_on_from_what_is_in_the_cache():
     deep = generate[generate["prompt_tokens"] > 2500]
     assert len(deep)
     assert (deep["cached_tokens_first"] > 0.9 * deep["prompt_tokens"]).all()
+
+
+def test_a_reward_model_reads_the_whole_path_and_finds_what_it_has_read_in_its_cache():
+    strategy = {
+        "name": "tree_search",
+        "verifier_pool": "verifier",
+        "width": 2,
+        "beam": 2,
+        "depth": 3,
+        "step_tokens": 100,
+    }
+    results = simulate(scenario(strategy, verifier=True, workload=long_prompts(), measure={"queries": 6}))
+    requests = results.requests[results.requests["status"] == "completed"]
+    made, read = (requests[requests["role"] == role] for role in ("generate", "verify"))
+    whole = made["prompt_tokens"] + made["reasoning_tokens"] + made["answer_tokens"]
+    for query in range(6):  # every path that was grown was read from its prompt to its end
+        assert sorted(whole[made["query"] == query]) == sorted(read["prompt_tokens"][read["query"] == query])
+    deep = read[read["prompt_tokens"] > 2150]
+    assert len(deep) == 6 * 8
+    assert (deep["prompt_tokens"] - deep["cached_tokens_first"] <= 150).all()
+
+
+def test_an_easy_query_goes_on_from_the_tokens_that_were_read():
+    """No token is generated twice for it; a hard one pays for the look."""
+    base = {
+        "name": "difficulty_routing",
+        "easy_pool": "main",
+        "hard_pool": "main",
+        "sensitivity": 1.0,
+        "specificity": 1.0,
+    }
+    plain = simulate(scenario({**base, "hard_share": 0.4}))
+    read = simulate(scenario({**base, "hard_share": 0.4, "read_tokens": 100}))
+    done = (plain.queries["status"] == "completed") & (read.queries["status"] == "completed")
+    total = [(r.queries["reasoning_tokens"] + r.queries["answer_tokens"])[done] for r in (plain, read)]
+    extra = (total[1] - total[0]).to_numpy()
+    assert set(extra[extra > 0]) <= set(range(1, 101))
+    assert 0.2 < (extra > 0).mean() < 0.6
+    assert (extra >= 0).all()
+    assert (plain.queries["correct"][done] == read.queries["correct"][done]).all()
+    going_on = read.requests[(read.requests["prompt_tokens"] > 100 + 16)]
+    assert (going_on["cached_tokens_first"] > 0).any()
+
+
+@pytest.mark.parametrize("name", ["single", "majority_vote", "cascade", "parallel_merge", "effort", "best_of_n"])
+def test_budgets_hold_by_category(name):
+    budgets = {"short": 50, "default": 300}
+    more = {
+        "cascade": {"first_pool": "main", "then_pool": "main", "threshold": -1e9},
+        "parallel_merge": {"samples": 2, "effort": 1.0, "merge_effort": 0},
+        "majority_vote": {"samples": 2},
+        "best_of_n": {"samples": 2, "verifier_pool": "verifier"},
+    }
+    lengths = {"prompt": 100, "reasoning": 500, "answer": 20}
+    workload = {
+        "arrivals": "constant",
+        "rate": "2/s",
+        "categories": {"short": {"lengths": lengths}, "long": {"lengths": lengths}},
+    }
+    strategy = {"name": name, "thinking_token_budget": budgets, **more.get(name, {})}
+    made = scenario(strategy, verifier=name == "best_of_n", workload=workload, measure={"queries": 16})
+    requests = simulate(made).requests
+    requests = requests[(requests["role"] == "generate") & (requests["status"] == "completed")]
+    thought = requests[requests["reasoning_tokens"] > 0].groupby("category", observed=True)["reasoning_tokens"]
+    assert thought.max().to_dict() == thought.min().to_dict() == {"short": 50, "long": 300}
 
 
 def test_an_ideal_verifier_beats_majority_and_a_useless_one_does_not():

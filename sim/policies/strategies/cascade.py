@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sim.policies.reasoning import Answer, Confidence, Generate, QueryView, Run, Strategy
+from sim.policies.reasoning import Answer, Confidence, Generate, QueryView, Run, Strategy, budget_of
 from sim.policies.strategies import strategy
 
 
@@ -22,13 +23,13 @@ class Cascade(Strategy):
     then_pool: str
     threshold: float = 0.5
     discrimination: float = 1.0
-    thinking_token_budget: int | None = None
-    """Of the first answer."""
+    thinking_token_budget: int | Mapping[str, int] | None = None
+    """Of the first answer: one number, or by category (with ``default``)."""
 
     judged: ClassVar[bool] = True
 
     def run(self, query: QueryView) -> Run:
-        first = yield Generate(0, self.first_pool, self.thinking_token_budget)
+        first = yield Generate(0, self.first_pool, budget_of(self.thinking_token_budget, query.category))
         if first.ok:
             sure = yield Confidence(first, self.discrimination)
             if sure.score >= self.threshold:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sim.policies.reasoning import Answer, Classify, Generate, QueryView, Run, Strategy, Wait
+from sim.policies.reasoning import Answer, Classify, Generate, Outcome, QueryView, Run, Strategy, Wait
 from sim.policies.strategies import strategy
 
 
@@ -16,7 +16,7 @@ class DifficultyRouting(Strategy):
 
     The classifier sends a hard query there with probability *sensitivity* and an easy one away from it with
     probability *specificity*, after *delay_s*. With *read_tokens* it looks at the first tokens that the easy
-    pool's model writes, which are paid for.
+    pool's model writes: an easy query goes on from them, a hard one starts anew.
     """
 
     easy_pool: str
@@ -40,10 +40,19 @@ class DifficultyRouting(Strategy):
     def run(self, query: QueryView) -> Run:
         if self.delay_s > 0:
             yield Wait(self.delay_s)
+        first: Outcome | None = None
         if self.read_tokens > 0:
-            yield Generate(0, self.easy_pool, max_tokens=self.read_tokens)
+            first = yield Generate(0, self.easy_pool, self.easy_budget, pause_tokens=self.read_tokens)
+            if not first.ok:
+                return Answer(None)
         hard = yield Classify(self.hard_share, self.sensitivity, self.specificity)
-        outcome = yield Generate(
-            0, self.hard_pool if hard else self.easy_pool, self.hard_budget if hard else self.easy_budget
-        )
+        if hard:
+            outcome = yield Generate(0, self.hard_pool, self.hard_budget)
+        elif first is None:
+            outcome = yield Generate(0, self.easy_pool, self.easy_budget)
+        elif first.paused:
+            made = first.reasoning_tokens + first.answer_tokens
+            outcome = yield Generate(0, self.easy_pool, self.easy_budget, made_tokens=made)
+        else:
+            outcome = first
         return Answer(outcome if outcome.ok else None)

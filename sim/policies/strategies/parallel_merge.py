@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sim.policies.reasoning import Answer, Generate, Parallel, QueryView, Run, Strategy
+from sim.policies.reasoning import Answer, Generate, Parallel, QueryView, Run, Strategy, budget_of
 from sim.policies.strategies import strategy
 
 
@@ -20,7 +21,7 @@ class ParallelMerge(Strategy):
     samples: int = 4
     effort: float = 0.5
     merge_effort: float = 0.1
-    thinking_token_budget: int | None = None
+    thinking_token_budget: int | Mapping[str, int] | None = None
     pool: str | None = None
 
     judged: ClassVar[bool] = True
@@ -30,11 +31,9 @@ class ParallelMerge(Strategy):
             raise ValueError("samples must be at least 1, effort above 0, merge_effort at least 0")
 
     def run(self, query: QueryView) -> Run:
+        budget = budget_of(self.thinking_token_budget, query.category)
         outcomes = yield Parallel(
-            tuple(
-                Generate(number, self.pool, self.thinking_token_budget, effort=self.effort)
-                for number in range(self.samples)
-            )
+            tuple(Generate(number, self.pool, budget, effort=self.effort) for number in range(self.samples))
         )
         read = tuple(outcome for outcome in outcomes if outcome.ok)
         if not read:
