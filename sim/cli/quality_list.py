@@ -15,6 +15,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print them."""
     from sim.errors import InputError, Problem, nearest
+    from workloads.quality.chain_of_thought import GAINS
     from workloads.quality.published import BENCHMARKS, ROWS
 
     if args.benchmark is not None and args.benchmark not in BENCHMARKS:
@@ -33,4 +34,10 @@ def run(args: argparse.Namespace) -> int:
                 f"{name}: concentration {shared.concentration:g}, {shared.wrong_answers} wrong answers, "
                 f"guess {shared.guess:g} ({shared.note})"
             )
+    if args.benchmark is None:
+        print(
+            "\nwhat a chain of thought gains (PaLM 540B, Wei et al. 2022): the prior of accuracy without reasoning, key task"
+        )
+        for task, gain in GAINS.items():
+            print(f"{task:<22} {100 * gain.standard:5.1f} % to {100 * gain.chain_of_thought:.1f} %, {gain.steps} steps")
     return 0

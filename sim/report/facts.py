@@ -219,13 +219,13 @@ def tiles(results: Results) -> list[Tile]:
     )
     quality = summary.get("quality", {})
     if quality.get("accuracy") is not None:
-        each = quality["cost_per_correct_answer"]
+        worth = quality["value_per_query"]
         made.append(
             Tile(
                 "answered right",
                 formats.percent(quality["accuracy"]),
                 _detail(quality["n"], formats.span(quality["accuracy_ci"], formats.percent)),
-                f"{formats.money(each)} a right answer" if each is not None else "",
+                "" if worth is None else f"{formats.money(worth)} a query, wrong answers and GPUs paid",
                 define="accuracy",
             )
         )
@@ -273,14 +273,14 @@ def tiles(results: Results) -> list[Tile]:
             define="cost_per_query",
         )
     )
-    correct = cost.get("cost_per_correct_answer")
+    correct = quality.get("cost_per_correct_answer")
     if correct is not None:
-        bounds = formats.span(cost.get("cost_per_correct_answer_ci"), formats.money)
+        bounds = formats.span(quality.get("cost_per_correct_answer_ci"), formats.money)
         made.append(
             Tile(
                 "cost a correct answer",
                 formats.money(correct),
-                _detail(n, bounds),
+                _detail(quality["correct"], bounds),
                 define="cost_per_correct_answer",
             )
         )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sim.policies.reasoning import Outcome
 from sim.policies.strategies.majority_vote import decided, plurality
 from sim.rng import Streams
+from workloads.quality.chain_of_thought import GAINS, TASKS, without_reasoning
 from workloads.quality.exact import best_of, majority
 from workloads.quality.fit import fit_samples, fit_tokens
 from workloads.quality.judge import NONE, RIGHT, Judge
@@ -141,6 +142,22 @@ def test_accuracy_saturates_in_effort_and_passes_through_what_was_measured(accur
     first, second = law.mean(effort + more) - law.mean(effort), law.mean(effort + 2 * more)
     assert first >= 0
     assert second - law.mean(effort + more) <= first + 1e-12
+
+
+@given(st.sampled_from(TASKS), chances, st.floats(1, 2000))
+def test_the_prior_of_a_task_gives_its_measured_gain_and_less_to_small_prompted_models(task, accuracy, size):
+    gain = GAINS[task]
+    assert without_reasoning(gain.chain_of_thought, task) == pytest.approx(gain.standard)
+    law = AnswerLaw(accuracy=accuracy, task=task)
+    assert law.mean(1.0) == accuracy
+    assert law.mean(1e-9) == pytest.approx(without_reasoning(accuracy, task), abs=1e-6)
+    least, sized = without_reasoning(accuracy, task), without_reasoning(accuracy, task, size)
+    assert min(least, accuracy) - 1e-12 <= sized <= max(least, accuracy) + 1e-12
+    assert without_reasoning(accuracy, task, 62.0) == pytest.approx(accuracy)
+    assert without_reasoning(accuracy, task, 540.0) == pytest.approx(least)
+    stated = AnswerLaw(accuracy=accuracy, task=task, floor=accuracy / 2)
+    assert stated.without_reasoning == accuracy / 2
+    assert AnswerLaw(accuracy=accuracy).without_reasoning == 0.0
 
 
 def test_scores_are_further_apart_for_a_better_verifier():

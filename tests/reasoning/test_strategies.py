@@ -227,6 +227,30 @@ def test_cost_and_intervals_are_there_and_add_up():
     assert quality["accuracy"] == pytest.approx(float(np.mean(correct)))
 
 
+def test_what_a_query_brings_counts_right_and_wrong_answers_and_the_gpus():
+    worth = {"value_of_correct": 0.5, "cost_of_wrong": 0.2}
+    law = {"benchmark": "b", "models": {"any": {"b": LAW}}}
+    results = simulate(scenario(quality={**law, **worth}, measure={"queries": 60}))
+    plain = simulate(scenario(quality=law, measure={"queries": 60}))
+    assert plain.summary["quality"]["value_per_query"] is None
+    cost, run = results.summary["cost"], results.runs[0]
+    queries = results.queries
+    ended = queries[queries["status"] == "completed"]
+    ended = ended[
+        (ended["finished_s"] >= run.window_start_ps / 1e12) & (ended["finished_s"] < run.window_end_ps / 1e12)
+    ]
+    right, n = ended["correct"].sum(), len(ended)
+    assert results.summary["quality"]["value_per_query"] == pytest.approx(
+        (0.5 * right - 0.2 * (n - right) - cost["total"]) / n
+    )
+    assert results.summary["quality"]["cost_per_correct_answer"] == pytest.approx(cost["total"] / right)
+    from sim.report.text import summary
+
+    said = summary(results, color=False, width=200)
+    assert "cost a correct answer" in said
+    assert "wrong answers and GPUs paid" in said
+
+
 def test_probes_save_tokens_and_false_exits_cost_accuracy():
     base = {"name": "early_exit", "method": "own", "every_tokens": 50}
     runs = {

@@ -21,6 +21,7 @@ from workloads.quality.spec import AnswerLaw
 
 R1 = "DeepSeek-R1 README (github.com/deepseek-ai/DeepSeek-R1)"
 O1 = "OpenAI, Learning to reason with LLMs (2024), via DeepSeek-R1 README and reports"
+S1 = "s1: Simple test-time scaling (arXiv 2501.19393), with budget forcing, via lecture notes"
 MLPERF = "MLPerf Inference v5.1 and v6.0 (github.com/mlcommons/inference), reference accuracy"
 
 
@@ -113,6 +114,9 @@ ROWS: tuple[Row, ...] = (
     Row("deepseek-v3", "gpqa-diamond", 0.591, R1),
     Row("deepseek-r1", "mlperf-mix", 0.8136, MLPERF, 3886),
     Row("gpt-oss-120b", "mlperf-mix", 0.8313, MLPERF + ", high effort"),
+    Row("s1-32b", "math-500", 0.930, S1),
+    Row("s1-32b", "aime-2024", 0.567, S1),
+    Row("s1-32b", "gpqa-diamond", 0.596, S1),
     Row("qwen3-8b", "gsm8k", 0.956, "self-consistency of Qwen3-8B at N = 10, reported notes"),
 )
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from workloads.laws import Strict
+from workloads.quality.chain_of_thought import Task, without_reasoning
 from workloads.quantities import Share
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -52,17 +53,35 @@ class AnswerLaw(Strict):
     convergence_concentration: Annotated[float, Field(gt=0)] = Field(
         default=6.0, description="a + b of the Beta of that share"
     )
-    floor: Share = Field(default=0.0, description="accuracy without any reasoning, for effort levels")
+    floor: Share | None = Field(
+        default=None, description="accuracy without any reasoning, for effort levels; default: the task's prior, else 0"
+    )
+    task: Task | None = Field(
+        default=None, description="kind of task whose gain by a chain of thought is the prior of `floor`"
+    )
+    billion_parameters: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="size of a prompted model, for that prior; default: a model trained to reason"
+    )
     saturation: Annotated[float, Field(gt=0)] = Field(
         default=3.0, description="how fast accuracy saturates with length, per natural length"
     )
+
+    @property
+    def without_reasoning(self) -> float:
+        """Accuracy without any reasoning: as stated, else the prior of the task, else 0."""
+        if self.floor is not None:
+            return self.floor
+        if self.task is None:
+            return 0.0
+        return without_reasoning(self.accuracy, self.task, self.billion_parameters)
 
     def mean(self, effort: float = 1.0) -> float:
         """Accuracy at *effort* times the natural length."""
         if effort == 1.0:
             return self.accuracy
-        gain = (self.accuracy - self.floor) / -math.expm1(-self.saturation)
-        return min(1.0, max(0.0, self.floor - gain * math.expm1(-self.saturation * effort)))
+        floor = self.without_reasoning
+        gain = (self.accuracy - floor) / -math.expm1(-self.saturation)
+        return min(1.0, max(0.0, floor - gain * math.expm1(-self.saturation * effort)))
 
     def chance(self, easiness: FloatArray, effort: float = 1.0) -> FloatArray:
         """Chance of a right answer for queries at the quantiles *easiness* of the difficulty."""
