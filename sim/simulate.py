@@ -174,7 +174,7 @@ def run_once(
     coming = wiring.coming(scenario, [pool.placed for pool in pools])
     for number, pool in enumerate(pools):
         for replica in range(wiring.size(pool.pool)):
-            sink = SegmentSink(pool=number, replica=replica)
+            sink = SegmentSink(pool=number, replica=replica, blocks=pool.settings.usable_blocks)
             makers.append(partial(_engine, pool, sink, stepwise=stepwise))
             sinks.append(sink)
             replicas.append((_replica_info(pool, len(replicas), number, replica), makers[-1]()))

@@ -28,6 +28,8 @@ class BlockPool:
         self.block_size = block_size
         self.caching = caching
         self._committed = committed
+        self.cached = 0
+        """Blocks without a reference that have a hash."""
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, usable_blocks + 1))
         self._references = [0] * (usable_blocks + 1)
         self._key: list[Key | None] = [None] * (usable_blocks + 1)
@@ -69,6 +71,7 @@ class BlockPool:
         for block in hits:
             if self._references[block] == 0:
                 del self._free[block]
+                self.cached -= 1
             self._references[block] += 1
         request.table = list(hits)
         request.registered = hit_blocks
@@ -81,6 +84,7 @@ class BlockPool:
             block, _none = self._free.popitem(last=False)
             key = self._key[block]
             if key is not None:
+                self.cached -= 1
                 self._key[block] = None
                 copies = self._cached[key]
                 copies.remove(block)
@@ -117,6 +121,7 @@ class BlockPool:
         for block in freed:
             if self._key[block] is not None:
                 self._free[block] = None
+                self.cached += 1
         request.table = None
 
     def check(self, held: int) -> None:

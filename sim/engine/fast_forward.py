@@ -14,9 +14,10 @@ What a run does is applied when it is over, since an arrival may cut it short: i
 
 from __future__ import annotations
 
+from array import array
 from heapq import heappop, heappush
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sim.engine.paged_kv import PagedKv
 from sim.engine.replica import Replica, Sink, Snapshot
@@ -25,6 +26,8 @@ from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler, Step
 from sim.engine.step_log import StepLog, StepRow
 from sim.results.columns import Status
+from sim.results.growth import Run
+from sim.results.sinks import SEGMENT_ROW
 
 if TYPE_CHECKING:
     from calibration.step_cost import StepCost
@@ -33,6 +36,10 @@ _COMPLETED, _UNFINISHED = (
     int(Status.COMPLETED),
     int(Status.UNFINISHED),
 )  # an enum's attributes are slow to read
+
+_NO_PARTS = (0, 0)
+_WHOLE_PATTERN = 64
+"""Block size up to which the whole pattern of a run's growth is kept, however short the run."""
 
 
 def _by_order(request: Request) -> int:
@@ -155,6 +162,8 @@ class CountedStep(Step):
             request.computed += new
             replica.computed_tokens += new
             kv.register(request, request.computed // size)
+            if request.shared_blocks:
+                replica.copies.grow(request, request.computed // size)
             self.work[request] = new
         self.budget = budget
         return True
@@ -206,7 +215,8 @@ class FastForward(Replica):
         self.decoders = 0
         self.growing = 0
         self.context = 0
-        self.crossing = [0] * settings.block_size
+        self.crossing = array("H", [0] * settings.block_size)
+        """Blocks that the counted batch takes when a decode stands at each place within its block."""
         self.chunking: list[Request] = []
         self.resumed = False
         """Whether a request in ``chunking`` may be a decode that paused."""
@@ -297,6 +307,8 @@ class FastForward(Replica):
 
     def evict(self, request: Request, planned: int) -> None:
         """Take a running request's blocks and computed tokens; a token in flight is kept when it arrives."""
+        if request.shared_blocks:
+            self.copies.drop(request)
         counted = request.counted
         if counted:
             self._uncount(request)
@@ -752,6 +764,7 @@ class FastForward(Replica):
         self.gpu_free_ps = end
         kv = self.kv
         held = kv.total - kv.free
+        parts = _NO_PARTS if self._paged else self._parts()
         if self.log is not None:
             self._log_step(step, start, end, context + cached + decodes + chunk_tokens, counted)
         self.batches += 1
@@ -762,7 +775,8 @@ class FastForward(Replica):
             (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context,
              chunks, chunk_tokens, pairs, cached, held, held,
              self.computed_tokens - (self.table_blocks - held) * kv.block_size,
-             len(self.running), len(self.waiting), len(step.preempted))
+             len(self.running), len(self.waiting), len(step.preempted), kv.free - kv._unhashed, *parts,
+             self.copies.duplicates)
         )  # fmt: skip
         chunking = []
         for request, new in step.work.items():
@@ -859,10 +873,20 @@ class FastForward(Replica):
         start, first, growth = self._run_start_ps, self._run_step_ps, self._run_growth_ps
         if self.log is not None:
             self._log_run(steps, chained)
-        crossing: list[int] = []
-        if self._joined:
-            at = -(counter + 1 - applied)
-            crossing = [self.crossing[(at - i) % size] for i in range(steps - 1)]
+        cached = kv.free - kv._unhashed
+        if not applied and cached:
+            first_takes = self.crossing[-counter % size]
+            if first_takes > kv._unhashed:
+                cached -= first_takes - kv._unhashed
+        takes, parts, unused, window = b"", _NO_PARTS, b"", b""
+        at = (applied - 1 - counter) % size
+        if not self._paged:
+            parts, unused, window = self._run_parts(1 - applied)
+        if steps > 1:
+            if size <= _WHOLE_PATTERN:
+                takes = self.crossing.tobytes()
+            else:
+                takes, at, unused, window = self._short_patterns(min(steps - 1, size), at, unused, window)
         extra = steps - applied
         if extra:
             # NOTE: inlined from _blocks_of_steps() for performance reasons
@@ -888,34 +912,66 @@ class FastForward(Replica):
         running = len(self.running)
         if self._stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders:
             dropped = self._settle(start, first, growth, steps)
-        if crossing and self._joined[0][0] < steps:
-            self._add_split(steps, decodes, context, held, live, dropped, crossing)
+        row = (start, steps, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, last, live,
+               running, self._waited, len(self._step.preempted), cached, *parts, self.copies.duplicates)  # fmt: skip
+        if self._joined and self._joined[0][0] < steps:
+            self._add_split(row, Run(takes, at, unused, window))
+        elif unused and takes:
+            self.sink.add_reserved(row, takes, at, unused, window)
         else:
-            self.sink.add(
-                (start, steps, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, last, live,
-                 running, self._waited, len(self._step.preempted))
-            )  # fmt: skip
+            self.sink.add(row, takes, at)
 
-    def _add_split(
-        self, steps: int, decodes: int, context: int, held: int, live: int, dropped: int, crossing: list[int]
-    ) -> None:
-        """Rows of a run that others joined the queue behind: one for each length of the queue.
-
-        *crossing* holds the blocks that each step after the first takes.
-        """
-        done, waiting = 0, self._waited
+    def _add_split(self, row: tuple[int, ...], run: Run) -> None:
+        """Rows of a run that others joined the queue behind: one for each length of the queue."""
+        named = dict(zip(SEGMENT_ROW, row, strict=True))
+        done, steps, waiting = 0, named["steps"], self._waited
         for upto, longer in [*(entry for entry in self._joined if entry[0] < steps), (steps, 0)]:
             if upto > done:
-                last = held + sum(crossing[done : upto - 1])
-                self.sink.add(
-                    (self._run_start_ps + self._run_time(done), upto - done,
-                     self._run_step_ps + done * self._run_growth_ps, self._run_growth_ps, decodes, 0,
-                     dropped if upto == steps else 0, context + done * decodes, 0, 0, 0, 0, held, last,
-                     live + done * decodes, len(self.running), waiting, 0 if done else len(self._step.preempted))
-                )  # fmt: skip
-                held = last + (crossing[upto - 1] if upto < steps else 0)
+                part = run.part(named, done, upto, self.kv.total) | {"waiting": waiting}
+                rest: Any = run.rest(done) if upto - done > 1 else ()
+                if len(rest) > 2:
+                    self.sink.add_reserved(tuple(part.values()), *rest)
+                else:
+                    self.sink.add(tuple(part.values()), *rest)
                 done = upto
             waiting = longer
+
+    def _parts(self) -> tuple[int, int]:
+        """Blocks reserved and not reached by tokens, and blocks of windows, of all that run."""
+        if self._paged:
+            return _NO_PARTS
+        unused = window = 0
+        for request in self.running:
+            computed = request.base + self.counter if request.counted else request.computed
+            mine = self.parts_of(request, computed)
+            unused += mine[0]
+            window += mine[1]
+        return unused, window
+
+    def _run_parts(self, ahead: int) -> tuple[tuple[int, int], bytes, bytes]:
+        """The same in the first step of a run, *ahead* steps from now, and how both change as the run goes on."""
+        size, limit = self._block_size, self.settings.window_blocks
+        unused, window = array("H", [0] * size), array("H", [0] * size)
+        all_unused = all_window = 0
+        for request in self.running:
+            computed = request.computed
+            if request.counted:
+                computed = request.base + self.counter
+                window[request.base % size] += computed < limit * size
+                unused[request.base % size] += computed < request.reserved * size
+                computed += ahead
+            mine = self.parts_of(request, computed)
+            all_unused += mine[0]
+            all_window += mine[1]
+        return (all_unused, all_window), unused.tobytes(), window.tobytes()
+
+    def _short_patterns(self, length: int, at: int, *others: bytes) -> tuple[bytes, int, bytes, bytes]:
+        """Patterns of large blocks, only as long as the run, their first entry last."""
+        size = self._block_size
+        places = [(at - i) % size for i in range(length)][::-1]
+        whole = [self.crossing, *(array("H", other) if other else self.crossing for other in others)]
+        takes, unused, window = (array("H", [pattern[place] for place in places]).tobytes() for pattern in whole)
+        return takes, length - 1, *((unused, window) if others[0] else (b"", b""))
 
     def _settle(self, start_ps: int, first_ps: int, growth_ps: int, steps: int) -> int:
         """After *steps* steps: who began to answer in them, and whose last token came; return the tokens dropped."""
@@ -989,7 +1045,8 @@ class FastForward(Replica):
         live = self.computed_tokens - (self.table_blocks - held) * self.kv.block_size
         self.sink.add(
             (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context, chunks,
-             chunk_tokens, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted))
+             chunk_tokens, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted),
+             self.kv.cached, *self._parts(), self.copies.duplicates)
         )  # fmt: skip
         if self.log is not None:
             self._log_step(step, start, end, context + cached + decodes + chunk_tokens, 0)
@@ -1069,6 +1126,8 @@ class FastForward(Replica):
     def _finish(self, request: Request, now_ps: int) -> None:
         request.draining = False
         if request.running:
+            if request.shared_blocks:
+                self.copies.drop(request)
             computed = request.computed
             in_flight = 1 if computed >= request.end else 0
             request.dropped_tokens += in_flight

@@ -121,14 +121,21 @@ class PagedKv:
         self._queue: deque[tuple[Tenure, list[Range]]] = deque()
         self._shared: dict[Any, Space] = {}
 
+    @property
+    def cached(self) -> int:
+        """Blocks without a reference that have a hash."""
+        return self.free - self._unhashed
+
     # ------------------------------------------------------------------ keys
 
     def enter(self, request: Request) -> None:
         """Give *request* its keys; called once, when it joins this replica."""
+        cut = request.prefix_len // self.block_size
         if not self.caching:
+            if cut > 0:
+                self._enter_uncached(request, cut)
             return
         request.space = Space(request)
-        cut = request.prefix_len // self.block_size
         if cut <= 0:
             request._kin = False
             request.pieces = [Piece(0, _END, request.space)]
@@ -151,6 +158,23 @@ class PagedKv:
         request._kin = any(piece.space.owner is not None for piece in pieces)
         pieces.append(Piece(cut, _END, request.space))
         request.pieces = pieces
+        request.shared_blocks = cut
+
+    def _enter_uncached(self, request: Request, cut: int) -> None:
+        """Nothing is ever found, but what is held several times over is counted."""
+        parent = request.parent
+        if parent is not None:
+            if parent.owner is not request.owner:
+                return
+            if parent.pieces is None:
+                parent.pieces = [Piece(0, _END, Space(None))]
+            pieces = [Piece(p.lo, min(p.hi, cut), p.space) for p in parent.pieces if p.lo < cut]
+        elif request.prefix_group is not None:
+            pieces = [Piece(0, cut, self._shared.setdefault(request.prefix_group, Space(None)))]
+        else:
+            return
+        request.pieces = [*pieces, Piece(cut, _END, Space(None))]
+        request.shared_blocks = cut
 
     def lookup(self, request: Request) -> tuple[list[Hit], int]:
         """The longest cached prefix: what to reuse, and how many blocks. At least one token is left to compute."""

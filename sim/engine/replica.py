@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.engine.block_pool import BlockPool
+from sim.engine.copies import Copies
 from sim.engine.paged_kv import PagedKv
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
@@ -38,14 +39,18 @@ class NoProgress(PolicyError):
 class Sink(Protocol):
     """Where segments and stalls go; see ``sim/results/sinks.py``."""
 
-    def add(self, row: tuple[int, ...]) -> None: ...
+    def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None: ...
+    def add_reserved(self, row: tuple[int, ...], takes: bytes, at: int, unused: bytes, window: bytes) -> None: ...
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None: ...
 
 
 class NoSink:
     """Forgets everything."""
 
-    def add(self, row: tuple[int, ...]) -> None:
+    def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None:
+        """Drop *row*."""
+
+    def add_reserved(self, row: tuple[int, ...], takes: bytes, at: int, unused: bytes, window: bytes) -> None:
         """Drop *row*."""
 
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None:
@@ -107,6 +112,7 @@ class Replica(ABC):
         key = order(settings) if order is not None else None
         self.waiting: WaitingQueue = FcfsQueue() if key is None else KeyQueue(key)
         self.paused = 0
+        self.copies = Copies()
         self._fruitless = 0
         self.memory: dict[Any, Any] = {}
         self.free_swap_blocks = settings.swap_blocks
@@ -274,6 +280,11 @@ class Replica(ABC):
         """Blocks that an admitted *request* holds."""
         return self.blocks_for(request, request.computed)
 
+    def parts_of(self, request: Request, computed: int) -> tuple[int, int]:
+        """Blocks of *request* with *computed* tokens that are reserved and not reached by them, and blocks of windows."""
+        blocks = -(-computed // self.settings.block_size)
+        return max(0, request.reserved - blocks), min(blocks, self.settings.window_blocks)
+
     def reservation(self, request: Request) -> int:
         """Blocks set aside for *request* when it is admitted."""
         kind = self.settings.reservation
@@ -382,6 +393,8 @@ class Stepwise(Replica):
 
     def evict(self, request: Request, planned: int) -> None:
         """Blocks go back; the tokens that are in flight are kept when they arrive."""
+        if request.shared_blocks:
+            self.copies.drop(request)
         self.kv.release(request, self.blocks_of(request), request.computed - request.in_flight)
         self._end_tenure(request, planned)
         self._swap_out(request, planned)
@@ -445,9 +458,11 @@ class Stepwise(Replica):
         tables = sum(self.blocks_of(request) for request in self.running)
         tokens = sum(request.computed for request in self.running)
         live = tokens - (tables - held) * self.settings.block_size
+        parts = [self.parts_of(request, request.computed) for request in self.running]
         self.sink.add(
             (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context, chunks,
-             chunk_tokens, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted))
+             chunk_tokens, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted),
+             self.kv.cached, sum(unused for unused, _ in parts), sum(window for _, window in parts), self.copies.duplicates)
         )  # fmt: skip
         if self.log is not None:
             self.log.rows.append(
@@ -494,6 +509,8 @@ class Stepwise(Replica):
     def _finish(self, request: Request, now_ps: int) -> None:
         request.dropped_tokens += request.in_flight
         if request.running:
+            if request.shared_blocks:
+                self.copies.drop(request)
             self.kv.release(request, self.blocks_of(request), request.computed - request.in_flight)
             self._unpause(request)
             request.running = False

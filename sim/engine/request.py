@@ -116,6 +116,7 @@ class Request:
         "sample",
         "scheduled_tokens",
         "session",
+        "shared_blocks",
         "space",
         "status",
         "steps",
@@ -187,7 +188,7 @@ class Request:
         self.reserved = self.reused = self.growth = self.swapped = 0
         self.end = self.foreseen_end = 0
         self.owner: Any = None
-        self.registered = 0
+        self.registered = self.shared_blocks = 0
         self.tenure: Tenure | None = None
         self.space: Space | None = None
         self.pieces: list[Piece] | None = None

@@ -215,6 +215,8 @@ class Step:
                 kv.extend(request, need)
                 request.computed += new
                 kv.register(request, (request.computed - request.in_flight) // block)
+                if request.shared_blocks:
+                    replica.copies.grow(request, request.computed // block)
                 self.work[request] = new
                 self.budget -= new
                 at += 1
@@ -291,6 +293,8 @@ class Step:
             replica.swap_in(request)
         if caching:
             kv.register(request, request.computed // block)
+        if request.shared_blocks:
+            replica.copies.begin(request, hit, request.computed // block)
         self.budget -= new
         self.work[request] = new
         self.admitted.append((request, hit * block))

@@ -15,6 +15,7 @@ from sim.metrics.samples import overlap_s, window_s
 from sim.results.columns import Role, Status
 from sim.results.info import PoolInfo, RunInfo
 from sim.results.results import Results
+from sim.results.segments import AREAS
 from sim.results.tables import PS_PER_S, Table
 
 FloatArray = NDArray[np.float64]
@@ -69,7 +70,8 @@ def kv(results: Results) -> dict[str, Any]:
     pools: dict[str, Any] = {}
     live_all = reserved_all = 0.0
     for pool in results.runs[0].pools:
-        live = reserved = capacity = 0.0
+        live = capacity = 0.0
+        areas = dict.fromkeys(AREAS, 0.0)
         peak = 0
         for run, mine in _runs_of(results, pool.name):
             rows = segments.equals("pool", pool.name) & (segments["replication"] == run.replication)
@@ -78,11 +80,13 @@ def kv(results: Results) -> dict[str, Any]:
             length = part["end_s"] - part["start_s"]
             share = np.divide(inside, length, out=np.zeros_like(inside), where=length > 0)
             live += float((_live_area(part) * share).sum())
-            blocks = (part["reserved_blocks"] + part["reserved_blocks_last"]) / 2
-            reserved += float((blocks * inside).sum()) * mine.block_size
+            for name in AREAS:
+                areas[name] += float((part[f"{name}_block_s"] * share).sum()) * mine.block_size
             capacity += mine.num_gpu_blocks * mine.block_size * mine.gpu_hours * 3600 / mine.gpus_per_replica
             seen = inside > 0
             peak = max(peak, int(part["reserved_blocks_last"][seen].max(initial=0)))
+        reserved = areas["reserved"]
+        live += areas["window"]
         live_all += live * pool.kv_bytes_per_token
         reserved_all += reserved * pool.kv_bytes_per_token
         pools[pool.name] = {
@@ -93,9 +97,25 @@ def kv(results: Results) -> dict[str, Any]:
             "use_mean": reserved / capacity if capacity else float("nan"),
             "use_max": peak / pool.num_gpu_blocks if pool.num_gpu_blocks else float("nan"),
             "memory_efficiency": live / reserved if reserved else float("nan"),
+            "waste": _waste(areas, live, capacity),
             "memory": dict(pool.memory),
         }
     return {"memory_efficiency": live_all / reserved_all if reserved_all else float("nan"), "pools": pools}
+
+
+def _waste(areas: dict[str, float], live: float, capacity: float) -> dict[str, float]:
+    """Where KV memory is that holds nothing, or nothing new: shares of all KV memory, means over time.
+
+    *live* and *areas* are token-seconds; windows count as full.
+    """
+    fragments = areas["reserved"] - live - areas["unused"]
+    parts = {
+        "internal_fragmentation": max(fragments, 0.0),
+        "reserved_unused": areas["unused"],
+        "duplicate_prefixes": areas["duplicate"],
+        "cached_unreferenced": areas["cached"],
+    }
+    return {name: value / capacity if capacity else float("nan") for name, value in parts.items()}
 
 
 def cost(results: Results) -> dict[str, Any]:

@@ -300,6 +300,26 @@ SEGMENTS: tuple[Column, ...] = (
     _c("running", "int32", "", "Requests running after the first step was planned."),
     _c("waiting", "int32", "", "Requests waiting (preempted ones too) after the first step was planned."),
     _c("preempted", "int32", "", "Requests preempted by the plan of the first step."),
+    _c("reserved_block_s", "float64", "block·s", "KV blocks with a reference, summed over the time of the run."),
+    _c(
+        "cached_block_s",
+        "float64",
+        "block·s",
+        "The same of blocks without a reference that the prefix cache keeps.",
+    ),
+    _c(
+        "unused_block_s",
+        "float64",
+        "block·s",
+        "Of reserved_block_s, blocks set aside for tokens that have not come (static or predicted reservation).",
+    ),
+    _c("window_block_s", "float64", "block·s", "Of reserved_block_s, blocks of sliding-window layers."),
+    _c(
+        "duplicate_block_s",
+        "float64",
+        "block·s",
+        "Of reserved_block_s, blocks of a common prefix that several requests hold a copy of, the first left out.",
+    ),
 )
 
 STALLS: tuple[Column, ...] = (

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.results.growth import RunGrowth, ended_before
+
 IntArray = NDArray[np.int64]
 
 SEGMENT_ROW = (
@@ -36,6 +38,10 @@ SEGMENT_ROW = (
     "running",
     "waiting",
     "preempted",
+    "cached_blocks",
+    "unused_blocks",
+    "window_blocks",
+    "duplicate_blocks",
 )
 """What ``SegmentSink.add`` takes, in this order; see ``columns.SEGMENTS``. End and kind follow from it."""
 
@@ -124,24 +130,38 @@ class SegmentSink:
     """Segments and stalls of one replica (*pool* and *replica* by number), in order of time.
 
     >>> sink = SegmentSink(pool=0, replica=0)
-    >>> sink.add((0, 3, 10, 1, 4, 0, 0, 400, 0, 0, 0, 0, 28, 28, 404, 4, 0, 0))
+    >>> sink.add((0, 3, 10, 1, 4, 0, 0, 400, 0, 0, 0, 0, 28, 28, 404, 4, 0, 0, 0, 0, 0, 0))
     >>> sink.stall(7, 33, 20)
     """
 
-    __slots__ = ("_pack", "_segments", "_stall_pack", "_stalls", "_unpack", "pool", "replica")
+    __slots__ = ("_grows", "_pack", "_segments", "_stall_pack", "_stalls", "_unpack", "blocks", "pool", "replica")
 
-    def __init__(self, pool: int = 0, replica: int = 0) -> None:
+    def __init__(self, pool: int = 0, replica: int = 0, blocks: int = 0) -> None:
+        """*blocks* is the size of the replica's KV pool: it says when free blocks without content run out."""
         self.pool = pool
         self.replica = replica
+        self.blocks = blocks
+        self._grows = RunGrowth()
         packed = Struct(f"={len(SEGMENT_ROW)}q")
         self._pack, self._unpack = packed.pack, packed.unpack
         self._stall_pack = Struct(f"={len(STALL_ROW)}q").pack
         self._segments = bytearray()
         self._stalls = bytearray()
 
-    def add(self, row: tuple[int, ...]) -> None:
-        """Append a run of like steps: a tuple in the order of SEGMENT_ROW."""
+    def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None:
+        """Append a run of like steps: a tuple in the order of SEGMENT_ROW, and how its blocks grow (see ``RunGrowth``)."""
         self._segments += self._pack(*row)
+        if takes:
+            self._grows.add(len(self._segments) // (8 * len(SEGMENT_ROW)) - 1, takes, at)
+
+    def add_reserved(self, row: tuple[int, ...], takes: bytes, at: int, unused: bytes, window: bytes) -> None:
+        """The same for a run with reserved blocks or a window: how these two parts change."""
+        self.add(row, takes, at)
+        self._grows.add_parts(unused, window)
+
+    def growth(self) -> RunGrowth:
+        """How the blocks of the rows of several steps grow."""
+        return self._grows
 
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None:
         """Token of *request* at *at_ps* came *gap_ps* after the one before: the request had skipped steps."""
@@ -153,34 +173,26 @@ class SegmentSink:
         Such steps become rows of their own, whose decodes are dropped.
         """
         size = 8 * len(SEGMENT_ROW)
-        kept: list[tuple[int, ...]] = []
+        kept: list[tuple[tuple[int, ...], list[Any]]] = []
         while self._segments:
             row = dict(zip(SEGMENT_ROW, self._unpack(self._segments[-size:]), strict=True))
             steps, first, growth = row["steps"], row["step_ps"], row["step_growth_ps"]
-            ends = row["start_ps"] + steps * first + growth * (steps * (steps - 1) // 2)
-            if ends <= now_ps:
+            if row["start_ps"] + steps * first + growth * (steps * (steps - 1) // 2) <= now_ps:
                 break
             del self._segments[-size:]
-            done = steps
-            while done and ends > now_ps:
-                done -= 1
-                ends -= first + growth * done
-                more = row["decodes"] * done
-                late = {
-                    "start_ps": ends,
-                    "steps": 1,
-                    "step_ps": first + growth * done,
-                    "fresh": row["fresh"] if not done else 0,
-                    "context": row["context"] + more,
-                    "live_tokens": row["live_tokens"] + more,
-                    "reserved_blocks": row["reserved_blocks_last"],
-                }
+            run = self._grows.pop(len(self))
+            done = ended_before(row, now_ps)
+            for index in range(steps - 1, done - 1, -1):
+                late = run.part(row, index, index + 1, self.blocks)
                 late["dropped"] = row["decodes"] - late["fresh"]
-                kept.append(tuple((row | late).values()))
+                kept.append((tuple(late.values()), []))
             if done:
-                kept.append(tuple((row | {"steps": done, "dropped": 0}).values()))
-        for values in reversed(kept):
-            self.add(values)
+                part = run.part(row, 0, done, self.blocks)
+                kept.append((tuple(part.values()), run.rest(0)))
+        for values, growth_of in reversed(kept):
+            self.add(values, *growth_of[:2])
+            if len(growth_of) > 2:
+                self._grows.add_parts(*growth_of[2:])
 
     def __len__(self) -> int:
         return len(self._segments) // (8 * len(SEGMENT_ROW))

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from sim.results.columns import KINDS, LOOKUPS, ROLES, STATUSES, TABLES, Column, Status
 from sim.results.info import RunInfo
-from sim.results.sinks import SEGMENT_ROW, STALL_ROW, IntArray, RowSink, SegmentSink
+from sim.results.segments import AREAS, area_ps, canonical
+from sim.results.sinks import STALL_ROW, IntArray, RowSink, SegmentSink
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -245,12 +246,12 @@ def _request_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array
 
 
 def _segment_table(info: RunInfo, sinks: Sequence[SegmentSink]) -> Table:
-    parts = [sink.segments() for sink in sinks]
-    joined = np.concatenate(parts) if parts else np.zeros((0, len(SEGMENT_ROW)), dtype=np.int64)
-    rows = {name: joined[:, i] for i, name in enumerate(SEGMENT_ROW)}
-    lengths = [len(part) for part in parts]
-    rows["pool"] = np.repeat(np.array([sink.pool for sink in sinks], dtype=np.int64), lengths)
-    rows["replica"] = np.repeat(np.array([sink.replica for sink in sinks], dtype=np.int64), lengths)
+    edges = (info.window_start_ps, info.window_end_ps)
+    parts = [canonical(sink, edges) for sink in sinks] or [canonical(SegmentSink(), edges)]
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    lengths = [len(part["steps"]) for part in parts]
+    rows["pool"] = np.repeat(np.array([sink.pool for sink in sinks] or [0], dtype=np.int64), lengths)
+    rows["replica"] = np.repeat(np.array([sink.replica for sink in sinks] or [0], dtype=np.int64), lengths)
     steps = rows["steps"]
     # int64 holds it: the duration of a run, far below 2**63 ps = 106 days
     duration = steps * rows["step_ps"] + rows["step_growth_ps"] * (steps * (steps - 1) // 2)
@@ -263,6 +264,7 @@ def _segment_table(info: RunInfo, sinks: Sequence[SegmentSink]) -> Table:
             "end_s": _seconds(rows["start_ps"] + duration),
             "step_s": _seconds(rows["step_ps"]),
             "step_growth_s": _seconds(rows["step_growth_ps"]),
+            **{f"{part}_block_s": _seconds(area_ps(rows, part)) for part in AREAS},
         },
         rows,
     )

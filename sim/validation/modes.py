@@ -22,6 +22,7 @@ from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler
 from sim.engine.step_log import StepLog
 from sim.results.columns import Status
+from sim.results.growth import Run
 from sim.results.sinks import REQUEST_ROW, SEGMENT_ROW
 
 ARRIVE, CANCEL, PROBE = "arrive", "cancel", "probe"
@@ -72,7 +73,6 @@ class Trace:
     ends: list[tuple[int, int]] = field(default_factory=list)
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     segments: list[tuple[int, ...]] = field(default_factory=list)
-    blocks: dict[tuple[int, int], int] = field(default_factory=dict)
     stalls: list[tuple[int, int, int]] = field(default_factory=list)
     probes: list[tuple[Any, ...]] = field(default_factory=list)
     rows: int = 0
@@ -86,34 +86,32 @@ class Trace:
 class TraceSink:
     """Keeps segments, expanded to single steps, and stalls."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, blocks: int) -> None:
         self.trace = trace
+        self.blocks = blocks
 
-    def add(self, row: tuple[int, ...]) -> None:
-        """A run of like steps becomes single steps; blocks are known at its first and its last."""
+    def add(
+        self, row: tuple[int, ...], takes: bytes = b"", at: int = 0, unused: bytes = b"", window: bytes = b""
+    ) -> None:
+        """A run of like steps becomes single steps."""
         trace = self.trace
         trace.rows += 1
         named = dict(zip(SEGMENT_ROW, row, strict=True))
-        first, last = named.pop("reserved_blocks"), named.pop("reserved_blocks_last")
-        steps, growth, decodes = named.pop("steps"), named["step_growth_ps"], named["decodes"]
-        fresh, dropped, preempted = (named.get(name, 0) for name in ("fresh", "dropped", "preempted"))
-        start = named["start_ps"]
-        trace.blocks[start, named["chunks"]] = first
+        steps, run = named["steps"], Run(takes, at, unused, window)
         for index in range(steps):
-            named["start_ps"] = start
-            named["fresh"] = 0 if index else fresh
-            named["preempted"] = 0 if index else preempted
-            named["dropped"] = dropped if index == steps - 1 else 0
-            trace.segments.append(tuple(named.values()))
-            if index == steps - 1:
-                trace.blocks[start, named["chunks"]] = last
-            start += named["step_ps"]
-            named["step_ps"] += growth
-            named["context"] += decodes
-            named["live_tokens"] += decodes
+            part = run.part(named, index, index + 1, self.blocks)
+            trace.segments.append(tuple(part.values()))
+        assert part["reserved_blocks_last"] == named["reserved_blocks_last"]
         if steps > 1:
             trace.seen["runs"] += 1
             trace.seen["steps in runs"] += steps
+        trace.seen["duplicate blocks"] += named["duplicate_blocks"]
+        trace.seen["unused blocks"] += named["unused_blocks"]
+        trace.seen["window blocks"] += named["window_blocks"]
+        trace.seen["cached blocks"] += named["cached_blocks"]
+        trace.seen["cached blocks evicted in runs"] += named["cached_blocks"] > part["cached_blocks"]
+
+    add_reserved = add
 
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None:
         """Keep the stall."""
@@ -137,7 +135,8 @@ def run(
     """
     trace = Trace("stepwise" if stepwise else "fast-forward")
     log = StepLog()
-    replica = make_replica(case.settings, case.cost, scheduler(), stepwise=stepwise, segments=TraceSink(trace), log=log)
+    sink = TraceSink(trace, case.settings.usable_blocks)
+    replica = make_replica(case.settings, case.cost, scheduler(), stepwise=stepwise, segments=sink, log=log)
     requests = case.make_requests()
     player: _Script | _Fixed = _Script(case.script) if timeline is None else _Fixed(timeline)
     while True:
@@ -286,11 +285,6 @@ def differences(a: Trace, b: Trace, *, most: int = 5) -> list[str]:
             if x != y:
                 found.append(f"{name}[{index}]\n  {a.mode}: {x}\n  {b.mode}: {y}")
                 break
-    for key, blocks in b.blocks.items():
-        if a.blocks.get(key) != blocks:
-            where = f"reserved blocks in the step at {key[0]}"
-            found.append(f"{where}\n  {a.mode}: {a.blocks.get(key)}\n  {b.mode}: {blocks}")
-            break
     return found[:most]
 
 

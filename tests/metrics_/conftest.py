@@ -7,6 +7,7 @@ metric can be compared with the figure that a plain loop over tokens gives.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -162,25 +163,26 @@ def simulate(
         live = sum(r.computed for r in running)
         row = [
             now, 1, length, cost.kv_ps * len(decodes), len(decodes), fresh, 0, context, len(chunks), chunk_tokens, pairs,
-            cached, blocks - free, blocks - free, live, len(running), len(waiting), preempted,
+            cached, blocks - free, blocks - free, live, len(running), len(waiting), preempted, 0, 0, 0, 0,
         ]  # fmt: skip
         names = [id(r) for r, _ in work_now]
         if pending and not chunks and not fresh and not preempted and pending[1] == names and pending[0][8] == 0 \
                 and pending[0][0] + pending[2] == now and pending[0][16] == len(waiting):  # fmt: skip
             pending[0][1] += 1
+            pending[3].insert(0, blocks - free - pending[0][13])
             pending[0][13] = blocks - free
             pending[2] += length
             toy.merged = True
         else:
             if pending:
-                sink.add(tuple(pending[0]))
-            pending = [row, names, length]
+                sink.add(tuple(pending[0]), pending[3].tobytes(), len(pending[3]) - 1)
+            pending = [row, names, length, array("H")]
         for request in [r for r in running if r.generated == r.output_tokens]:
             running.remove(request)
             request.finished_ps, request.status = end, Status.COMPLETED
         now = end
     if pending:
-        sink.add(tuple(pending[0]))
+        sink.add(tuple(pending[0]), pending[3].tobytes(), len(pending[3]) - 1)
     end_ps = max(now, stop_ps or 0)
     pool = PoolInfo(
         name="reasoning", model="toy", hardware="toy", replicas=1, gpus_per_replica=2, gpu_hours=0.0,

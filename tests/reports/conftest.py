@@ -6,7 +6,9 @@ a segment, every preemption leaves a stall, every query ends in one status.
 
 from __future__ import annotations
 
+import itertools
 import math
+from array import array
 from collections import deque
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -196,7 +198,7 @@ def _serve(shape: Shape, mine: list[Any], replica: int, sink: SegmentSink, end_p
             "decodes": decodes,
             "context": context,
             "reserved_blocks": used,
-            "reserved_blocks_last": used + steps * decodes // BLOCK,
+            "reserved_blocks_last": used + (steps - 1) * decodes // BLOCK,
             "live_tokens": live,
             "running": len(running),
             "waiting": len(waiting),
@@ -204,7 +206,9 @@ def _serve(shape: Shape, mine: list[Any], replica: int, sink: SegmentSink, end_p
         }
         if admitted is not None:
             row |= {"chunks": 1, "chunk_tokens": chunk, "pairs": chunk * chunk}
-        sink.add(tuple(row.get(name, 0) for name in SEGMENT_ROW))
+        grown = [i * decodes // BLOCK for i in range(steps)]
+        takes = array("H", [b - a for a, b in itertools.pairwise(grown)][::-1])
+        sink.add(tuple(row.get(name, 0) for name in SEGMENT_ROW), takes.tobytes(), max(0, len(takes) - 1))
         for request in running:
             request.steps += steps
             before = request.generated

@@ -117,10 +117,10 @@ def some_results(replications: int = 2) -> Results:
     runs = []
     for replication in range(replications):
         sink, other = SegmentSink(1, 1), SegmentSink(0, 0)
-        sink.add((5 * S, 10, 1000, 3, 2, 1, 0, 40, 0, 0, 0, 0, 5, 6, 50, 2, 1, 0))
-        sink.add((6 * S, 1, 9000, 0, 1, 0, 0, 40, 1, 100, 10_000, 0, 5, 5, 50, 2, 0, 1))
+        sink.add((5 * S, 10, 1000, 3, 2, 1, 0, 40, 0, 0, 0, 0, 5, 6, 50, 2, 1, 0, 0, 0, 0, 0))
+        sink.add((6 * S, 1, 9000, 0, 1, 0, 0, 40, 1, 100, 10_000, 0, 5, 5, 50, 2, 0, 1, 0, 0, 0, 0))
         sink.stall(3, 7 * S, S)
-        other.add((S, 1, 7, 0, 1, 1, 0, 4, 0, 0, 0, 0, 1, 1, 4, 1, 0, 0))
+        other.add((S, 1, 7, 0, 1, 1, 0, 4, 0, 0, 0, 0, 1, 1, 4, 1, 0, 0, 0, 0, 0, 0))
         requests = [
             request(0, pool=-1, replica=-1, status=Status.REJECTED, first_scheduled_ps=-1, first_token_ps=-1,
                     first_answer_ps=-1, finished_ps=0, generated=0, category=-1, cached_tokens_first=-1),

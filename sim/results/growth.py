@@ -1,0 +1,125 @@
+"""How the KV blocks of a run of decode steps grow, step by step, although nobody walked it.
+
+A run is one row, whatever its length. Between its steps only decodes happen, so the blocks that a step takes follow a
+pattern as long as a block: the engine's histogram of where its decodes stand within their blocks. The pattern is kept
+beside the row, and from it follow the blocks of any step, in whole numbers, and sums over all steps in closed form.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+WIDTH = 2
+"""Bytes of one entry of a pattern."""
+
+
+class RunGrowth:
+    """Patterns of the rows that have one, in the order of the rows.
+
+    The i-th step of a row, from 1 on (the row's figures are those of step 0), takes ``takes[(at - i + 1) mod length]``
+    blocks more. Rows of an engine with reserved blocks or windows have two more patterns of that form: by how much the
+    reserved blocks without tokens become fewer, and by how much the blocks of windows become more.
+    """
+
+    __slots__ = ("at", "length", "parts", "rows", "takes")
+
+    def __init__(self) -> None:
+        self.rows = array("q")
+        self.length = array("H")
+        self.at = array("H")
+        self.takes = bytearray()
+        self.parts: dict[int, tuple[bytes, bytes]] = {}
+
+    def add(self, row: int, takes: bytes, at: int) -> None:
+        """Row number *row* grows by *takes*."""
+        self.rows.append(row)
+        self.length.append(len(takes) // WIDTH)
+        self.at.append(at)
+        self.takes += takes
+
+    def add_parts(self, unused: bytes, window: bytes) -> None:
+        """The row added last has these parts."""
+        self.parts[self.rows[-1]] = (unused, window)
+
+    def pop(self, row: int) -> Run:
+        """Take the growth of *row*, the last one, away."""
+        if not self.rows or self.rows[-1] != row:
+            return Run(b"", 0)
+        self.rows.pop()
+        size = self.length.pop() * WIDTH
+        takes = bytes(self.takes[-size:])
+        del self.takes[-size:]
+        return Run(takes, self.at.pop(), *self.parts.pop(row, (b"", b"")))
+
+    def run(self, place: int, start: int) -> Run:
+        """Entry number *place*, whose pattern begins at byte *start*."""
+        takes = bytes(self.takes[start : start + self.length[place] * WIDTH])
+        return Run(takes, self.at[place], *self.parts.get(self.rows[place], (b"", b"")))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Growth of one row; empty patterns: nothing changes."""
+
+    takes: bytes
+    at: int
+    unused: bytes = b""
+    window: bytes = b""
+
+    def _grown(self, pattern: bytes, steps: int) -> int:
+        """What *pattern* sums up to after *steps* steps."""
+        if not pattern or not steps:
+            return 0
+        values = array("H", pattern)
+        size = len(values)
+        rounds, rest = divmod(steps, size)
+        return (rounds * sum(values) if rounds else 0) + sum(values[(self.at - i) % size] for i in range(rest))
+
+    def part(self, row: Mapping[str, int], first: int, end: int, blocks: int) -> dict[str, int]:
+        """Steps [*first*, *end*) of *row* as a row of their own; its growth is ``rest(first)``."""
+        steps, growth, decodes = row["steps"], row["step_growth_ps"], row["decodes"]
+        taken, last = self._grown(self.takes, first), self._grown(self.takes, end - 1)
+        plain = blocks - row["reserved_blocks"] - row["cached_blocks"]
+        return {
+            **row,
+            "start_ps": row["start_ps"] + first * row["step_ps"] + growth * (first * (first - 1) // 2),
+            "steps": end - first,
+            "step_ps": row["step_ps"] + growth * first,
+            "fresh": 0 if first else row["fresh"],
+            "dropped": row["dropped"] if end == steps else 0,
+            "context": row["context"] + decodes * first,
+            "reserved_blocks": row["reserved_blocks"] + taken,
+            "reserved_blocks_last": row["reserved_blocks"] + last,
+            "live_tokens": row["live_tokens"] + decodes * first,
+            "preempted": 0 if first else row["preempted"],
+            "cached_blocks": row["cached_blocks"] - max(0, taken - plain),
+            "unused_blocks": row["unused_blocks"] - self._grown(self.unused, first),
+            "window_blocks": row["window_blocks"] + self._grown(self.window, first),
+        }
+
+    def rest(self, first: int) -> list[bytes | int]:
+        """Arguments of ``add`` and ``add_parts`` for the steps from *first* on."""
+        if not self.takes:
+            return []
+        moved: list[bytes | int] = [self.takes, (self.at - first) % (len(self.takes) // WIDTH)]
+        return [*moved, self.unused, self.window] if self.unused else moved
+
+
+def ended_before(row: Mapping[str, int], now_ps: int) -> int:
+    """How many steps of *row* have ended at *now_ps*."""
+    start, first, growth = row["start_ps"], row["step_ps"], row["step_growth_ps"]
+    low, high = 0, row["steps"]
+    while low < high:
+        middle = (low + high + 1) // 2
+        if start + middle * first + growth * (middle * (middle - 1) // 2) <= now_ps:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,215 @@
+"""Segments in one form, however the engine went: the longest runs of like steps, cut at the edges of the window.
+
+Stepping gives a row a step, fast-forward rows of many, cut where something was planned. Here neighbours are joined
+wherever the next step is like the one before, by a rule that looks at two neighbouring steps only: so both modes end in
+the same rows. No run reaches over an edge of the measured window, and a step that does is a row of its own, so sums over
+the window are exact. All of it is done in whole numbers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.results.growth import RunGrowth, ended_before
+from sim.results.sinks import SEGMENT_ROW, SegmentSink
+
+IntArray = NDArray[np.int64]
+Rows = dict[str, IntArray]
+
+AREAS = ("reserved", "cached", "unused", "window", "duplicate")
+"""Parts of the KV blocks whose sum over time is kept: with a reference; without one but in the prefix cache; reserved
+and not reached by tokens; of sliding windows; held several times over."""
+
+_CHUNK = 1 << 21
+
+
+def canonical(sink: SegmentSink, edges_ps: Sequence[int]) -> Rows:
+    """The rows of *sink* in order of time, with ``<part>_sum`` (over the steps) and ``<part>_moment`` (over the steps,
+    each times its number within the row) of every part in AREAS."""
+    rows = {name: column.copy() for name, column in zip(SEGMENT_ROW, sink.segments().T, strict=True)}
+    growth = sink.growth()
+    if len(rows["start_ps"]):
+        rows, growth = _cut(rows, growth, sink.blocks, edges_ps)
+    _add_sums(rows, growth, sink.blocks)
+    order = np.argsort(rows["start_ps"], kind="stable")
+    return _join({name: column[order] for name, column in rows.items()}, edges_ps)
+
+
+def area_ps(rows: Rows, part: str) -> NDArray[np.float64]:
+    """Blocks of *part* times picoseconds, of each row; rounded only now."""
+    first = rows["step_ps"].astype(np.float64) * rows[f"{part}_sum"]
+    area: NDArray[np.float64] = first + rows["step_growth_ps"].astype(np.float64) * rows[f"{part}_moment"]
+    return area
+
+
+def _ends(rows: Rows) -> IntArray:
+    steps = rows["steps"]
+    ends: IntArray = rows["start_ps"] + steps * rows["step_ps"] + rows["step_growth_ps"] * (steps * (steps - 1) // 2)
+    return ends
+
+
+def _cut(rows: Rows, growth: RunGrowth, blocks: int, edges_ps: Sequence[int]) -> tuple[Rows, RunGrowth]:
+    """Rows that reach over an edge, cut before and after the step that does."""
+    ends = _ends(rows)
+    over = np.zeros(len(ends), dtype=bool)
+    for edge in edges_ps:
+        over |= (rows["start_ps"] < edge) & (edge < ends) & (rows["steps"] > 1)
+    if not over.any():
+        return rows, growth
+    places = {row: place for place, row in enumerate(growth.rows)}
+    begins = np.concatenate([[0], np.cumsum(np.array(growth.length, dtype=np.int64) * 2)])
+    kept = RunGrowth()
+    new_number = np.cumsum(~over) - 1
+    for place, row in enumerate(growth.rows):
+        if not over[row]:
+            run = growth.run(place, int(begins[place]))
+            kept.add(int(new_number[row]), run.takes, run.at)
+            if run.unused:
+                kept.add_parts(run.unused, run.window)
+    more: list[tuple[int, ...]] = []
+    count = int((~over).sum())
+    for number in np.flatnonzero(over).tolist():
+        old = {name: int(column[number]) for name, column in rows.items()}
+        run = growth.run(places[number], int(begins[places[number]])) if number in places else growth.pop(-1)
+        cuts = {0, old["steps"]}
+        for edge in edges_ps:
+            done = ended_before(old, edge)
+            whole = old["start_ps"] + done * old["step_ps"] + old["step_growth_ps"] * (done * (done - 1) // 2)
+            if old["start_ps"] < edge < int(ends[number]):
+                cuts |= {done, done + (whole < edge)}
+        bounds = sorted(cuts)
+        for first, end in itertools.pairwise(bounds):
+            more.append(tuple(run.part(old, first, end, blocks).values()))
+            rest = run.rest(first)
+            if rest and end - first > 1:
+                takes, at = rest[:2]
+                assert isinstance(takes, bytes)
+                assert isinstance(at, int)
+                kept.add(count + len(more) - 1, takes, at)
+                if len(rest) > 2:
+                    kept.add_parts(run.unused, run.window)
+    added = np.array(more, dtype=np.int64)
+    return {
+        name: np.concatenate([column[~over], added[:, place]]) for place, (name, column) in enumerate(rows.items())
+    }, kept
+
+
+def _add_sums(rows: Rows, growth: RunGrowth, blocks: int) -> None:
+    steps = rows["steps"]
+    pairs = steps * (steps - 1) // 2
+    for part in AREAS:
+        rows[f"{part}_sum"] = steps * rows[f"{part}_blocks"]
+        rows[f"{part}_moment"] = pairs * rows[f"{part}_blocks"]
+    if not growth.rows:
+        return
+    numbers = np.array(growth.rows, dtype=np.int64)
+    length, at = np.array(growth.length, dtype=np.int64), np.array(growth.at, dtype=np.int64)
+    takes = np.frombuffer(bytes(growth.takes), dtype=np.uint16).astype(np.int64)
+    grown = _Grown(takes, length, at, steps[numbers])
+    total, summed, moment = grown.sums()
+    rows["reserved_sum"][numbers] += summed
+    rows["reserved_moment"][numbers] += moment
+    cached = rows["cached_blocks"][numbers]
+    plain = blocks - rows["reserved_blocks"][numbers] - cached
+    evicting = (cached > 0) & (total > plain)
+    at_once = evicting & (plain <= 0)
+    rows["cached_sum"][numbers[at_once]] -= summed[at_once]
+    rows["cached_moment"][numbers[at_once]] -= moment[at_once]
+    later = np.flatnonzero(evicting & (plain > 0))
+    summed, moment = grown.sums_beyond(later, plain[later])
+    rows["cached_sum"][numbers[later]] -= summed
+    rows["cached_moment"][numbers[later]] -= moment
+    if growth.parts:
+        place = np.flatnonzero(np.isin(numbers, np.array(list(growth.parts))))
+        for part, which, sign in (("unused", 0, -1), ("window", 1, 1)):
+            pattern = b"".join(growth.parts[row][which] for row in numbers[place].tolist())
+            values = np.frombuffer(pattern, dtype=np.uint16).astype(np.int64)
+            _, summed, moment = _Grown(values, length[place], at[place], steps[numbers[place]]).sums()
+            rows[f"{part}_sum"][numbers[place]] += sign * summed
+            rows[f"{part}_moment"][numbers[place]] += sign * moment
+
+
+class _Grown:
+    """Patterns of many rows, one after the other, and sums over the steps of each row in closed form."""
+
+    def __init__(self, values: IntArray, length: IntArray, at: IntArray, steps: IntArray) -> None:
+        self.values, self.length, self.at, self.steps = values, length, at, steps
+        self.begins = np.concatenate([[0], np.cumsum(length)[:-1]])
+
+    def sums(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Of what each row has grown by at its steps: at the last one, over all, and each times its number."""
+        of = np.repeat(np.arange(len(self.length)), self.length)
+        length, steps = self.length[of], self.steps[of]
+        step = (self.at[of] - (np.arange(len(of)) - self.begins[of])) % length + 1  # first step that takes it
+        often = np.maximum(0, (steps - 1 - step) // length + 1)
+        ones = often * step + length * (often * (often - 1) // 2)
+        squares = often * step**2 + step * length * (often * (often - 1))
+        squares += length**2 * ((often - 1) * often * (2 * often - 1) // 6)
+        values = self.values
+        return (
+            np.add.reduceat(values * often, self.begins),
+            np.add.reduceat(values * (steps * often - ones), self.begins),
+            np.add.reduceat(values * (often * (steps * (steps - 1) // 2) - (squares - ones) // 2), self.begins),
+        )
+
+    def sums_beyond(self, places: IntArray, limits: IntArray) -> tuple[IntArray, IntArray]:
+        """For the rows at *places*: sums of what they have grown by beyond *limits*, step by step."""
+        summed, moment = np.zeros(len(places), dtype=np.int64), np.zeros(len(places), dtype=np.int64)
+        bounds = np.searchsorted(np.cumsum(self.steps[places]), np.arange(0, self.steps[places].sum() + _CHUNK, _CHUNK))
+        for first, end in zip(bounds, [*bounds[1:], len(places)], strict=True):
+            if end <= first:
+                continue
+            some = places[first:end]
+            steps = self.steps[some]
+            begins = np.concatenate([[0], np.cumsum(steps)[:-1]])
+            of = np.repeat(np.arange(len(some)), steps)
+            number = np.arange(len(of)) - begins[of]
+            taken = self.values[self.begins[some][of] + (self.at[some][of] - number + 1) % self.length[some][of]]
+            taken[begins] = 0
+            grown = np.cumsum(taken)
+            grown -= grown[begins][of]
+            beyond = np.maximum(0, grown - limits[first:end][of])
+            summed[first:end] = np.add.reduceat(beyond, begins)
+            moment[first:end] = np.add.reduceat(beyond * number, begins)
+        return summed, moment
+
+
+_SAME = ("decodes", "step_growth_ps", "running", "waiting", "duplicate_blocks")
+_GROWING = ("context", "live_tokens")
+_OF_LAST = ("dropped", "reserved_blocks_last")
+
+
+def _join(rows: Rows, edges_ps: Sequence[int]) -> Rows:
+    """Neighbours joined wherever the next step is like the one before."""
+    if len(rows["start_ps"]) < 2:
+        return rows
+    before = {name: column[:-1] for name, column in rows.items()}
+    after = {name: column[1:] for name, column in rows.items()}
+    steps = before["steps"]
+    ends = _ends(before)
+    like = (before["chunks"] == 0) & (after["chunks"] == 0) & (ends == after["start_ps"])
+    like &= (after["fresh"] == 0) & (before["dropped"] == 0) & (after["preempted"] == 0)
+    like &= after["step_ps"] == before["step_ps"] + before["step_growth_ps"] * steps
+    for name in _SAME:
+        like &= before[name] == after[name]
+    for name in _GROWING:
+        like &= after[name] == before[name] + before["decodes"] * steps
+    last_began = ends - before["step_ps"] - before["step_growth_ps"] * (steps - 1)
+    first_ends = after["start_ps"] + after["step_ps"]
+    for edge in edges_ps:
+        like &= ~((last_began < edge) & (edge < first_ends))
+    starts = np.concatenate([[0], np.flatnonzero(~like) + 1])
+    lasts = np.concatenate([starts[1:] - 1, [len(rows["start_ps"]) - 1]])
+    passed = np.cumsum(rows["steps"]) - rows["steps"]
+    offset = passed - np.repeat(passed[starts], lasts - starts + 1)
+    joined = {name: column[lasts if name in _OF_LAST else starts] for name, column in rows.items()}
+    joined["steps"] = np.add.reduceat(rows["steps"], starts)
+    for part in AREAS:
+        joined[f"{part}_sum"] = np.add.reduceat(rows[f"{part}_sum"], starts)
+        moments = rows[f"{part}_moment"] + offset * rows[f"{part}_sum"]
+        joined[f"{part}_moment"] = np.add.reduceat(moments, starts)
+    return joined

@@ -1,0 +1,104 @@
+"""Whole runs in both modes: every table and the whole summary are the same, byte for byte, over random scenarios."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+
+from sim import load, simulate
+from sim.results.results import Results
+
+
+def random_scenario(seed: int) -> dict[str, Any]:
+    """A small scenario under pressure, with what may make steps unlike one another."""
+    rng = Random(seed)
+    engine: dict[str, Any] = {
+        "num_gpu_blocks_override": rng.choice((600, 1200, 4000)),
+        "max_num_seqs": rng.choice((4, 16, 64)),
+        "max_num_batched_tokens": rng.choice((256, 2048)),
+        "enable_prefix_caching": rng.random() < 0.6,
+        "async_scheduling": rng.random() < 0.5,
+        "block_size": rng.choice((8, 16, 16, 128)) if rng.random() < 0.5 else 16,
+        "scheduler": rng.choice(("vllm", "vllm", "vllm", "srpt", "mlfq", "sglang", "sarathi", "vtc")),
+    }
+    if engine["block_size"] == 128:
+        engine["num_gpu_blocks_override"] //= 8
+    if rng.random() < 0.4:
+        engine["kv"] = rng.choice(("static", "predicted", "swap"))
+    lengths = {
+        "prompt": {"law": "lognormal", "median": rng.choice((60, 400)), "sigma": 1.0, "min": 1, "max": 3000},
+        "reasoning": {"law": "lognormal", "median": 200, "sigma": 1.0, "min": 0, "max": 3000},
+        "answer": {"law": "lognormal", "median": 60, "sigma": 0.8, "min": 1, "max": 800},
+    }
+    data: dict[str, Any] = {
+        "name": "both",
+        "seed": seed,
+        "workload": {"arrivals": "poisson", "rate": f"{rng.choice((3, 8, 20))}/s", "lengths": lengths, "queries": 60},
+        "pools": {
+            "main": {
+                "model": rng.choice(("r1-distill-llama-8b", "r1-distill-llama-8b", "gpt-oss-20b")),
+                "hardware": "h100-sxm",
+                "replicas": rng.choice((1, 2)),
+                "engine": engine,
+            }
+        },
+        "router": rng.choice(("round_robin", "least_outstanding_tokens", "prefix_affinity")),
+        "slo": {"tta": {"p90": "20 s"}, "ttft": {"p95": "1 s"}, "itl": {"p99": "50 ms"}},
+        "measure": {
+            "warmup": rng.choice(("0 s", "0.7 s", "2 s")),
+            "duration": f"{rng.choice((2, 5))} s",
+            "max_drain": rng.choice(("1 s", "60 s")),
+        },
+    }
+    if rng.random() < 0.4 and data["pools"]["main"]["model"] != "gpt-oss-20b":
+        data["strategy"] = {"name": "majority_vote", "samples": 3}
+        data["quality"] = {"benchmark": "math-500"}
+    if rng.random() < 0.3:
+        data["gateway"] = {"timeout": "5 s"}
+    if rng.random() < 0.25:
+        data["failures"] = {"mtbf": "6 s", "mttr": "1 s"}
+    return data
+
+
+def same(seed: int) -> Results:
+    """Both modes of scenario number *seed*; return the fast one's results."""
+    scenario = load(random_scenario(seed))
+    fast, slow = simulate(scenario), simulate(scenario, stepwise=True)
+    for name, table in fast.tables.items():
+        for column, array in table.columns.items():
+            other = slow.tables[name].columns[column]
+            assert array.tobytes() == other.tobytes(), f"seed {seed}: {name}.{column}"
+    assert json.dumps(fast.summary) == json.dumps(slow.summary), f"seed {seed}"
+    return fast
+
+
+def sweep(seeds: range) -> Counter[str]:
+    seen: Counter[str] = Counter()
+    for seed in seeds:
+        results = same(seed)
+        segments = results.tables["segments"]
+        seen["runs"] += int((segments["steps"] > 1).sum())
+        seen["steps in runs"] += int(segments["steps"][segments["steps"] > 1].sum())
+        seen["steps"] += int(segments["steps"].sum())
+        seen["preemptions"] += results.summary["totals"]["preemptions"]
+        for part in ("cached", "unused", "window", "duplicate"):
+            seen[part] += bool(segments[f"{part}_block_s"].any())
+        seen["lost"] += sum(pool["crashes"] for pool in results.summary["fleet"]["pools"].values())
+    return seen
+
+
+def test_tables_and_summary_are_the_same_in_both_modes() -> None:
+    seen = sweep(range(14))
+    assert seen["steps in runs"] > seen["steps"] / 2
+    for name in ("preemptions", "cached", "unused", "window", "duplicate", "lost"):
+        assert seen[name] > 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(100, 220, 30))
+def test_tables_and_summary_are_the_same_often(start: int) -> None:
+    sweep(range(start, start + 30))
