@@ -33,6 +33,8 @@ class Moe:
     """First layers that have an ordinary MLP instead."""
     bias: bool = False
     """Biases in the experts and the router (gpt-oss)."""
+    even: bool = False
+    """Whether tokens are known to spread evenly over the experts; elsewhere a few experts get most of them."""
 
     @property
     def shared_width(self) -> int:

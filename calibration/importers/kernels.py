@@ -37,8 +37,13 @@ SYSTEMS = {
 _GEMM = {"bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8", "nvfp4": "nvfp4"}
 _MOE = _GEMM | {"mxfp4": "w4a16_mxfp4", "fp8": "fp8_block", "int4": "int4_wo"}
 _KV = {"auto": "bfloat16", "bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8"}
-DISTRIBUTION = "power_law_1.2"
-"""How tokens spread over experts in the MoE kernels used: the uneven one, as real routing is."""
+_SPREAD = {True: "balanced", False: "power_law_1.2"}
+"""How tokens spread over experts in the MoE kernels used, by ``Moe.even``: unevenly, as most real routing does."""
+_FUSED_ALLREDUCE = ("b200", "b300", "gb200")
+"""GPUs on which vLLM fuses all-reduces with the norm."""
+_SLOW = 1.25
+"""A matrix multiplication is timed badly where it takes so many times as long as one of more rows; samples scatter by
+less."""
 _MOST_N = 65_536
 """Widest matrix in the tables; lm_head is computed as several of them."""
 
@@ -130,8 +135,12 @@ class Kernels:
         cube = frame.groupby(["m", "n", "k"])["latency"].min()
         ms, ns, ks = (np.unique(cube.index.get_level_values(level)) for level in range(3))
         full = cube.reindex(pd.MultiIndex.from_product([ms, ns, ks]))
-        log_time = np.log(full.to_numpy(float).reshape(len(ms), len(ns), len(ks)) * 1e-3)
-        return ms.astype(float), ns.astype(float), ks.astype(float), _fill(log_time)
+        log_time = _fill(np.log(full.to_numpy(float).reshape(len(ms), len(ns), len(ks)) * 1e-3))
+        # Fewer rows never need longer: a kernel for more rows does them as well. What is slower than noise explains (Blackwell's
+        # fp8 kernels take twice as long for one row as for two at some sizes) was timed badly, and no engine has such steps.
+        at_most = np.minimum.accumulate(log_time[::-1], axis=0)[::-1]
+        log_time = np.where(log_time > at_most + np.log(_SLOW), at_most, log_time)
+        return ms.astype(float), ns.astype(float), ks.astype(float), log_time
 
     # ---- attention ----------------------------------------------------------------------------------------
 
@@ -270,8 +279,9 @@ class Kernels:
             & (frame["num_experts"] == moe.experts)
             & (frame["moe_tp_size"] == tp)
             & (frame["moe_ep_size"] == ep)
-            & (frame["distribution"] == DISTRIBUTION)
         ]
+        as_routed = chosen[chosen["distribution"] == _SPREAD[moe.even]]
+        chosen = as_routed if len(as_routed) else chosen[chosen["distribution"] == _SPREAD[not moe.even]]
         kinds = [name, "fp8"] if name == "fp8_block" else [name]
         for kind in kinds:
             if (chosen["moe_dtype"] == kind).any():
@@ -316,25 +326,38 @@ class Kernels:
     # ---- communication ------------------------------------------------------------------------------------
 
     def allreduce(self, message_bytes: Array, gpus: int) -> Array:
-        """All-reduce of *message_bytes* over *gpus* of one node, by the kernel vLLM picks, in a CUDA
-        graph."""
-        import pandas as pd
+        """All-reduce of *message_bytes* over *gpus* of one node, by the kernel vLLM picks, in a CUDA graph.
 
+        That is its own kernel; on Blackwell under NVLink it fuses all-reduces with the norm by default, through FlashInfer, whose
+        kernels are TensorRT-LLM's (docs.vllm.ai, Fusion torch.compile passes): the faster of the two.
+        """
         if gpus == 1:
             return np.zeros_like(message_bytes)
-
-        def read() -> tuple[Array, Array]:
-            own = pd.read_parquet(self._latest("comm", "custom_allreduce_perf"))
-            own = own[(own["backend"] == "vllm_graph") & (own["num_gpus"] == gpus)].sort_values("message_size")
-            # sizes are numbers of 16-bit elements
-            return own["message_size"].to_numpy(float) * 2, own["latency"].to_numpy(float) * 1e-3
-
-        sizes, times = self._table(f"allreduce {gpus}", read)
+        sizes, times = self._table(f"allreduce {gpus}", lambda: self._allreduce_table("vllm", gpus))
         if not len(sizes):
             raise InputError(
                 Problem(f"no all-reduce over {gpus} x {self.hardware.name} measured", key="tensor_parallel_size")
             )
-        return np.asarray(np.exp(np.interp(np.log(message_bytes), np.log(sizes), np.log(times))))
+        found = np.exp(np.interp(np.log(message_bytes), np.log(sizes), np.log(times)))
+        if self.hardware.name in _FUSED_ALLREDUCE:
+            sizes, times = self._table(f"fused {gpus}", lambda: self._allreduce_table("trtllm", gpus))
+            if len(sizes):
+                found = np.minimum(found, np.exp(np.interp(np.log(message_bytes), np.log(sizes), np.log(times))))
+        return np.asarray(found)
+
+    def _allreduce_table(self, engine: str, gpus: int) -> tuple[Array, Array]:
+        """Bytes and seconds, by growing size; empty where nothing was measured."""
+        import pandas as pd
+
+        try:
+            frame = pd.read_parquet(self._latest("comm", "custom_allreduce_perf", engine))
+        except InputError:
+            return np.zeros(0), np.zeros(0)
+        if "backend" in frame:
+            frame = frame[frame["backend"] == f"{engine}_graph"]
+        frame = frame[frame["num_gpus"] == gpus].sort_values("message_size")
+        # sizes are numbers of 16-bit elements
+        return frame["message_size"].to_numpy(float) * 2, frame["latency"].to_numpy(float) * 1e-3
 
 
 # ---- interpolation -----------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ MATRIX: tuple[tuple[str, tuple[str, ...], tuple[str, ...], tuple[int, ...]], ...
     ("llama-3.1-8b", ("fp8",), _HOPPER_ON, (1, 2)),
     ("llama-3.1-70b", ("bf16",), _ALL, (1, 2, 4, 8)),
     ("llama-3.1-70b", ("fp8",), _HOPPER_ON, (1, 2, 4, 8)),
+    ("llama-3.1-70b", ("nvfp4",), ("b200",), (1, 2, 4, 8)),
     ("llama-3.1-405b", ("fp8",), ("h100-sxm", "h200", "b200"), (8,)),
     ("llama-2-7b", ("fp16",), ("a100", "h100-sxm"), (1,)),
     ("llama-2-70b", ("fp16",), ("a100", "h100-sxm"), (2, 4, 8)),

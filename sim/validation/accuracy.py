@@ -10,7 +10,6 @@ which runs stands in ``used_in_fitting.yaml``.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from sim.validation import accuracy_loads as loads
 from sim.validation.accuracy_cases import Case, FloatArray, read_cases, read_histograms
 from sim.validation.accuracy_client import Load, Replayed, at_random, drive, to_first
 from sim.validation.accuracy_regime import regime_of
+from sim.validation.accuracy_rules import not_comparable, used_in_fitting
 from sim.validation.accuracy_settings import Setup, Skipped, setup
 from sim.validation.accuracy_statistics import request_statistics, segment_statistics, window_of, windowed
 
@@ -297,38 +297,3 @@ def _judge(name: str, measured: float, predicted: float, *, exact: bool, kind: s
     if exact and name.startswith("ttft"):
         within = within or abs(predicted - measured) <= TTFT_BAR_MS
     return {"bar": bar, "within_bar": within}
-
-
-# ---------------------------------------------------------------------- what was fitted on what
-
-
-@functools.cache
-def _rules(section: str) -> tuple[dict[str, Any], ...]:
-    import yaml
-
-    path = Path(__file__).with_name("used_in_fitting.yaml")
-    return tuple(yaml.safe_load(path.read_text(encoding="utf-8"))[section])
-
-
-def not_comparable(case: Case) -> str | None:
-    """Why the published figures of *case* cannot be right for any cost that grows with the batch; None: they can."""
-    return next((str(rule["why"]) for rule in _rules("not_comparable") if _matches(case, rule["where"])), None)
-
-
-def used_in_fitting(case: Case) -> bool:
-    """Whether a constant that predicts *case* was identified on it: a rule of ``used_in_fitting.yaml`` matches."""
-    return any(_matches(case, rule["where"]) for rule in _rules("runs"))
-
-
-def _matches(case: Case, where: Mapping[str, Any]) -> bool:
-    for column, wanted in where.items():
-        value = case.id if column == "id" else case.text(column)
-        if isinstance(wanted, dict):
-            number = case.number(column)
-            if number is None or not wanted.get("min", -np.inf) <= number <= wanted.get("max", np.inf):
-                return False
-        else:
-            options = wanted if isinstance(wanted, list) else [wanted]
-            if not any(str(option).lower() in value.lower() for option in options):
-                return False
-    return True

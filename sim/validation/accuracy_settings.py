@@ -13,6 +13,7 @@ from calibration.engine_costs import nearest_version
 from sim.engine.settings import EngineSettings
 from sim.errors import ThinkcapError
 from sim.validation.accuracy_cases import Case
+from sim.validation.accuracy_rules import recipe
 
 GPUS = (
     (r"h100.*(pcie|nvl)", "h100-pcie"),
@@ -153,6 +154,12 @@ def setup(case: Case) -> Setup:
     release, inferred = release_of(case)
     if inferred:
         assumed.append(f"vLLM {release or 'latest'} ({inferred})")
+    known = recipe(case)
+    if known:
+        assumed.append(f"settings of {known['what']}")
+        if inferred and "like" in known:
+            assumed.append(f"cost of the engine as of vLLM {known['like']}, whose defaults the switches amount to")
+            release = str(known["like"])
     version = nearest_version(release or "")
     tp, dp, ep, replicas = _parallelism(case, assumed)
     seqs = case.whole("max_num_seqs")
@@ -176,6 +183,7 @@ def setup(case: Case) -> Setup:
             data_parallel_size=dp,
             enable_expert_parallel=ep,
             dtype=_dtype(case),
+            kv_cache_dtype=known.get("kv_cache_dtype", "auto"),
             gpu_memory_utilization=utilization,
             block_size=block_size,
             max_num_seqs=seqs,
@@ -200,7 +208,7 @@ def setup(case: Case) -> Setup:
         max_model_len=placed.max_model_len,
         enable_prefix_caching=caching,
         window_blocks=placed.memory.window_blocks_per_request,
-        async_scheduling=_asynchronous(case, release, assumed),
+        async_scheduling=known.get("async_scheduling", _asynchronous(case, release, assumed)),
     )
     # Times that a source took inside the engine hold nothing of the front end.
     inside = re.search(r"arrived_at = engine", case.text("notes")) is not None

@@ -127,6 +127,24 @@ def test_settings_are_those_of_the_run() -> None:
     assert setup(case(notes="arrived_at = engine queued_ts")).front_end_ps == 0
 
 
+def test_recipes_fill_in_what_a_source_states_elsewhere() -> None:
+    dated = "statistic not stated; image/date: wip=False; 2025-11-02T00:00:00.000Z"
+    cells = {"gpu": "b200_sxm", "model": "meta-llama/Llama-3.1-70B", "dtype": "fp8", "tp": 4, "num_kv_blocks": ""}
+    plain = setup(closed(engine_version="", notes=dated, **cells))
+    assert plain.placed.kv_cache_dtype == "auto"
+    assert plain.placed.engine_cost.version == "0.11.1"
+    assert not plain.settings.async_scheduling
+    cells["workload_desc"] = "InferenceX random: in ~U[0.8,1]x1024, out ~U[0.8,1]x1024, 2x warm-ups"
+    found = setup(closed(engine_version="", notes=dated, **cells))
+    assert found.placed.kv_cache_dtype == "fp8"
+    assert found.settings.num_gpu_blocks > 1.9 * plain.settings.num_gpu_blocks
+    assert found.placed.engine_cost.version == "0.19"
+    assert found.settings.async_scheduling
+    assert any("InferenceX, Llama 70B on B200" in words for words in found.assumed)
+    stated = setup(closed(**{**cells, "engine_version": "0.15.1"}))
+    assert stated.placed.engine_cost.version == "0.15", "a release that the row states is kept"
+
+
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [

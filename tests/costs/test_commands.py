@@ -120,3 +120,20 @@ def test_compose_makes_the_shipped_profile_again(tmp_path: Path, capsys: pytest.
     assert main(["calibrate", "compose", "llama-3.1-8b", "mi300x", "--out", str(out)]) == 2
     assert "no kernels of mi300x" in capsys.readouterr().err
     assert main(["calibrate", "compose", "--tp", "2"]) == 2
+
+
+def test_kernels_timed_badly_are_not_believed() -> None:
+    """A matrix multiplication of fewer rows never takes much longer; Blackwell's fp8 samples do, at some sizes."""
+    pytest.importorskip("aiconfigurator_core", reason="the extra 'kernels' is not installed")
+    from calibration.hardware import hardware
+    from calibration.importers.kernels import Kernels
+
+    kernels = Kernels(hardware("b200"))
+    rows = np.array([1.0, 2, 4, 8, 16, 32, 64, 128])
+    for width, depth in ((5120, 8192), (8192, 4096), (4096, 8192), (8192, 7168)):
+        times = kernels.gemm(rows, width, depth, "fp8")
+        at_most = np.minimum.accumulate(times[::-1])[::-1]
+        assert (times <= 1.26 * at_most).all(), (width, depth, times)
+    small, large = kernels.allreduce(np.array([16 * 8192 * 2.0, 64 * 8192 * 2.0]), 8)
+    assert small < large
+    assert kernels.allreduce(np.array([1024.0]), 1)[0] == 0.0
