@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from sim.planning.judge import Judgement
 
 RATE_PRECISION = 0.05
-"""Ratio to which the largest rates are found."""
+"""Ratio to which the largest rate within the targets is found."""
+SUSTAINED_PRECISION = 0.15
+"""And the largest one that is sustained: whether a backlog grows is itself a matter of the window's length."""
 
 
 def capacity(sizer: Sizer, candidate: Candidate, chosen: Sizes) -> dict[str, Any]:
@@ -36,11 +38,11 @@ def capacity(sizer: Sizer, candidate: Candidate, chosen: Sizes) -> dict[str, Any
 
     within: Bracket = drive(largest(sizer.rate, precision=RATE_PRECISION), test("slo"))
     sustained: Bracket = drive(
-        largest(within.misses or sizer.rate, precision=RATE_PRECISION, most=sizer.rate * 64), test("sustained")
+        largest(within.misses or sizer.rate, precision=SUSTAINED_PRECISION, most=sizer.rate * 64), test("sustained")
     )
     found["slo_rate_per_s"], found["slo_missed_at_per_s"] = within.meets, within.misses
     found["sustained_rate_per_s"], found["overloaded_at_per_s"] = sustained.meets, sustained.misses
-    found["precision"] = RATE_PRECISION
+    found["precision"], found["sustained_precision"] = RATE_PRECISION, SUSTAINED_PRECISION
     found["first_miss_records"] = misses.get(within.misses) if within.misses is not None else None
     curve = [
         {

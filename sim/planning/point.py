@@ -179,7 +179,6 @@ def simulate_twisted(task: Task) -> Results:
     from sim.results import provenance
     from sim.results.results import Results
     from sim.simulate import place, run_once
-    from workloads import source as workload
 
     started, clock = datetime.now(UTC), time.perf_counter()
     scenario, twist = task.scenario, task.twist
@@ -190,7 +189,7 @@ def simulate_twisted(task: Task) -> Results:
         if factor != 1.0:
             placed = replace(placed, placed=placed.placed.with_step_scaled(factor))
         pools.append(placed)
-    source = workload.build(scenario.workload, seed=scenario.seed, replication=task.replication)
+    source: QuerySource = source_of(task)
     if twist.mean_lengths or twist.tail != 1.0:
         from sim.planning.lengths import Changed
 
@@ -232,7 +231,19 @@ def _frame(results: Results) -> bytes:
 
 
 def source_of(task: Task) -> QuerySource:
-    """The traffic of a task, untwisted."""
+    """The traffic of a task, untwisted. Configurations of one plan meet the same traffic, and a source gives the same
+    queries however often it is asked: the latest ones are kept."""
     from workloads import source as workload
 
-    return workload.build(task.scenario.workload, seed=task.scenario.seed, replication=task.replication)
+    scenario = task.scenario
+    key = (scenario.workload.model_dump_json(), scenario.seed, task.replication)
+    if key not in _SOURCES:
+        _SOURCES[key] = workload.build(scenario.workload, seed=scenario.seed, replication=task.replication)
+        while len(_SOURCES) > KEPT_SOURCES:
+            del _SOURCES[next(iter(_SOURCES))]
+    return _SOURCES[key]
+
+
+KEPT_SOURCES = 12
+"""Traffic of so many (workload, replication) is kept in a process."""
+_SOURCES: dict[tuple[str, int, int], QuerySource] = {}

@@ -50,11 +50,11 @@ def fewest(guess: int, most: int, least: int = 1) -> Generator[int, bool, Bracke
 
 
 def fewest_of_each(
-    weights: Sizes, guess: int, most: int, costs: Sequence[float]
+    weights: Sizes, guess: int, most: int, costs: Sequence[float], least: int = 1
 ) -> Generator[Sizes, bool, Sizes | None]:
-    """The fewest replicas of each pool: all pools grown together in the ratio of *weights* first, then each
-    alone, the dearest first, made as small as the others allow. None when *most* times the weights misses."""
-    common = fewest(guess, most)
+    """The fewest replicas of each pool: all pools grown together in the ratio of *weights*, from *least* times these,
+    then each alone, the dearest first, made as small as the others allow. None when *most* times the weights misses."""
+    common = fewest(guess, most, least)
     sent: bool | None = None
     factor: Bracket
     while True:

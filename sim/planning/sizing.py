@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,14 @@ class Sized:
         return self.cost.usd_per_hour if self.cost is not None else math.inf
 
 
+def _no_more_than(known: int, guess: int, costs: Sequence[float]) -> Generator[Sizes, bool, Sizes | None]:
+    """The fewest replicas of one pool of which *known* are enough."""
+    if known == 1:
+        return (1,)
+    fewer = yield from fewest_of_each((1,), max(guess, 1), known - 1, costs)
+    return fewer if fewer is not None else (known,)
+
+
 @dataclass
 class Sizer:
     """Sizes candidates at multiples of the traffic and under changed assumptions."""
@@ -64,23 +72,33 @@ class Sizer:
         exactly: int | None,
         twist: Twist = NEUTRAL,
         factor: float = 1.0,
-        guesses: Sequence[int] | None = None,
+        harder: bool | None = None,
     ) -> list[Sizes | None]:
-        """The fewest replicas of each of *who*, all searched side by side."""
-        searches = []
-        for place, sized in enumerate(who):
+        """The fewest replicas of each of *who*, all searched side by side.
+
+        *harder* says that nothing that missed as things are can meet now (True), or that everything that met
+        still does (False): one pool's search then begins where it ended before.
+        """
+        searches: list[Generator[Sizes, bool, Sizes | None]] = []
+        for sized in who:
             scenario = sized.candidate.scenario
             assert scenario is not None
             scale = sized.candidate.scale
             counts = [scenario.pools[pool].replicas for pool in scale]
             common = math.gcd(*counts)
             weights = tuple(count // common for count in counts)
-            guess = guesses[place] if guesses is not None else self._guess(sized, weights, factor)
+            guess = self._guess(sized, weights, factor)
             most = max(1, self.plan.max_replicas // max(weights))
             if self.plan.max_gpus is not None:
                 most = min(most, self._within(sized.candidate, weights, most))
             costs = [bill(sized.candidate.sized((1,) * len(scale)), whole_nodes=False).usd_per_hour] * len(scale)
-            searches.append(fewest_of_each(weights, guess, most, costs))
+            known = sized.sizes[0] if sized.sizes is not None and len(scale) == 1 else None
+            if known is None or harder is None:
+                searches.append(fewest_of_each(weights, guess, most, costs))
+            elif harder:
+                searches.append(fewest_of_each(weights, max(guess, known), max(most, known), costs, least=known))
+            else:
+                searches.append(_no_more_than(known, min(guess, known - 1), costs))
 
         def test(batch: list[tuple[int, Sizes]]) -> list[bool]:
             wanted = [self.asked(who[number].candidate, sizes, twist=twist, factor=factor) for number, sizes in batch]

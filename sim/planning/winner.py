@@ -135,7 +135,7 @@ def _headroom(sizer: Sizer, winner: Sized, chosen: Sizes) -> list[dict[str, Any]
         judgement = sizer.bench.judge([asked], exactly=HALVE)[0]
         needs: Sizes | None = chosen
         if not judgement.meets:
-            needs = sizer.size([winner], exactly=HALVE, factor=factor)[0]
+            needs = sizer.size([winner], exactly=HALVE, factor=factor, harder=True)[0]
         cost = None if needs is None else sizer.bill(winner.candidate.sized(needs))
         found.append(
             {
