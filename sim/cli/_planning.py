@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sim.planning.point import Task
+    from sim.planning.precision import Precision
     from sim.planning.runs import Progress, Runner
+    from sim.scenario.model import Scenario
 
 
 def add_runner(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +25,36 @@ def add_runner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="ADDRESS", help="of the Ray or Dask cluster, as these take it")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--precision``, ``--precision-of`` and ``--most-replications``."""
+    parser.add_argument(
+        "--precision",
+        metavar="SHARE",
+        help="replications until half of the 95 %% interval is at most this part of the figure, such as 5%%",
+    )
+    parser.add_argument(
+        "--precision-of", metavar="FIGURE", help="such as p99_tta or attainment (default: that of the first target)"
+    )
+    parser.add_argument("--most-replications", metavar="N", type=int, default=50, help="then stop (default: 50)")
+
+
+def precision_of(args: argparse.Namespace, scenario: Scenario) -> Precision | None:
+    """What *args* ask for, if anything; raise an InputError for what is no share or no figure."""
+    from sim.errors import InputError, Problem
+    from sim.planning.precision import Precision, deciding
+    from sim.units import UnitError, parse_share
+
+    if args.precision is None:
+        if args.precision_of is not None:
+            raise InputError(Problem("needs --precision", key="--precision-of", expected="--precision 5%"))
+        return None
+    try:
+        width = parse_share(args.precision)
+    except UnitError:
+        raise InputError(Problem(f"{args.precision!r}", key="--precision", expected="a share, such as 5%")) from None
+    return Precision(width, args.precision_of or deciding(scenario), args.most_replications)
 
 
 def runner_of(args: argparse.Namespace, default: Path) -> Runner:

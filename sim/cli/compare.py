@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.cli._arguments import add_changes, overrides_of
-from sim.cli._planning import add_runner, interrupted, runner_of
+from sim.cli._planning import add_precision, add_runner, estimate, interrupted, precision_of, runner_of
 
 HELP = "compare scenarios on the same queries, with intervals of the differences"
 
@@ -28,6 +28,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         help="changes the last scenario alone (or a copy of the only one); may be given often",
     )
     add_changes(parser)
+    add_precision(parser)
     add_runner(parser)
 
 
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from sim.errors import InputError, Problem
     from sim.planning.compare import compare
     from sim.planning.runs import Store
+    from sim.planning.sweep import tasks_of
     from sim.scenario.load import load
 
     names = list(args.scenarios)
@@ -55,8 +57,13 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None and not args.resume:
         args.resume = Store.holds_points(Path("runs") / "compare")  # a scratch store: points are reused
     runner = runner_of(args, Path("runs") / "compare")
+    precision = precision_of(args, scenarios[0])
     try:
-        found = compare(scenarios, runner)
+        count = max(scenario.measure.replications for scenario in scenarios)
+        said = estimate(runner, [task for scenario in scenarios for task in tasks_of(scenario, count)])
+        if said and not args.quiet:
+            print(said, file=sys.stderr)
+        found = compare(scenarios, runner, precision)
     except KeyboardInterrupt:
         return interrupted(runner)
     if args.json:

@@ -56,8 +56,8 @@ class Bench:
 
     def judge(self, wanted: Sequence[Asked], *, most: int | None = None, exactly: int | None = None) -> list[Judgement]:
         """Judge configurations side by side: more replications for those that are undecided, up to *most*. With
-        *exactly* so many are run, and the estimate decides."""
-        looks = [exactly] if exactly is not None else self.looks(most or self.most)
+        *exactly* so many are run, unless the first alone is clear, and the estimate decides."""
+        looks = sorted({1, exactly}) if exactly is not None else self.looks(most or self.most)
         judged: dict[int, Judgement] = {}
         for count in looks:
             open_ = [number for number in range(len(wanted)) if number not in judged]

@@ -8,7 +8,7 @@ than that of either figure.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from sim.errors import InputError, Problem
 from sim.metrics.intervals import interval
-from sim.planning.pooled import pooled, sample
+from sim.planning.pooled import STATS, pooled, sample
+from sim.planning.precision import FIRST, Precision
 from sim.planning.sweep import tasks_of
 
 if TYPE_CHECKING:
@@ -58,9 +59,35 @@ def check_pairs(scenarios: Sequence[Scenario]) -> list[str]:
     return why
 
 
-def compare(scenarios: Sequence[Scenario], runner: Runner) -> dict[str, Any]:
-    """Run *scenarios* (the first is what the others are compared with) and return figures and differences."""
+def compare(scenarios: Sequence[Scenario], runner: Runner, precision: Precision | None = None) -> dict[str, Any]:
+    """Run *scenarios* (the first is what the others are compared with) and return figures and differences.
+
+    With *precision* replications are added, the same number for all, until half of the interval of each difference
+    in its metric is at most that part of the first scenario's figure.
+    """
     replications = max(scenario.measure.replications for scenario in scenarios)
+    if precision is None:
+        return _compare(scenarios, runner, replications)
+    replications = min(max(replications, FIRST), precision.most)
+    while True:
+        found = _compare(scenarios, runner, replications)
+        width = max((_relative(each["figures"], precision.metric) for each in found["differences"]), default=0.0)
+        if width <= precision.width or replications >= precision.most or math.isnan(width):
+            return found | {"precision": None if math.isnan(width) else width}
+        foreseen = math.ceil(replications * (width / precision.width) ** 2)
+        replications = min(max(foreseen, replications + 1), 2 * replications, precision.most)
+
+
+def _relative(figures: Sequence[Mapping[str, Any]], metric: str) -> float:
+    """Half of the interval of the difference in *metric*, over the first scenario's figure; NaN where there is none."""
+    said = "SLO attainment" if metric == "attainment" else metric.replace("_", " ")
+    for figure in figures:
+        if figure["metric"] == said and figure["low"] is not None and figure["first"] > 0:
+            return float((figure["high"] - figure["low"]) / 2 / figure["first"])
+    return math.nan
+
+
+def _compare(scenarios: Sequence[Scenario], runner: Runner, replications: int) -> dict[str, Any]:
     batches = [tasks_of(scenario, replications) for scenario in scenarios]
     flat = runner.run([task for batch in batches for task in batch])
     records = [flat[place * replications : (place + 1) * replications] for place in range(len(scenarios))]
@@ -103,7 +130,7 @@ def differences(
     count = sum(len(pair) for pair in pairs)
     made = []
     for metric in ("tta", "ttfo"):
-        for stat, q in (("mean", None), ("p50", 0.5), ("p99", 0.99)):
+        for stat, q in (("mean", None), *STATS.items()):
             each = [_times(pair, f"{metric}_s", q) for pair in pairs]
             import pandas as pd
 

@@ -82,7 +82,7 @@ def _banners(plan: Data) -> list[Banner]:
 
 
 def _sections(plan: Data) -> list[Section]:
-    from sim.report.figures import frontier, hockey_stick, tornado
+    from sim.report.figures import frontier, hockey_stick, means, tornado
 
     sections = []
     if plan["feasible"]:
@@ -106,7 +106,10 @@ def _sections(plan: Data) -> list[Section]:
                     "change", "What would change the answer?", [Exhibit("tornado", tornado.figure(data, plan), data)]
                 )
             )
-        sections.append(Section("means", "What do means hide?", (), _means(plan)))
+        data = means.table(plan)
+        sections.append(
+            Section("means", "What do means hide?", [Exhibit("means", means.figure(data), data)], _means(plan))
+        )
         if plan["economics"].get("api"):
             sections.append(Section("api", "Is an API cheaper?", (), [_api(plan)]))
         if plan.get("deployment"):

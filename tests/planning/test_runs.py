@@ -116,26 +116,38 @@ def test_axes() -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_twenty_times_nothing_is_lost_or_repeated(tmp_path: Path) -> None:
+    """Killed at any time: while it starts, while a point is computed, between a record and the journal's line."""
     whole = tmp_path / "whole"
-    command = [sys.executable, "-m", "sim.cli", "sweep", "quickstart", "--over", "seed=1..40:40", "--quiet"]
+    command = [sys.executable, "-m", "sim.cli", "sweep", "quickstart", "--over", "seed=1..100:100", "--quiet"]
     for change in [*CHANGES[:2], "measure.replications=1", "measure.max_drain=5 min"]:
         command += ["--set", change]
     subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
-    folder, dice, before = tmp_path / "killed", random.Random(4), set[str]()
-    for _ in range(20):
+    folder, dice, before, in_the_middle = tmp_path / "killed", random.Random(4), set[str](), 0
+    for number in range(20):
         process = subprocess.Popen(
             [*command, "--out", str(folder), "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        time.sleep(dice.uniform(0.8, 2.2))
+        if number % 4:  # three in four are killed while they compute, however long the start takes here
+            _wait_for_more(folder, len(before), process)
+        time.sleep(dice.uniform(0.0, 0.12))
+        in_the_middle += process.poll() is None
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         now = {path.stem for path in folder.glob("points/*/*.json")}
         assert before <= now
         before = now
+    assert in_the_middle >= 15
+    assert 15 <= len(before) < 100
     subprocess.run([*command, "--out", str(folder), "--resume"], check=True, capture_output=True)
     done = [line["key"] for line in Store(folder).journal() if line["state"] == "done"]
-    assert len(done) == len(set(done)) == 40
+    assert len(done) == len(set(done)) == 100
     assert (folder / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
+
+
+def _wait_for_more(folder: Path, known: int, process: subprocess.Popen[bytes]) -> None:
+    """Until a point has been finished beyond the *known* ones."""
+    while process.poll() is None and sum(1 for _ in folder.glob("points/*/*.json")) <= known:
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
