@@ -56,16 +56,16 @@ def test_as_many_as_the_width_needs() -> None:
 def test_the_deciding_figure_is_that_of_the_first_target() -> None:
     assert deciding(load("quickstart", CHANGES)) == "p90_tta"
     assert deciding(load("quickstart", [*CHANGES, "slo.tta=null"])) == "p99_tta"
-    with pytest.raises(InputError, match="did you mean 'p99_tta'"):
+    with pytest.raises(InputError, match="did you mean"):
         Precision(0.1, "p99_tto")
 
 
 def test_a_comparison_goes_on_until_the_difference_is_clear(tmp_path: Path) -> None:
     first = load("quickstart", CHANGES)
     other = load("quickstart", [*CHANGES, "pools.reasoning.replicas=1"]).model_copy(update={"name": "one"})
-    loose = compare([first, other], Runner(Store(tmp_path)), Precision(0.9, "p50_tta", 8))
-    tight = compare([first, other], Runner(Store(tmp_path)), Precision(0.0001, "p50_tta", 8))
-    assert loose["replications"] < tight["replications"] == 8
+    loose = compare([first, other], Runner(Store(tmp_path)), Precision(0.9, "p50_tta", 5))
+    tight = compare([first, other], Runner(Store(tmp_path)), Precision(0.0001, "p50_tta", 5))
+    assert loose["replications"] < tight["replications"] == 5
     assert loose["precision"] <= 0.9
 
 
