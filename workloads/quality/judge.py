@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,12 @@ from workloads.quality.spec import AnswerLaw, PoolLengths, QualitySpec, beta_qua
 NONE, RIGHT = -1, 0
 QUERIES, SAMPLES = 64, 8
 """Draws are made for so many neighbours at once, and kept while they are in use."""
+CHUNKS = 512
 OWN_PROMPT = 1 << 40
+NO_PROMPT = -1
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -57,7 +63,8 @@ class Judge:
         ]
         self.lengths = [spec.pools.get(pool, PoolLengths()) for pool, _ in pools]
         self._chunks: dict[tuple[int, int], tuple[list[list[float]], ...]] = {}
-        self._easiness: dict[int, float] = {}
+        self._easiness: dict[tuple[bool, int], list[float]] = {}
+        self._uniforms: dict[tuple[str, int, int], list[float]] = {}
 
     def _law(self, pool: str, model: str, category: str) -> AnswerLaw:
         spec = self.spec
@@ -99,27 +106,26 @@ class Judge:
         key = (query // QUERIES, sample // SAMPLES)
         chunk = self._chunks.get(key)
         if chunk is None:
-            if len(self._chunks) >= 512:
-                del self._chunks[next(iter(self._chunks))]
             queries = np.arange(QUERIES)[:, None] + key[0] * QUERIES
             samples = np.arange(SAMPLES)[None, :] + key[1] * SAMPLES
             found = self.draws(queries, samples)
             score = self._streams.normals("quality.score", queries, samples)
-            chunk = self._chunks[key] = tuple(
-                part.tolist() for part in (found.answer, found.wrong, found.guess, found.convergence, score)
-            )
+            parts = (found.answer, found.wrong, found.guess, found.convergence, score)
+            chunk = _keep(self._chunks, key, tuple(part.tolist() for part in parts))
         row, place = query % QUERIES, sample % SAMPLES
         return tuple(part[row][place] for part in chunk)
 
     def easiness_of(self, query: int, prompt: int) -> float:
         """`easiness` of one query."""
-        known = self._easiness.get(query)
-        if known is None:
-            if len(self._easiness) > 100_000:
-                self._easiness.clear()
-            found = self.easiness(np.array([query]), np.array([prompt]))
-            known = self._easiness[query] = float(found[0])
-        return known
+        own = prompt < 0
+        which = query if own else prompt
+        key = (own, which // QUERIES)
+        chunk = self._easiness.get(key)
+        if chunk is None:
+            numbers = np.arange(QUERIES) + key[1] * QUERIES
+            found = self.easiness(numbers, np.full(QUERIES, NO_PROMPT) if own else numbers)
+            chunk = _keep(self._easiness, key, found.tolist())
+        return chunk[which % QUERIES]
 
     # ------------------------------------------------------------------ answers
 
@@ -207,7 +213,13 @@ class Judge:
 
     def uniform(self, name: str, query: int, step: int = 0) -> float:
         """A draw for a decision about a query: a classifier's, a probe's, a coin."""
-        return float(self._streams.uniforms(f"quality.{name}", query, 0, step))
+        key = (name, step, query // QUERIES)
+        chunk = self._uniforms.get(key)
+        if chunk is None:
+            numbers = np.arange(QUERIES) + key[2] * QUERIES
+            found = self._streams.uniforms(f"quality.{name}", numbers, 0, step)
+            chunk = _keep(self._uniforms, key, found.tolist())
+        return chunk[query % QUERIES]
 
     @staticmethod
     def _settles(known: AnswerLaw, u: float) -> float:
@@ -217,6 +229,14 @@ class Judge:
 
     def _chance(self, known: AnswerLaw, query: int, prompt: int, effort: float) -> float:
         return float(known.chance(np.float64(self.easiness_of(query, prompt)), effort))  # type: ignore[arg-type]
+
+
+def _keep(chunks: dict[K, V], key: K, chunk: V) -> V:
+    """Put *chunk* among the kept ones; the oldest goes when there are too many."""
+    if len(chunks) >= CHUNKS:
+        del chunks[next(iter(chunks))]
+    chunks[key] = chunk
+    return chunk
 
 
 def check(spec: QualitySpec, pools: Mapping[str, str], verifiers: Sequence[str], categories: Sequence[str]) -> None:
