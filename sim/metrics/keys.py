@@ -156,6 +156,7 @@ KEYS: dict[str, str] = {
     "kv.pools.<pool>.kv_bytes_per_token": "Bytes a token, all GPUs of a replica.",
     "kv.pools.<pool>.use_mean": "Blocks reserved over blocks there are, mean over time.",
     "kv.pools.<pool>.use_max": "The same, at its most.",
+    "kv.pools.<pool>.running_mean": "Requests in memory (running, not waiting), mean over time, all replicas together.",
     "kv.pools.<pool>.memory_efficiency": "Live over reserved, of this pool.",
     "kv.pools.<pool>.waste.internal_fragmentation": "Share of all KV memory: what the last blocks of requests leave empty.",
     "kv.pools.<pool>.waste.reserved_unused": "The same of memory set aside for tokens that have not come.",

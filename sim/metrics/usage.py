@@ -70,7 +70,7 @@ def kv(results: Results) -> dict[str, Any]:
     pools: dict[str, Any] = {}
     live_all = reserved_all = 0.0
     for pool in results.runs[0].pools:
-        live = capacity = 0.0
+        live = capacity = running = length_all = 0.0
         areas = dict.fromkeys(AREAS, 0.0)
         peak = 0
         for run, mine in _runs_of(results, pool.name):
@@ -82,6 +82,8 @@ def kv(results: Results) -> dict[str, Any]:
             live += float((_live_area(part) * share).sum())
             for name in AREAS:
                 areas[name] += float((part[f"{name}_block_s"] * share).sum()) * mine.block_size
+            running += float((part["running"] * inside).sum())
+            length_all += window_s(run)
             capacity += mine.num_gpu_blocks * mine.block_size * mine.gpu_hours * 3600 / mine.gpus_per_replica
             seen = inside > 0
             peak = max(peak, int(part["reserved_blocks_last"][seen].max(initial=0)))
@@ -96,6 +98,7 @@ def kv(results: Results) -> dict[str, Any]:
             "kv_bytes_per_token": pool.kv_bytes_per_token,
             "use_mean": reserved / capacity if capacity else float("nan"),
             "use_max": peak / pool.num_gpu_blocks if pool.num_gpu_blocks else float("nan"),
+            "running_mean": running / length_all if length_all else float("nan"),
             "memory_efficiency": live / reserved if reserved else float("nan"),
             "waste": _waste(areas, live, capacity),
             "memory": dict(pool.memory),

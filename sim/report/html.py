@@ -75,6 +75,8 @@ class Table:
     rows: Sequence[Sequence[str]]
     numeric: frozenset[int] = frozenset()
     caption: str = ""
+    prose: bool = False
+    """Its first column wraps, and its last is wide enough to read."""
 
 
 @dataclass(frozen=True)

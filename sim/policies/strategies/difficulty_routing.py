@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from sim.policies.reasoning import Answer, Classify, Generate, Outcome, QueryView, Run, Strategy, Wait
 from sim.policies.strategies import strategy
+from sim.policies.strategies.early_exit import PRESETS
 
 
 @strategy("difficulty_routing")
@@ -29,6 +30,8 @@ class DifficultyRouting(Strategy):
     easy_budget: int | None = None
     """Thinking-token budget of queries taken for easy."""
     hard_budget: int | None = None
+    early_exit: Literal["none", "deer", "dynasor"] = "none"
+    """Probes of the reasoning of queries taken for hard, as in ``early_exit``."""
 
     judged: ClassVar[bool] = True
 
@@ -47,7 +50,7 @@ class DifficultyRouting(Strategy):
                 return Answer(None)
         hard = yield Classify(self.hard_share, self.sensitivity, self.specificity)
         if hard:
-            outcome = yield Generate(0, self.hard_pool, self.hard_budget)
+            outcome = yield Generate(0, self.hard_pool, self.hard_budget, probes=PRESETS.get(self.early_exit))
         elif first is None:
             outcome = yield Generate(0, self.easy_pool, self.easy_budget)
         elif first.paused:
