@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-LONG = 46
-"""Letters of a label beside an axis."""
+LONG, SHORT = 46, 20
+"""Letters a line of a label beside an axis, on a screen and on a phone."""
+ROW_PX = 38
 DRAWN: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     # by table: (unit, begin of the rows or "", what the axis says)
     "serving_configurations": (("change", "", "change against the standard configuration"),),
@@ -98,12 +99,12 @@ def dots(data: pd.DataFrame, unit: str, axis: str, title: str) -> go.Figure:
 
     scale = 100.0 if unit in ("share", "points", "change") else 1.0
     suffix = {"share": " %", "change": " %", "x": TIMES}.get(unit, "")
-    fig = theme.new_figure(96 + 30 * len(data))
+    fig = theme.new_figure(110 + ROW_PX * len(data))
     labels = [_label(what) for what in data["what"]]
     kinds = (
         ("article", "article_to", theme.VERMILLION, "diamond-open", "article"),
         ("published", "published_to", theme.GREEN, "square-open", "published"),
-        ("ours", "ours_to", theme.BLUE, "circle", "ours, with its 95 % interval"),
+        ("ours", "ours_to", theme.BLUE, "circle", "ours, 95 % interval"),
     )
     for first, last, style, symbol, name in kinds:
         lows, highs = data[first].to_numpy(float) * scale, data[last].to_numpy(float) * scale
@@ -151,7 +152,17 @@ def dots(data: pd.DataFrame, unit: str, axis: str, title: str) -> go.Figure:
             low, high = float(positive.min()) / 1.3, float(positive.max()) * 1.3
             ticks, names = formats.log_ticks(low, high, "tokens" if unit == "tokens" else "plain", most=7)
             fig.update_xaxes(type="log", range=[math.log10(low), math.log10(high)], tickvals=ticks, ticktext=names)
-    theme.narrow(fig, margin={"l": 8, "r": 8}, yaxis={"tickfont": {"size": 10}})
+    theme.narrow(
+        fig,
+        margin={"l": 4, "r": 8},
+        yaxis={
+            "tickfont": {"size": 10},
+            "tickmode": "array",
+            "tickvals": labels,
+            "ticktext": [_label(what, SHORT) for what in data["what"]],
+        },
+        xaxis={"nticks": 4},
+    )
     compared = int((data["verdict"] == "agrees").sum())
     return theme.describe(
         fig,
@@ -177,10 +188,10 @@ def _bars(
     return {"type": "data", "array": up, "arrayminus": down, "thickness": 1.5, "width": 4}
 
 
-def _label(what: str) -> str:
+def _label(what: str, letters: int = LONG) -> str:
     import textwrap
 
-    return "<br>".join(theme.safe(line) for line in textwrap.wrap(what, LONG))
+    return "<br>".join(theme.safe(line) for line in textwrap.wrap(what, letters))
 
 
 def _serving(rows: Sequence[Row]) -> list[Exhibit]:
