@@ -9,7 +9,9 @@ from sim.validation.article.rows import Row, Table, claims, judge
 SCENARIO = "article/kv_cache"
 STANDARD = ("workload.lengths.reasoning=0", "workload.max_tokens=200")
 STATIC = "pools.reasoning.engine.kv=static"
-IN_FLIGHT = (8, 9, 10, 11, 12, 14)
+IN_FLIGHT = (6, 7, 8, 9, 10, 11, 12, 14)
+SPREAD = ("workload.lengths.reasoning.sigma=0.3", "measure.warmup=5 h")
+"""Lengths that differ enough for requests to fall out of step."""
 CALM = 0.01
 """Share of tokens recomputed up to which nothing is said to be lost."""
 
@@ -18,7 +20,10 @@ CASES = (
     Case("kv/standard/paged", SCENARIO, STANDARD),
     Case("kv/reasoning/reserved", SCENARIO, (STATIC,)),
     Case("kv/reasoning/paged", SCENARIO),
-    *(Case(f"kv/reasoning/{users}", SCENARIO, (f"workload.arrivals.in_flight={users}",)) for users in IN_FLIGHT),
+    *(
+        Case(f"kv/reasoning/{users}", SCENARIO, (f"workload.arrivals.in_flight={users}", *SPREAD))
+        for users in IN_FLIGHT
+    ),
 )
 
 
@@ -74,6 +79,13 @@ def table(ran: Ran) -> Table:
             basis="simulated", verdict=judge(article, most),
             why=f"the most of {', '.join(map(str, IN_FLIGHT))} in flight for which next to nothing is preempted")
     )  # fmt: skip
+    speeds = {users: ran.figure(f"kv/reasoning/{users}", "throughput").value for users in IN_FLIGHT}
+    best = float(next(users for users in IN_FLIGHT if speeds[users] >= 0.99 * max(speeds.values())))
+    rows.append(
+        Row("reasoning requests in flight, paged, that bring all the throughput", "requests", article, ours=best,
+            basis="simulated", verdict=judge(article, best),
+            why="the fewest within 1 % of the greatest throughput; beyond them what is won is recomputed")
+    )  # fmt: skip
     shares = [ran.figure(f"kv/{kind}/paged", "throughput") for kind in ("standard", "reasoning")]
     queries = [ran.figure(f"kv/{kind}/paged", "queries_per_s") for kind in ("standard", "reasoning")]
     rows += [
@@ -89,7 +101,8 @@ def table(ran: Ran) -> Table:
         "How many requests does one GPU hold?",
         f"The arithmetic is right when peaks are reserved ({pool / (sizes['standard'] * per_token):.1f} and "
         f"{pool / (sizes['reasoning'] * per_token):.2f}); with paging "
-        + (f"{most:.0f} reasoning requests run undisturbed, not 6." if most else "more run than that."),
+        + (f"{most:.0f} reasoning requests run undisturbed, and " if most else "")
+        + f"{best:.0f} bring all the throughput there is, not 6.",
         tuple(rows),
         tuple(case.command for case in CASES[:4]),
         ("Llama 70B in 4 bits on one A100: step times from the roofline prior, no measured profile.",),

@@ -54,7 +54,7 @@ def cases() -> tuple[Case, ...]:
     for samples in RUN_VOTES:
         changes = [f"strategy.samples={samples}", f"workload.arrivals.in_flight={max(1, SEQUENCES // samples)}"]
         if samples >= 16:
-            changes.append("measure.queries=400")
+            changes.append("measure.queries=600")
         votes.append(Case(f"vote/{samples}", VOTE, tuple(changes)))
     return (*rows, *votes)
 
