@@ -150,6 +150,8 @@ def place(name: str, pool: Pool, scenario: Scenario) -> PlacedPool:
             block_bytes=placed.memory.kv_bytes_per_token * engine.block_size,
         )
         settings = engine.kv.make("kv").apply(settings, link)
+        if settings.compression and engine.max_model_len is not None:
+            settings = replace(settings, max_model_len=engine.max_model_len)  # it may be more than the pool holds
     price = pool.price
     if price is None:
         price = scenario.cost.price
@@ -181,7 +183,8 @@ def run_once(
     strategy, streams, judged = scenario.strategy.make("strategy"), Streams(scenario.seed, replication), None
     if scenario.quality is not None:
         named = [(pool.name, pool.placed.architecture.name, pool.pool.role) for pool in pools]
-        judged = judging.make(scenario.quality, streams, named, source.categories)
+        kv = [pool.pool.engine.kv.make("kv") if pool.pool.engine.kv is not None else None for pool in pools]
+        judged = judging.make(scenario.quality, streams, named, source.categories, kv)
     traces = wiring.trace_cache(scenario, streams)
     cluster = Cluster(
         source=source,
@@ -381,12 +384,19 @@ def _pool_info(number: int, pool: PlacedPool, outcome: Outcome, sinks: Sequence[
         memory={
             **asdict(placed.memory),
             "kv_tokens": placed.memory.kv_tokens,
-            "lines": placed.memory.lines(),
+            "lines": [*placed.memory.lines(), *_kv_words(pool)],
         },
+        linear_steps=settings.compression is None,
         fidelity=_profile(placed),
         out_of_range=_out_of_range(number, placed, outcome, sinks),
         deployment=placed,
     )
+
+
+def _kv_words(pool: PlacedPool) -> list[str]:
+    """What the sum of the memory must say of a KV cache that is compressed."""
+    compression, kv = pool.settings.compression, pool.pool.engine.kv
+    return [f"{compression.words()} ({kv.name})"] if compression is not None and kv is not None else []
 
 
 def _left_out(pool: PlacedPool) -> str:

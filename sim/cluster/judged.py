@@ -22,6 +22,7 @@ from sim.results.sinks import IntArray
 from workloads.quality.judge import NONE, RIGHT, Judge
 
 if TYPE_CHECKING:
+    from sim.policies.memory import KvPolicy
     from sim.rng import Streams
     from workloads.quality.spec import QualitySpec
     from workloads.source import QuerySource
@@ -147,7 +148,12 @@ class QueryJudge:
             after = branch.after
             right = after is None or self._labels.get(after.request, NONE) == RIGHT
             whole = request.generated >= request.output_tokens
-            label = judge.step(**place, pool=request.pool, share=branch.share, right=right) if whole else NONE
+            natural = self._run.scaled(None, row[12], row[13])[0]
+            label = (
+                judge.step(**place, pool=request.pool, share=branch.share, right=right, natural=natural)
+                if whole
+                else NONE
+            )
         else:
             thought, natural, brings = self._plans[id(call)]
             label = judge.answer(
@@ -244,8 +250,9 @@ def make(
     streams: Streams,
     pools: Sequence[tuple[str, str, str]],
     categories: Sequence[str],
+    kv: Sequence[KvPolicy | None] = (),
 ) -> Judged:
-    """From the scenario's section; *pools* are (name, model, role)."""
+    """From the scenario's section; *pools* are (name, model, role), *kv* how each keeps its KV memory."""
     generating = [role == "generate" for _, _, role in pools]
     judge = Judge(
         spec,
@@ -253,5 +260,11 @@ def make(
         pools=[(name, model) for name, model, _ in pools],
         categories=categories,
         generating=generating,
+        kept=[policy.left_of_accuracy if policy is not None else None for policy in kv] or None,
     )
+    for place, policy in enumerate(kv):
+        if policy is not None and policy.lengthens != 1.0:
+            lengths = judge.lengths[place]
+            longer = lengths.reasoning_scale * policy.lengthens
+            judge.lengths[place] = lengths.model_copy(update={"reasoning_scale": longer})
     return Judged(judge, [name for name, _, _ in pools], generating)

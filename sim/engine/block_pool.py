@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sim.engine.request import Request
 
 Key = tuple[Space, int]
+_NEVER = 1 << 60
 
 
 class BlockPool:
@@ -55,7 +56,8 @@ class BlockPool:
     def lookup(self, request: Request) -> tuple[list[int], int]:
         """Cached blocks that hold the longest prefix of *request*, and their number."""
         found: list[int] = []
-        for index in range((request.known - 1) // self.block_size):
+        until = min(request.known, request.point) if request.point else request.known
+        for index in range((until - 1) // self.block_size):
             copies = self._cached.get(self._key_of(request, index))
             if not copies:
                 break
@@ -123,6 +125,18 @@ class BlockPool:
                 self._free[block] = None
                 self.cached += 1
         request.table = None
+
+    def releasable(self, request: Request, blocks: int) -> int:
+        """How many of its *blocks* nobody else holds."""
+        assert request.table is not None
+        return sum(self._references[block] == 1 for block in request.table)
+
+    def compact(self, request: Request, blocks: int, kept_blocks: int, committed: int) -> None:
+        """Give the table of *blocks* back and take *kept_blocks*, which never get a hash."""
+        self.release(request, blocks, committed)
+        request.table = []
+        self.extend(request, kept_blocks)
+        request.registered = _NEVER
 
     def check(self, held: int) -> None:
         """Raise AssertionError unless references, free list and *held* agree."""

@@ -47,6 +47,11 @@ class Copies:
         if hi > lo:
             self._count(request, lo, hi, -1)
 
+    def leave(self, request: Request) -> None:
+        """*request* compressed its cache: it holds nothing of what others hold, and never will again."""
+        self.drop(request)
+        self._own[request] = (request.shared_blocks, request.shared_blocks)
+
     def _count(self, request: Request, lo: int, hi: int, change: int) -> None:
         assert request.pieces is not None
         for piece in request.pieces[:-1]:

@@ -82,12 +82,13 @@ class CountedStep(Step):
         if replica.resumed:
             for request in chunking:
                 if request.decoding:
-                    need += self._growth_at(request, request.computed) if request.computed % size == 0 else 0
+                    held = request.computed - request.evicted
+                    need += self._growth_at(request, held) if held % size == 0 else 0
                     left -= 1
             chunking = [request for request in chunking if not request.decoding]
         for request in sorted(chunking, key=_by_order):
             if left > 0:
-                new = min(request.known - request.computed, chunk_limit or left, left)
+                new = min(self.left_to_compute(request), chunk_limit or left, left)
                 need += replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
                 left -= new
         return need
@@ -127,6 +128,8 @@ class CountedStep(Step):
                 free, left = kv.free - crossing, budget
                 for request in chunking:
                     new = request.known - request.computed
+                    if self._compression and request.computed + new > request.point:
+                        new = request.point - request.computed
                     if 0 < chunk_limit < new:
                         new = chunk_limit
                     if new > left:
@@ -182,7 +185,7 @@ class CountedStep(Step):
             victim = next(reversed(replica.running))
             if replica.paused:
                 victim = next(request for request in reversed(replica.running) if not request.paused)
-            if victim.counted and (victim.base + replica.counter) % kv.block_size == 0:
+            if victim.counted and (victim.base - victim.evicted + replica.counter) % kv.block_size == 0:
                 crossing -= victim.growth  # the last of those not yet served
             self.preempt(victim)
 
@@ -233,8 +236,13 @@ class FastForward(Replica):
         """Ends of the batches in flight before a chained run, None when the run under way is not chained."""
         self._left = False
         self._borders: list[tuple[int, int, int, Request]] = []
+        self._points: list[tuple[int, int, Request]] = []
+        """When counted requests come to the next compression of their cache, by the counter."""
+        self._compressed: list[tuple[Request, int]] = []
         self._paged = settings.reservation == "none" and not settings.window_blocks
-        self._asks_nothing = bool(getattr(scheduler, "serves_all_when_nobody_waits", False))
+        self._asks_nothing = (
+            bool(getattr(scheduler, "serves_all_when_nobody_waits", False)) and not settings.compression
+        )
         self._wake = True
         self._decode_ps: dict[int, int] = {}
         """A decode step without its context, by the number of decodes."""
@@ -265,14 +273,17 @@ class FastForward(Replica):
         request.counted = True
         request.base = base = computed - counter
         request.counted_from = counter
+        evicted = request.evicted
         self.decoders += 1
-        self.context += computed
+        self.context += computed - evicted
         if self._paged:
             request.growth = growth = 1
+            if self.compression:
+                heappush(self._points, (request.point - base, request.order, request))
         else:
             self._set_growth(request)
             growth = request.growth
-        self.crossing[base % self._block_size] += growth
+        self.crossing[(base - evicted) % self._block_size] += growth
         self.growing += growth
         request.stop = stop = counter + left
         heappush(self._stops, (stop, request.order, request))
@@ -286,15 +297,15 @@ class FastForward(Replica):
 
     def _uncount(self, request: Request) -> None:
         """*request* leaves the counted batch; its own fields hold from here."""
-        counter, base, growth = self.counter, request.base, request.growth
+        counter, base, growth, evicted = self.counter, request.base, request.growth, request.evicted
         steps = counter - request.counted_from
         request.counted = request.decoding = False
         request.computed = computed = base + counter
         request.scheduled_tokens += steps
         request.steps += steps
         self.decoders -= 1
-        self.context -= computed
-        self.crossing[base % self._block_size] -= growth
+        self.context -= computed - evicted
+        self.crossing[(base - evicted) % self._block_size] -= growth
         self.growing -= growth
 
     def _leave(self, request: Request, end_ps: int) -> None:
@@ -327,14 +338,16 @@ class FastForward(Replica):
             self.chunking.remove(request)
         blocks = self.blocks_of(request)
         self.table_blocks -= blocks
-        self.computed_tokens -= request.computed
+        self.computed_tokens -= request.computed - request.evicted
         self.kv.release(request, blocks, request.computed - request.in_flight)
         self._end_tenure(request, planned)
         self._swap_out(request, planned)
         self._unpause(request)
         if not counted:
             request.known += request.in_flight  # it will have come before the request can be looked at again
-        request.computed = request.reserved = 0
+        request.computed = request.reserved = request.evicted = 0
+        if self.compression:
+            request.point = self.compression.first_point(request.prompt_tokens)
         request.in_flight = 0
         request.decoding = request.running = False
         del self.running[request]
@@ -374,6 +387,50 @@ class FastForward(Replica):
                 request.growth += change
                 self.crossing[request.base % size] += change
                 self.growing += change
+
+    def _due(self) -> list[Request]:
+        """Counted requests that have come to a compression of their cache in the step that was just counted."""
+        points, counter = self._points, self.counter
+        due: list[Request] = []
+        while points and points[0][0] <= counter:
+            at, order, request = heappop(points)
+            if request.counted and request.order == order and request.point - request.base == at == counter:
+                if not due or due[-1] is not request:  # who pauses and goes on at once is noted twice
+                    due.append(request)
+        return due
+
+    def _plan_compression(self, due: list[Request]) -> int:
+        """Choose who of *due* is compressed after this step; return the time that it takes."""
+        self._compressed, work_ps = self.compressible(due)
+        chosen = {request for request, _ in self._compressed}
+        for request in due:
+            if request.counted and request not in chosen:
+                heappush(self._points, (request.point - request.base, request.order, request))
+        return work_ps
+
+    def _compress(self) -> None:
+        """The caches of those that were chosen hold what they keep from the next step on."""
+        compression, size = self.compression, self._block_size
+        assert compression is not None
+        for request, kept in self._compressed:
+            counted, base = request.counted, request.base
+            computed = base + self.counter if counted else request.computed
+            evicted = computed - kept
+            gone = evicted - request.evicted
+            if request.shared_blocks:
+                self.copies.leave(request)
+            blocks, kept_blocks = -(-(computed - request.evicted) // size), -(-kept // size)
+            self.kv.compact(request, blocks, kept_blocks, self._committed(request))
+            self.table_blocks -= blocks - kept_blocks
+            self.computed_tokens -= gone
+            request.point = computed + compression.interval_tokens
+            if counted:
+                self.context -= gone
+                self.crossing[(base - request.evicted) % size] -= request.growth
+                self.crossing[(base - evicted) % size] += request.growth
+                heappush(self._points, (request.point - base, request.order, request))
+            request.evicted = evicted
+        self._compressed = []
 
     def park(self, request: Request) -> None:
         """*request* is paused: it leaves the counted batch with a token in flight, if it decodes."""
@@ -420,6 +477,7 @@ class FastForward(Replica):
         self._stops.clear()
         self._marks.clear()
         self._borders.clear()
+        self._points.clear()
         self.chunking.clear()
         self.walking = True
 
@@ -709,6 +767,9 @@ class FastForward(Replica):
         self._wake = wake
         if self._joined:
             self._joined.clear()
+        if self.compression and (due := self._due()):
+            self._run_step_ps = first = first + self._plan_compression(due)
+            hold = 1
         if hold <= 1 or self._pending or self._cancels or self._step.preempted or (self.lag and not ends):
             steps = 1
         else:
@@ -728,6 +789,8 @@ class FastForward(Replica):
             self.gpu_free_ps = start + first
             ends.append(start + first)
             self._close_run()
+            if self._compressed:
+                self._compress()
 
     def _schedule_mixed(self, step: CountedStep) -> None:
         """One step with prefills, or with decodes of one token that were prefills: these are walked."""
@@ -738,7 +801,7 @@ class FastForward(Replica):
         fresh = chunks = chunk_tokens = pairs = cached = 0
         counted = decodes
         for request, new in step.work.items():
-            before = request.computed - new
+            before = request.computed - request.evicted - new
             if new == 1:
                 decodes += 1
                 if not (request.decoding and request.last_batch == self.batches - 1):
@@ -759,6 +822,9 @@ class FastForward(Replica):
         )
         if step.copied_blocks:
             cost += step.copied_blocks * self.settings.swap_block_ps
+        if self.compression:
+            due = [request for request in step.work if request.computed >= request.point]
+            cost += self._plan_compression(due + self._due() if counted else due)
         end = start + cost
         self._ends.append(end)
         self.gpu_free_ps = end
@@ -778,6 +844,8 @@ class FastForward(Replica):
              len(self.running), len(self.waiting), len(step.preempted), kv.free - kv._unhashed, *parts,
              self.copies.duplicates)
         )  # fmt: skip
+        if self._compressed:
+            self._compress()
         chunking = []
         for request, new in step.work.items():
             request.scheduled_tokens += new
@@ -817,6 +885,16 @@ class FastForward(Replica):
         extra = min(stop - self.counter, hold - applied)
         if self._borders:
             extra = min(extra, max(0, self._borders[0][0] - self.counter))
+        if self.compression:
+            points = self._points  # the step that comes to one is planned by itself
+            while points and not (
+                points[0][2].counted
+                and points[0][2].order == points[0][1]
+                and points[0][2].point - points[0][2].base == points[0][0]
+            ):
+                heappop(points)
+            if points:
+                extra = min(extra, points[0][0] - 1 - self.counter)
         if self._step.wake_on_phase:
             marks = self._marks
             while marks and not (
@@ -1008,7 +1086,7 @@ class FastForward(Replica):
         decodes = fresh = context = chunks = chunk_tokens = pairs = cached = dropped = 0
         tokens: list[tuple[Request, bool]] = []
         for request, new in step.work.items():
-            before = request.computed - new
+            before = request.computed - request.evicted - new
             follows = False
             if new == 1:
                 decodes += 1
@@ -1036,11 +1114,13 @@ class FastForward(Replica):
             cached=cached,
         )
         cost += step.copied_blocks * self.settings.swap_block_ps
+        if self.compression:
+            cost += self._plan_compression([request for request in step.work if request.computed >= request.point])
         end = start + cost
         self._ends.append(end)
         self.gpu_free_ps = end
         self.table_blocks = sum(self.blocks_of(request) for request in self.running)
-        self.computed_tokens = sum(request.computed for request in self.running)
+        self.computed_tokens = sum(request.computed - request.evicted for request in self.running)
         held = self.kv.total - self.kv.free
         live = self.computed_tokens - (self.table_blocks - held) * self.kv.block_size
         self.sink.add(
@@ -1050,6 +1130,8 @@ class FastForward(Replica):
         )  # fmt: skip
         if self.log is not None:
             self._log_step(step, start, end, context + cached + decodes + chunk_tokens, 0)
+        if self._compressed:
+            self._compress()
         for request, new in step.work.items():
             request.scheduled_tokens += new
             request.steps += 1
@@ -1131,9 +1213,9 @@ class FastForward(Replica):
             computed = request.computed
             in_flight = 1 if computed >= request.end else 0
             request.dropped_tokens += in_flight
-            blocks = -(-computed // self._block_size) if self._paged else self.blocks_of(request)
+            blocks = -(-(computed - request.evicted) // self._block_size) if self._paged else self.blocks_of(request)
             self.table_blocks -= blocks
-            self.computed_tokens -= computed
+            self.computed_tokens -= computed - request.evicted
             self.kv.release(request, blocks, computed - in_flight)
             if request.paused:
                 self._unpause(request)

@@ -183,7 +183,10 @@ class PagedKv:
         assert pieces is not None
         if len(pieces) == 1 and not pieces[0].space.runs:
             return hits, 0  # nothing of a prompt of its own is cached
-        top = (request.known - 1) // self.block_size
+        until = request.known
+        if 0 < request.point < until:
+            until = request.point  # where its cache will be compressed
+        top = (until - 1) // self.block_size
         at = 0
         for _, hi, space in pieces:
             end = min(hi, top)
@@ -312,7 +315,8 @@ class PagedKv:
         if not self.caching:
             return
         tenure = request.tenure
-        assert tenure is not None
+        if tenure is None:
+            return  # compressed: its blocks have no hash
         at = tenure.registered
         if upto <= at:
             return
@@ -348,13 +352,12 @@ class PagedKv:
 
         Freed tail first: blocks without a hash to the front of the free list, cached ones to its back.
         """
-        if not self.caching:
+        tenure = request.tenure
+        if tenure is None:  # no prefix cache, or compressed
             self._unhashed += blocks
             self.free += blocks
             return
         full = committed // self.block_size
-        tenure = request.tenure
-        assert tenure is not None
         if full > tenure.registered:
             self.register(request, full)
         else:
@@ -377,6 +380,25 @@ class PagedKv:
             owner.holders.remove((lo, hi))
             self._give_back(owner, owner.unheld(lo, hi))
         tenure.hits = []
+
+    def releasable(self, request: Request, blocks: int) -> int:
+        """How many of its *blocks* nobody else holds."""
+        tenure = request.tenure
+        if tenure is None:
+            return blocks
+        tenure.alive = False
+        found = tenure.unheld(tenure.lo, blocks)
+        tenure.alive = True
+        for owner, lo, hi in tenure.hits:
+            owner.holders.remove((lo, hi))
+            found = [*found, *owner.unheld(lo, hi)]
+            owner.holders.append((lo, hi))
+        return sum(hi - lo for lo, hi in found)
+
+    def compact(self, request: Request, blocks: int, kept_blocks: int, committed: int) -> None:
+        """End the tenure of a request that goes on with *kept_blocks* of its own, which never get a hash."""
+        self.release(request, blocks, committed)
+        self.take(kept_blocks)
 
     def _give_back(self, tenure: Tenure, parts: list[Range]) -> None:
         if parts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,6 +106,7 @@ class Replica(ABC):
         self.scheduler_name = type(scheduler).__name__
         self.sink: Sink = segments if segments is not None else NoSink()
         self.log = log
+        self.compression = settings.compression
         self.lag = 1 if settings.async_scheduling else 0
         self.watermark_blocks = settings.watermark_blocks
         self.running: dict[Request, None] = {}
@@ -144,6 +146,9 @@ class Replica(ABC):
             return f"a prompt of {request.prompt_tokens:,} tokens leaves no room for output in max_model_len {limit:,}"
         tokens = min(request.prompt_tokens + self._allowance(request), limit) - 1
         blocks, size = -(-tokens // self.settings.block_size), self.settings.block_size
+        compression = self.settings.compression
+        if compression:
+            blocks = -(-compression.peak(request.prompt_tokens, tokens) // size)
         blocks += min(blocks, self.settings.window_blocks)
         if blocks > self.settings.usable_blocks:
             return (
@@ -165,6 +170,8 @@ class Replica(ABC):
         request.foreseen_end = foreseen
         natural = prompt + request.output_tokens
         request.truncated = natural > foreseen
+        if self.compression:
+            request.point = self.compression.first_point(prompt)
         request.end = foreseen if natural > foreseen else natural
         self.kv.enter(request)
         self.waiting.push(request)
@@ -269,8 +276,8 @@ class Replica(ABC):
                 )
 
     def blocks_for(self, request: Request, tokens: int) -> int:
-        """Blocks that *tokens* of *request* take."""
-        blocks = -(-tokens // self.settings.block_size)
+        """Blocks that *request* takes once *tokens* of it are computed, before its cache is compressed again."""
+        blocks = -(-(tokens - request.evicted) // self.settings.block_size)
         window = self.settings.window_blocks
         if window:
             return max(blocks, request.reserved) + (blocks if blocks < window else window)
@@ -284,6 +291,32 @@ class Replica(ABC):
         """Blocks of *request* with *computed* tokens that are reserved and not reached by them, and blocks of windows."""
         blocks = -(-computed // self.settings.block_size)
         return max(0, request.reserved - blocks), min(blocks, self.settings.window_blocks)
+
+    def first_tokens(self, request: Request) -> int:
+        """Tokens of a waiting *request* that need blocks before it can be compressed, or decode."""
+        tokens = min(request.known, self._max_model_len)
+        return min(tokens, request.point) if self.compression else tokens
+
+    def compressible(self, due: Iterable[Request]) -> tuple[list[tuple[Request, int]], int]:
+        """Those of *due*, in order of admission, that are compressed at the end of the step just planned, each with the tokens
+        that it keeps, and the time that it takes. Where the copy finds no room, the point moves on by a token.
+        """
+        compression, size, kv = self.compression, self.settings.block_size, self.kv
+        assert compression is not None
+        free, work_ps = kv.free, 0
+        chosen = []
+        for request in sorted(due, key=lambda r: r.order):
+            held = self._step.held(request)
+            kept = compression.kept(held + request.evicted)
+            blocks = -(-held // size)
+            room = kv.releasable(request, blocks) - -(-kept // size)
+            if free + room < 0:
+                request.point += 1
+                continue
+            free += room
+            work_ps += compression.work_ps(held, self.cost)
+            chosen.append((request, kept))
+        return chosen, work_ps
 
     def reservation(self, request: Request) -> int:
         """Blocks set aside for *request* when it is admitted."""
@@ -399,7 +432,9 @@ class Stepwise(Replica):
         self._end_tenure(request, planned)
         self._swap_out(request, planned)
         self._unpause(request)
-        request.computed = request.reserved = 0
+        request.computed = request.reserved = request.evicted = 0
+        if self.compression:
+            request.point = self.compression.first_point(request.prompt_tokens)
         request.decoding = request.running = False
         del self.running[request]
 
@@ -415,7 +450,7 @@ class Stepwise(Replica):
         decodes = fresh = context = chunks = chunk_tokens = pairs = cached = dropped = 0
         outputs: list[tuple[Request, bool]] = []
         for request, new in step.work.items():
-            before = request.computed - new
+            before = request.computed - request.evicted - new
             follows = False
             if new == 1:
                 decodes += 1
@@ -441,6 +476,10 @@ class Stepwise(Replica):
             cached=cached,
         )
         cost += step.copied_blocks * self.settings.swap_block_ps
+        compressed: list[tuple[Request, int]] = []
+        if self.compression:
+            compressed, work_ps = self.compressible(r for r in step.work if r.computed >= r.point)
+            cost += work_ps
         end = start + cost
         for request, new in step.work.items():
             request.scheduled_tokens += new
@@ -456,7 +495,7 @@ class Stepwise(Replica):
         self.batches += 1
         held = self.kv.total - self.kv.free
         tables = sum(self.blocks_of(request) for request in self.running)
-        tokens = sum(request.computed for request in self.running)
+        tokens = sum(request.computed - request.evicted for request in self.running)
         live = tokens - (tables - held) * self.settings.block_size
         parts = [self.parts_of(request, request.computed) for request in self.running]
         self.sink.add(
@@ -474,7 +513,19 @@ class Stepwise(Replica):
                     [(request.id, new) for request, new in step.work.items()],
                 )
             )  # fmt: skip
+        for request, kept in compressed:
+            self._compress(request, kept)
         return True
+
+    def _compress(self, request: Request, kept: int) -> None:
+        """The cache of *request* holds *kept* tokens from the next step on."""
+        assert self.compression is not None
+        size = self.settings.block_size
+        if request.shared_blocks:
+            self.copies.leave(request)
+        self.kv.compact(request, self.blocks_of(request), -(-kept // size), request.computed - request.in_flight)
+        request.evicted = request.computed - kept
+        request.point = request.computed + self.compression.interval_tokens
 
     def _process(self, now_ps: int) -> list[Request]:
         end, outputs = self._outputs.popleft()
@@ -526,7 +577,7 @@ class Stepwise(Replica):
             waiting=len(self.waiting),
             free_blocks=self.kv.free,
             total_blocks=self.settings.usable_blocks,
-            computed_tokens=sum(request.computed for request in self.running),
+            computed_tokens=sum(request.computed - request.evicted for request in self.running),
             queued_tokens=sum(r.known - r.computed for r in self.running if not (r.decoding or r.draining))
             + sum(r.known + r.in_flight for r in self.waiting),
         )

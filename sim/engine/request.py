@@ -51,7 +51,8 @@ class RequestView(Protocol):
 class Request:
     """A request from submission to its end. The gateway makes it, one engine fills it in.
 
-    ``known`` counts tokens whose value is known (prompt and sampled), ``computed`` those in the KV cache. While a request
+    ``known`` counts tokens whose value is known (prompt and sampled), ``computed`` those computed so far: they are in the KV
+    cache, but for the ``evicted`` ones that a compression threw out. While a request
     decodes in a counted batch its ``computed`` is ``base`` plus the batch's decode counter, and the fields are stale.
     ``status`` is UNFINISHED until the request has ended. All times are integer picoseconds, -1 until known.
     """
@@ -74,6 +75,7 @@ class Request:
         "draining",
         "dropped_tokens",
         "end",
+        "evicted",
         "finished_ps",
         "first_answer_ps",
         "first_scheduled_ps",
@@ -95,6 +97,7 @@ class Request:
         "paused",
         "peak",
         "pieces",
+        "point",
         "pool",
         "predicted_tokens",
         "preemptions",
@@ -186,6 +189,7 @@ class Request:
         self.counted = self.decoding = self.running = self.draining = self.paused = False
         self.order = 0
         self.reserved = self.reused = self.growth = self.swapped = 0
+        self.evicted = self.point = 0
         self.end = self.foreseen_end = 0
         self.owner: Any = None
         self.registered = self.shared_blocks = 0

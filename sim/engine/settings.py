@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sim.engine.compression import Compression
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -31,6 +33,8 @@ class EngineSettings:
     """Time to copy one block to or from the host; 0 where preemption recomputes."""
     swap_blocks: int = 0
     """Blocks of host memory for preempted requests; where they run out, preemption recomputes."""
+    compression: Compression | None = None
+    """How each request's KV cache is compressed while it decodes; None: never."""
     async_scheduling: bool = True
     """Two batches in flight: a batch is scheduled while the one before it runs."""
 
@@ -41,6 +45,8 @@ class EngineSettings:
             raise ValueError(f"reservation must be 'none', 'max_tokens' or 'predicted', not {self.reservation!r}")
         if self.enable_prefix_caching and (self.window_blocks or self.reservation != "none"):
             raise ValueError("a prefix cache with sliding-window layers or reserved blocks is not modelled")
+        if self.compression and (self.window_blocks or self.reservation != "none" or self.swap_block_ps):
+            raise ValueError("KV compression with sliding-window layers, reserved blocks or swapping is not modelled")
         for name in (
             "num_gpu_blocks",
             "block_size",

@@ -69,7 +69,10 @@ class Step:
         self._max_num_seqs = settings.max_num_seqs
         self._budget = settings.max_num_batched_tokens
         self._caching = settings.enable_prefix_caching
-        self._paged = settings.reservation == "none" and not settings.window_blocks and not settings.swap_block_ps
+        self._compression = settings.compression
+        self._paged = settings.reservation == "none" and not (
+            settings.window_blocks or settings.swap_block_ps or settings.compression
+        )
 
     def begin(self, now_ps: int) -> None:
         """Start a new pass at *now_ps*."""
@@ -101,8 +104,19 @@ class Step:
         return self.replica.kv.free
 
     def computed(self, request: Request) -> int:
-        """Tokens of *request* in the KV cache, as planned so far."""
+        """Tokens of *request* that are computed, as planned so far."""
         return request.computed
+
+    def held(self, request: Request) -> int:
+        """Tokens of *request* in the KV cache, as planned so far: those computed, unless its cache is compressed."""
+        return self.computed(request) - request.evicted
+
+    def left_to_compute(self, request: Request) -> int:
+        """Known tokens of *request* to be computed, up to the next compression of its cache."""
+        until = request.known
+        if self._compression and request.point < until:
+            until = request.point
+        return until - request.computed
 
     def generated(self, request: Request) -> int:
         """Output tokens of *request* so far, one in flight included."""
@@ -141,11 +155,12 @@ class Step:
         left = self.budget
         for request in running:
             if request.decoding and not self._foreseen(request):
-                need += self._growth_at(request, request.computed) if request.computed % size == 0 else 0
+                held = request.computed - request.evicted
+                need += self._growth_at(request, held) if held % size == 0 else 0
                 left -= 1
         for request in running:
             if not request.decoding and left > 0:
-                new = min(request.known - request.computed, chunk_limit or left, left)
+                new = min(self.left_to_compute(request), chunk_limit or left, left)
                 need += replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
                 left -= new
         return need
@@ -153,9 +168,9 @@ class Step:
     def _foreseen(self, request: Request) -> bool:
         return request.in_flight > 0 and request.computed + 1 >= request.foreseen_end
 
-    def _growth_at(self, request: Request, computed: int) -> int:
-        """Blocks that a decode with *computed* tokens, a multiple of the block size, takes in its next step."""
-        blocks = computed // self.settings.block_size
+    def _growth_at(self, request: Request, held: int) -> int:
+        """Blocks that a decode with *held* tokens, a multiple of the block size, takes in its next step."""
+        blocks = held // self.settings.block_size
         return int(blocks >= request.reserved) + int(blocks < self.settings.window_blocks)
 
     # ------------------------------------------------------------------ what a scheduler does
@@ -192,6 +207,8 @@ class Step:
             new = request.known + request.in_flight - request.computed
             if request.draining or (request.in_flight and request.computed + 1 >= request.foreseen_end):
                 new = 0  # its last token is surely in flight, or nobody wants more
+            if self._compression and request.computed + new > request.point:
+                new = request.point - request.computed
             if 0 < chunk_limit < new:
                 new = chunk_limit
             new = min(new, self.budget, settings.max_model_len - request.computed - 1)
@@ -258,6 +275,10 @@ class Step:
         cached = hit * block + request.swapped
         known = request.known
         new = known - cached
+        limit = settings.max_model_len
+        if self._compression:
+            limit = min(limit, request.point)
+            new = min(new, request.point - cached)
         if 0 < chunk_limit < new:
             new = chunk_limit
         if new > self.budget:
@@ -267,10 +288,9 @@ class Step:
         spare = kv.free - revived
         if replica.running:
             spare -= replica.watermark_blocks
-        limit = settings.max_model_len
         if not self._paged:
             request.reserved = replica.reservation(request)
-            whole = replica.blocks_for(request, min(request.known, limit)) - hit
+            whole = replica.blocks_for(request, min(known, limit)) - hit
             need = max(0, replica.blocks_for(request, min(cached + new, limit)) - hit)
             if need > spare or (settings.scheduler_reserve_full_isl and whole > spare):
                 request.reserved = 0

@@ -31,8 +31,8 @@ def fill(results: Results) -> None:
     """Fill ``alone_s`` and ``slowdown`` of the queries in, where every request stands on a pool that knows
     its cost.
 
-    A query that needed several samples or verification has no closed form and keeps NaN; one sent again
-    after a failure is taken as sent once. What is unfinished is taken to its natural end, or to its limit.
+    A query that needed several samples or verification, or whose pool compresses its KV cache, has no closed form
+    and keeps NaN; one sent again after a failure is taken as sent once. What is unfinished is taken to its natural end, or to its limit.
     """
     queries, requests = results.tables["queries"], results.tables["requests"]
     size = int(queries["query"].max(initial=0)) + 2
@@ -45,7 +45,7 @@ def fill(results: Results) -> None:
     for run in results.runs:
         for number, pool in enumerate(run.pools):
             cost = getattr(pool.deployment, "step_cost", None)
-            if cost is None:
+            if cost is None or not pool.linear_steps:
                 continue
             name = requests.names["pool"].index(pool.name) if pool.name in requests.names["pool"] else number
             mine = np.flatnonzero(

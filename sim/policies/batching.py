@@ -52,7 +52,7 @@ def clear_place(step: Step, request: Request, victims: Iterable[Request], *, sea
     give are counted as needed. Once it says no it says so for as long as the batch merely decodes: what the
     others take is gone, and the victims' own blocks grow by what they take at the most."""
     replica, size = step.replica, step.settings.block_size
-    need = replica.blocks_for(request, min(request.known, step.settings.max_model_len))
+    need = replica.blocks_for(request, replica.first_tokens(request))
     need = max(need, replica.reservation(request)) + replica.watermark_blocks
     free, seats = step.free_blocks, step.seats
     chosen = []
@@ -62,7 +62,7 @@ def clear_place(step: Step, request: Request, victims: Iterable[Request], *, sea
         if step.computed(victim) <= victim.peak:
             continue  # it has computed nothing new since it came back: taken now, it would run in circles
         chosen.append(victim)
-        free += max(-(-step.computed(victim) // size), victim.reserved)
+        free += max(-(-step.held(victim) // size), victim.reserved)
         seats += not victim.paused
     if free < need or (seat and seats <= 0):
         return False

@@ -28,6 +28,13 @@ class HostLink:
 class KvPolicy:
     """Base of the KV policies: a subclass fills in `apply`."""
 
+    lengthens: float = 1.0
+    """Factor on the reasoning tokens of every generation."""
+
     def apply(self, settings: EngineSettings, link: HostLink) -> EngineSettings:
         """*settings* with this policy's way to keep KV memory."""
         raise NotImplementedError
+
+    def left_of_accuracy(self, natural_tokens: float) -> float:
+        """Share of right answers that stays right for a chain of *natural_tokens*; 1 unless KV is thrown away."""
+        return 1.0

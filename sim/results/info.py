@@ -56,6 +56,8 @@ class PoolInfo:
     front_end_ps: int = 0
     """Time outside the engine, in every duration that the client sees."""
     async_scheduling: bool = False
+    linear_steps: bool = True
+    """A request alone takes a token a step and a token of context more each; else it has no closed form."""
     memory: Mapping[str, Any] = field(default_factory=dict)
     """The capacity sum: its figures by name (bytes), and ``lines``, the same in words."""
     fidelity: Mapping[str, Any] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import DoesNotFit, InputError, Problem
+from sim.scenario.compression import check_compression, compresses
 from sim.scenario.engine import NOT_MODELLED, Engine, server_defaults
 from sim.scenario.model import Scenario
 from sim.scenario.pools import Pool
@@ -132,7 +133,7 @@ def check_scenario(scenario: Scenario, document: Document) -> Scenario:
             place = document.problem(("pools", name), str(error))
             misfits.append(str(place))
     if not problems and not misfits:
-        problems += check_quality(scenario, document)
+        problems += check_quality(scenario, document) + check_compression(scenario, document)
     if problems:
         raise InputError(problems + [Problem(text) for text in misfits])
     if misfits:
@@ -167,7 +168,8 @@ def _fill(pool: Pool) -> Pool:
         update["max_num_seqs"] = min(seqs, engine.max_num_batched_tokens or seqs)
     placed = deployment(pool.model_copy(update={"engine": engine.model_copy(update=update)}))
     wanted, longest = engine.max_model_len, placed.architecture.max_context
-    held = placed.memory.kv_tokens // pool.data_parallel_size
+    compressed = compresses(pool)
+    held = longest if compressed else placed.memory.kv_tokens // pool.data_parallel_size
     if wanted is not None and wanted > min(longest, held):
         why = (
             f"{wanted:,} tokens are more than the {longest:,} that the model is made for"
@@ -175,7 +177,7 @@ def _fill(pool: Pool) -> Pool:
             else f"{wanted:,} tokens do not fit in the KV pool, which holds {held:,} (vLLM would not start)"
         )
         raise InputError(Problem(why, key="max_model_len", expected=f"at most {min(longest, held)}, or none at all"))
-    update["max_model_len"] = placed.max_model_len
+    update["max_model_len"] = (wanted or longest) if compressed else placed.max_model_len
     engine = engine.model_copy(update=update)
     _check_step(engine)
     return pool.model_copy(update={"engine": engine})

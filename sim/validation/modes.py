@@ -190,6 +190,7 @@ def _conclude(trace: Trace, log: StepLog, requests: list[Request]) -> None:
     seen = trace.seen
     for request in requests:
         seen["preemptions"] += request.preemptions
+        seen["compressed requests"] += request.evicted > 0
         seen["truncated"] += request.truncated and request.status == Status.COMPLETED
         seen["dropped tokens"] += request.dropped_tokens
         seen["cached tokens"] += request.cached_tokens

@@ -6,10 +6,12 @@ a step's end), and small numbers meet borders often.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from calibration.step_cost import StepCost
+from sim.engine.compression import Compression
 from sim.engine.settings import EngineSettings
 from sim.validation.modes import ARRIVE, CANCEL, PROBE, Case, Cue
 
@@ -29,6 +31,28 @@ def random_case(
     rng = Random(seed)
     made = _requests(rng, requests or rng.choice((4, 10, 20, 40)), plain)
     return Case(_settings(rng, made, plain, policies), _cost(rng, plain), tuple(made), _script(rng, made, plain))
+
+
+def compressed_case(case: Case, seed: int) -> Case:
+    """*case* with a KV cache that is compressed at short intervals."""
+    rng = Random(seed * 31 + 5)
+    kept = rng.choice((1, 3, 8, 20))
+    compression = Compression(
+        kept_tokens=kept,
+        interval_tokens=rng.choice((1, 2, 5, 16)),
+        ratio_ppm=rng.choice((0, 0, 200_000, 700_000)),
+        recent_tokens=rng.randint(0, kept),
+        passes=rng.choice((0, 1, 3)),
+    )
+    settings = replace(
+        case.settings, compression=compression, reservation="none", window_blocks=0, swap_block_ps=0, swap_blocks=0
+    )
+    longest = max(each["prompt_tokens"] + _visible(each) for each in case.requests)
+    if rng.random() < 0.6:  # a pool that the longest request fits in only by compression
+        prompt = max(each["prompt_tokens"] for each in case.requests)
+        least = -(-compression.peak(prompt, longest) // settings.block_size)
+        settings = replace(settings, num_gpu_blocks=min(settings.num_gpu_blocks, 1 + least + rng.choice((0, 1, least))))
+    return replace(case, settings=settings)
 
 
 def _requests(rng: Random, count: int, plain: bool) -> list[dict[str, Any]]:

@@ -38,12 +38,13 @@ def check_laws(replica: Replica, trace: Trace) -> None:
         assert kv.free == kv.total
     counted = [request for request in replica.running if request.counted]
     assert replica.decoders == len(counted)
-    assert replica.context == sum(request.base + replica.counter for request in counted)
+    assert replica.context == sum(request.base + replica.counter - request.evicted for request in counted)
     assert sum(replica.crossing) == replica.growing
-    by_border = Counter(request.base % settings.block_size for request in counted)
+    by_border = Counter((request.base - request.evicted) % settings.block_size for request in counted)
     assert replica.crossing.tolist() == [by_border[border] for border in range(settings.block_size)]
     computed = sum(
-        request.base + replica.counter if request.counted else request.computed for request in replica.running
+        (request.base + replica.counter if request.counted else request.computed) - request.evicted
+        for request in replica.running
     )
     assert replica.computed_tokens == computed
     trace.seen["laws checked, fast"] += 1

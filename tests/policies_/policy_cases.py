@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.engine.request import Request
 from sim.validation.modes import Case
-from sim.validation.random_cases import random_case
+from sim.validation.random_cases import compressed_case, random_case
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "edf": [{}, {"preempt": True}],
@@ -39,8 +39,10 @@ class DressedCase(Case):
 
 
 def dressed_case(seed: int, *, memory: str = "plain") -> DressedCase:
-    """Case number *seed*; *memory* is ``plain``, ``swap``, ``reserve``, ``window`` or ``all``."""
+    """Case number *seed*; *memory* is ``plain``, ``swap``, ``reserve``, ``window``, ``all`` or ``compress``."""
     case, rng = random_case(seed), Random(seed * 7 + 1)
+    if memory == "compress":
+        case = compressed_case(case, seed)
     requests, extras = [], []
     for options in case.requests:
         output = options["output_tokens"]

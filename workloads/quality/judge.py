@@ -8,7 +8,7 @@ difficulty of a query is one quantile for all models: what is hard for one is ha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -54,8 +54,11 @@ class Judge:
         pools: Sequence[tuple[str, str]],
         categories: Sequence[str],
         generating: Sequence[bool] | None = None,
+        kept: Sequence[Callable[[float], float] | None] | None = None,
     ) -> None:
+        """*kept* says by pool what share of its right answers stays right under KV compression, by natural length."""
         self.spec = spec
+        self._kept = kept or [None] * len(pools)
         self._streams = streams
         self._laws = [
             [self._law(pool, model, category) if makes else None for category in categories]
@@ -151,6 +154,9 @@ class Judge:
             known = self.law(int(key) // 65536, int(key) % 65536)
             found = self.draws(query[rows], sample[rows])
             chance = known.chance(self.easiness(query[rows], prompt[rows]))
+            kept = self._kept[int(key) // 65536]
+            if kept is not None:
+                chance = chance * np.array([kept(tokens) for tokens in natural[rows].tolist()])
             settled = reasoning[rows] >= np.where(
                 reasoning[rows] < natural[rows],
                 beta_quantile(known.convergence, known.convergence_concentration, found.convergence) * natural[rows],
@@ -180,20 +186,35 @@ class Judge:
         known = self.law(pool, category)
         answer, wrong, guess, convergence, _ = self._one(query, sample)
         if reasoning >= natural or reasoning >= natural * self._settles(known, convergence):
-            right = answer < self._chance(known, query, prompt, effort)
+            kept = self._kept[pool]
+            left = kept(natural) if kept is not None else 1.0
+            right = answer < self._chance(known, query, prompt, effort) * left
         else:
             right = guess < known.guess
         return RIGHT if right else 1 + int(wrong * known.wrong_answers)
 
-    def step(self, *, query: int, sample: int, prompt: int, pool: int, category: int, share: float, right: bool) -> int:
-        """Label of a solution that was *right* so far and goes on by a *share* of its whole.
+    def step(
+        self,
+        *,
+        query: int,
+        sample: int,
+        prompt: int,
+        pool: int,
+        category: int,
+        share: float,
+        right: bool,
+        natural: int = 0,
+    ) -> int:
+        """Label of a solution that was *right* so far and goes on by a *share* of its whole, *natural* tokens.
 
         A step keeps a right solution right with probability p^share, so that a whole path is right with p;
         what has gone wrong stays wrong.
         """
         known = self.law(pool, category)
         answer, wrong, _, _, _ = self._one(query, sample)
-        if right and answer < self._chance(known, query, prompt, 1.0) ** share:
+        kept = self._kept[pool]
+        left = kept(natural) if kept is not None else 1.0
+        if right and answer < (self._chance(known, query, prompt, 1.0) * left) ** share:
             return RIGHT
         return 1 + int(wrong * known.wrong_answers)
 

@@ -1,0 +1,59 @@
+"""What must hold between a KV cache that is compressed and the rest of a scenario."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sim.errors import Problem
+
+if TYPE_CHECKING:
+    from sim.scenario.model import Scenario
+    from sim.scenario.pools import Pool
+    from sim.scenario.yaml_file import Document
+
+
+def compresses(pool: Pool) -> bool:
+    """Whether *pool* compresses its KV cache: then requests may be longer than the cache."""
+    return pool.engine.kv is not None and hasattr(pool.engine.kv.make("kv"), "compression")
+
+
+def check_compression(scenario: Scenario, document: Document) -> list[Problem]:
+    """Problems with pools that compress their KV cache."""
+    from calibration.architecture import architecture
+
+    problems = []
+    strategy: Any = scenario.strategy.make("strategy")
+    generating = [pool for pool in scenario.pools.values() if pool.role == "generate"]
+    for name, pool in scenario.pools.items():
+        if not compresses(pool) or pool.engine.kv is None:
+            continue
+        path = ("pools", name, "engine", "kv")
+        if architecture(pool.model).sliding_window:
+            problems.append(
+                document.problem(path, f"KV compression of sliding-window layers ({pool.model}) is not modelled")
+            )
+        if getattr(pool.engine.scheduler.make("scheduler"), "reservation", "none") != "none":
+            problems.append(
+                document.problem(
+                    path, f"scheduler {pool.engine.scheduler.name} reserves memory, and compression frees none"
+                )
+            )
+        if pool.engine.kv.make("kv").lengthens == 1.0:
+            continue
+        if scenario.quality is None:
+            problems.append(
+                document.problem(
+                    (*path, "lengthens"),
+                    "makes reasoning longer, and lengths by pool need a quality section",
+                    expected="quality: {benchmark: math-500}, or no lengthens",
+                )
+            )
+        elif strategy.plain and len(generating) > 1:
+            problems.append(
+                document.problem(
+                    (*path, "lengthens"),
+                    f"lengths differ by pool, and {scenario.strategy.name} leaves the pool to the router",
+                    expected="a strategy that names pools, such as difficulty_routing or cascade",
+                )
+            )
+    return problems
