@@ -32,7 +32,8 @@ def fill(results: Results) -> None:
     its cost.
 
     A query that needed several samples or verification, or whose pool compresses its KV cache, has no closed form
-    and keeps NaN; one sent again after a failure is taken as sent once. What is unfinished is taken to its natural end, or to its limit.
+    and keeps NaN; one sent again after a failure is taken as sent once. What is unfinished is taken to its natural end,
+    or to its limit.
     """
     queries, requests = results.tables["queries"], results.tables["requests"]
     size = int(queries["query"].max(initial=0)) + 2
