@@ -394,9 +394,9 @@ class FastForward(Replica):
         due: list[Request] = []
         while points and points[0][0] <= counter:
             at, order, request = heappop(points)
-            if request.counted and request.order == order and request.point - request.base == at == counter:
-                if not due or due[-1] is not request:  # who pauses and goes on at once is noted twice
-                    due.append(request)
+            valid = request.counted and request.order == order and request.point - request.base == at == counter
+            if valid and (not due or due[-1] is not request):  # who pauses and goes on at once is noted twice
+                due.append(request)
         return due
 
     def _plan_compression(self, due: list[Request]) -> int:

@@ -20,7 +20,7 @@ from sim.engine.compression import Compression
 from sim.engine.replica import make_replica
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
-from sim.policies.kv import kv
+from sim.policies.kv.r_kv import RKv
 from sim.policies.schedulers.vllm import Vllm
 
 PROMPT = 98
@@ -101,7 +101,7 @@ def predict(row: Row) -> Predicted:
     compression: Compression | None = None
     peak = row.length
     if row.kept:
-        compression = kv.make("r-kv", {"kept_tokens": row.kept}).compression()
+        compression = RKv(kept_tokens=row.kept).compression()
         peak = compression.peak(PROMPT, row.length)
     batch = memory // peak if row.largest else 1
     settings = EngineSettings(
