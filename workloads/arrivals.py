@@ -24,8 +24,9 @@ FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
 PS = 10**12
-_LAST_PS = 2**62
-"""About 53 days: beyond it sums of picoseconds near the end of int64."""
+LONGEST_S = 100 * 86_400.0
+"""How long a workload may last: int64 holds 106 days of picoseconds."""
+_LAST_PS = round(LONGEST_S) * PS
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Process(Protocol):
 
 
 def to_ps(seconds: FloatArray) -> Int64Array:
-    """Seconds as integer picoseconds, rounded once; raise OverflowError beyond 53 days."""
+    """Seconds as integer picoseconds, rounded once; raise OverflowError beyond 100 days."""
     if len(seconds) and float(seconds.max()) * PS > _LAST_PS:
-        raise OverflowError(f"time {float(seconds.max()):.3g} s is beyond 53 days")
+        raise OverflowError(f"time {float(seconds.max()):.3g} s is beyond 100 days")
     return np.rint(seconds * PS).astype(np.int64)
 
 
@@ -106,7 +107,7 @@ class Renewal:
     def step(self, state: int, first: int, count: int) -> tuple[Chunk, int]:
         gaps = _unit_gaps(self._process, self._streams.uniforms("arrivals", np.arange(first, first + count)))
         if float(gaps.sum()) * self._gap_ps + state > _LAST_PS:
-            raise OverflowError(f"query {first + count} arrives later than 53 days from the start")
+            raise OverflowError(f"query {first + count} arrives later than 100 days from the start")
         times = state + np.cumsum(np.rint(gaps * self._gap_ps).astype(np.int64))
         return Chunk(_bend(times, self._clocks)), int(times[-1])
 

@@ -33,7 +33,7 @@ def build_source(spec: WorkloadSpec, *, seed: int, replication: int, base: Path 
 
 def generated(spec: WorkloadSpec, *, name: str, facts: dict[str, object], streams: Streams) -> GeneratedSource:
     """The source of a spelled-out *spec*."""
-    extras = Extras(spec.shared_prefix, spec.runaway, spec.recurrence)
+    extras = Extras(spec.shared_prefix, spec.runaway, spec.recurrence, spec.even_draws)
     categories: tuple[str, ...]
     if spec.clients is not None:
         clients = tuple(spec.clients.members)

@@ -3,8 +3,8 @@ time.
 
 After ServeGen (Xiang et al., 2025; Apache-2.0 data): in each window a client has a rate and a coefficient of
 variation. Its queries of a window are as many as its rate says (the fraction is drawn), and their gaps,
-taken around the circle of the window, are Gamma or Weibull with exactly that spread in the mean; a random
-turn of the circle makes the window start anywhere.
+taken around the circle of the window, are Gamma or Weibull with exactly that spread in the mean, or follow a
+law of their own; a random turn of the circle makes the window start anywhere.
 
 A mean rate can be set in two ways. In *steady* traffic every client has its mean rate all the time, and
 another rate plays the same queries faster or slower: who asks what, and how bunched, stays as it was. With
@@ -27,6 +27,9 @@ from workloads.spec import Clients
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
+
+_GOLDEN = 0.6180339887498949
+"""Steps of this size around a circle leave no large gap on it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class ClientArrivals:
         self._expected = rates * clients.window
         self._cvs = cvs
         self._weibull = weibull
+        self._laws = [(row, member.gaps) for row, member in enumerate(members) if member.gaps is not None]
         self._window_s = clients.window
         self._streams = streams
         self.mean_rate = mean if rate is None else rate
@@ -76,7 +80,7 @@ class ClientArrivals:
     def step(self, state: _State, first: int, count: int) -> tuple[Chunk, _State]:
         times, owner, ready, window = [state.times], [state.client], len(state.times), state.window
         while ready < count:
-            more, whose = self._window(window)
+            more, whose = self.window(window)
             times.append(more)
             owner.append(whose)
             ready += len(more)
@@ -84,7 +88,7 @@ class ClientArrivals:
         joined, client = np.concatenate(times), np.concatenate(owner)
         return Chunk(joined[:count], client[:count]), _State(window, joined[count:], client[count:])
 
-    def _window(self, index: int) -> tuple[Int64Array, npt.NDArray[np.int32]]:
+    def window(self, index: int) -> tuple[Int64Array, npt.NDArray[np.int32]]:
         """All arrivals of window *index*, in order of time."""
         column = index % self._expected.shape[1]
         expected, cvs, weibull = self._expected[:, column], self._cvs[:, column], self._weibull[:, column]
@@ -102,6 +106,12 @@ class ClientArrivals:
             shape = weibull_shape(float(min(np.sqrt(wanted[client]), 40.0)))
             gaps[owner == client] = rng.standard_exponential(int(counts[client])) ** (1.0 / shape)
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        for row, law in self._laws:
+            size = int(counts[row])
+            # Spread evenly over the law, in random order; the longest gaps take turns from window to window.
+            offset = float(np.mod(self._streams.uniforms("arrivals.gaps", row)[()] + index * _GOLDEN, 1.0))
+            drawn = law.quantile((np.arange(size) + max(offset, 1e-9)) / size) if size else np.empty(0)
+            gaps[first[row] : first[row] + size] = rng.permutation(drawn)
         alive = counts > 0
         whole = np.zeros(len(counts))
         whole[alive] = np.add.reduceat(gaps, first[alive])

@@ -55,6 +55,7 @@ class Extras:
     shared_prefix: SharedPrefix | None = None
     runaway: Runaway | None = None
     recurrence: Recurrence | None = None
+    even_draws: bool = False
 
 
 class GeneratedSource:
@@ -91,8 +92,7 @@ class GeneratedSource:
         self._facts = facts
         start = (process.start(), {}) if isinstance(process, SessionProcess) else process.start()
         self._states: OrderedDict[int, Any] = OrderedDict({0: start})
-        split = [kind.lengths.output is None or kind.lengths.reasoning_share is not None for kind in kinds]
-        self._split_known = all(split)
+        self._split_known = all(kind.lengths.split_known for kind in kinds)
         used = {
             "max_tokens": any(kind.max_tokens >= 0 for kind in kinds),
             "priority": any(kind.priority != 0 for kind in kinds),
@@ -132,7 +132,13 @@ class GeneratedSource:
         if query < 0 or (self.total is not None and query >= self.total):
             raise IndexError(f"query {query} of {self.total}")
         asked = np.array([query])
-        latents = ln.Latents.draw(self._streams, asked, _luck(asked, self._problem(asked)), sample)
+        if self._extras.even_draws:
+            block = self.block(query // BLOCK)
+            assert block is not None
+            whole = np.arange(block.first, block.first + len(block))
+            latents = self._latents(whole, block.prompt, self._code_of(block), sample).at(asked - block.first)
+        else:
+            latents = ln.Latents.draw(self._streams, asked, _luck(asked, self._problem(asked)), sample)
         reasoning, answer = self._run_away(asked, sample, *ln.under(law, latents))
         return int(reasoning[0]), int(answer[0])
 
@@ -182,7 +188,7 @@ class GeneratedSource:
         problem = self._problem(query)
         topic = _luck(query, problem) if turns is None else turns.session
         code = self._kind_of(topic, chunk)
-        latents = ln.Latents.draw(self._streams, query, _luck(query, problem), 0)
+        latents = self._latents(query, problem, code, 0)
         reasoning, answer = self._run_away(query, 0, *ln.outputs(self._kinds, code, latents))
         prompt = ln.prompts(self._kinds, code, latents)
         none = np.full(len(query), -1, np.int64)
@@ -243,8 +249,13 @@ class GeneratedSource:
     def _sample(self, block: QueryBlock, sample: int) -> tuple[Int64Array, Int64Array]:
         query = np.arange(block.first, block.first + len(block))
         code = self._code_of(block)
-        latents = ln.Latents.draw(self._streams, query, _luck(query, block.prompt), sample)
+        latents = self._latents(query, block.prompt, code, sample)
         return self._run_away(query, sample, *ln.outputs(self._kinds, code, latents))
+
+    def _latents(self, query: Int64Array, problem: Int64Array, code: Int64Array, sample: int) -> ln.Latents:
+        """Luck of the queries of a whole block, which ask *problem* (-1 = one of their own) and whose kinds are *code*."""
+        latents = ln.Latents.draw(self._streams, query, _luck(query, problem), sample)
+        return latents.evened(code) if self._extras.even_draws else latents
 
     def _code_of(self, block: QueryBlock) -> Int64Array:
         place = {(kind.category, kind.client): index for index, kind in enumerate(self._kinds)}

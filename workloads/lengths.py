@@ -7,11 +7,12 @@ as it was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from sim.rng import Streams
 from workloads.laws import Law
@@ -66,6 +67,22 @@ class Latents:
             answer_own=streams.normals("answer.sample", query, sample),
         )
 
+    def evened(self, code: npt.NDArray[np.integer]) -> Latents:
+        """The same luck spread evenly: the prompts' parts of each kind take the middles of as many equal shares.
+
+        Who is long and who is short stays; but so many queries of a kind show the quantiles of its laws, and sum up
+        to its mean, almost without noise (stratified sampling).
+        """
+        changed = {}
+        for name in ("prompt_tokens", "effect", "answer_effect"):
+            z = np.array(getattr(self, name))
+            for _, where in by_kind(code):
+                rank = np.empty(len(where))
+                rank[np.argsort(z[where], kind="stable")] = np.arange(len(where))
+                z[where] = special.ndtri((rank + 0.5) / len(where))
+            changed[name] = z
+        return replace(self, **changed)
+
     def at(self, index: Int64Array) -> Latents:
         return Latents(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
@@ -92,10 +109,9 @@ def output_of_kind(kind: Kind, latents: Latents) -> tuple[Int64Array, Int64Array
     beside = mix(lengths.answer_prompt_share, latents.answer_effect, latents.answer_own)
     if lengths.output is not None:
         output = tokens(lengths.output, z, 1)
-        if lengths.reasoning_share is None:
+        if not lengths.split_known:
             return np.zeros_like(output), output
-        z_share = _correlated(lengths.share_correlation, z, beside)
-        share = np.clip(lengths.reasoning_share.from_normal(z_share), 0.0, 1.0)
+        share = np.clip(_shares(lengths, output, z, beside), 0.0, 1.0)
         reasoning = np.minimum(np.rint(output * share).astype(np.int64), output)
         return reasoning, output - reasoning
     assert lengths.answer is not None
@@ -105,6 +121,18 @@ def output_of_kind(kind: Kind, latents: Latents) -> tuple[Int64Array, Int64Array
     reasoning = tokens(lengths.reasoning, z, 0)
     answer = tokens(lengths.answer, _correlated(lengths.answer_correlation, z, beside), 0)
     return reasoning, np.maximum(answer, np.where(reasoning == 0, 1, 0))
+
+
+def _shares(lengths: Lengths, output: Int64Array, z: FloatArray, beside: FloatArray) -> FloatArray:
+    """Shares of reasoning of *output*, drawn at the latent normals *z*; *beside* is what the share has of its own."""
+    if lengths.reasoning_share is not None:
+        return lengths.reasoning_share.from_normal(_correlated(lengths.share_correlation, z, beside))
+    bands = lengths.reasoning_share_by_output
+    band = np.searchsorted([band.up_to for band in bands[:-1]], output)
+    share = np.empty(len(output))
+    for index, where in by_kind(band):
+        share[where] = bands[index].share.from_normal(beside[where])
+    return share
 
 
 def _correlated(correlation: float, z: FloatArray, other: FloatArray) -> FloatArray:

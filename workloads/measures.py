@@ -44,6 +44,11 @@ class Held:
     def __len__(self) -> int:
         return len(self.gap)
 
+    def first(self, rows: int) -> Held:
+        """The first so many *rows*."""
+        part = {name: getattr(self, name)[:rows] for name in ("gap", "prompt", "output", "share", "client")}
+        return replace(self, **part)
+
     @property
     def arrived(self) -> FloatArray:
         """Arrival times in s, from the gaps; the error grows as a ten-millionth of the gaps, at random."""
@@ -57,8 +62,13 @@ class Held:
     def reasoning(self) -> npt.NDArray[np.int64]:
         """Reasoning tokens, to within a few tokens in a hundred thousand; zeros where the split is not
         known."""
-        share = np.where(self.share == _NO_SHARE, 0, self.share) / _SHARE_STEPS
-        return np.rint(self.output * share).astype(np.int64)
+        return self.reasoning_at(slice(None))
+
+    def reasoning_at(self, rows: Any) -> npt.NDArray[np.int64]:
+        """Reasoning tokens of some *rows*."""
+        share = self.share[rows]
+        share = np.where(share == _NO_SHARE, 0, share) / _SHARE_STEPS
+        return np.asarray(np.rint(self.output[rows] * share).astype(np.int64))
 
     @staticmethod
     def of(batches: Iterable[pa.RecordBatch]) -> Held:

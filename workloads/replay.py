@@ -12,7 +12,7 @@ from scipy import special
 
 from sim.errors import InputError, Problem
 from sim.rng import Streams
-from workloads.arrivals import PS
+from workloads.arrivals import LONGEST_S, PS
 from workloads.lengths import Latents, under
 from workloads.source import BLOCK, QueryBlock
 from workloads.spec import Lengths, WorkloadSpec
@@ -77,8 +77,14 @@ class TraceSource:
                 )
             stretch = self._rate / spec.rate
         self._stretch = stretch
-        if float(arrived[-1]) * stretch > 53 * 86_400:
-            raise InputError(Problem("the trace would last more than 53 days", key="workload.rate"))
+        if float(arrived[-1]) * stretch > LONGEST_S:
+            raise InputError(
+                Problem(
+                    f"the trace would last {float(arrived[-1]) * stretch / 86_400:.0f} days",
+                    key="workload.rate" if spec.rate is not None else "workload.trace",
+                    expected=f"at most {LONGEST_S / 86_400:g} days; `thinkcap trace splice --until` cuts a trace",
+                )
+            )
         self._arrived_ps = np.rint(arrived * (stretch * PS)).astype(np.int64)
         self._prompt_tokens = columns["num_prefill_tokens"]
         self._output = columns["num_decode_tokens"]

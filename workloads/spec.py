@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_v
 from workloads.laws import Constant, Law, Strict
 from workloads.quantities import (
     PerSecond,
+    PositiveAmount,
     PositiveSeconds,
     Seconds,
     Share,
@@ -195,6 +196,13 @@ Arrivals = Annotated[
 # -- how long they are --------------------------------------------------------------------------------------
 
 
+class ShareBand(Strict):
+    """How much of an output of *up_to* tokens is reasoning; the last band of a list stands for longer outputs, too."""
+
+    up_to: PositiveAmount
+    share: Law
+
+
 class Lengths(Strict):
     """Token counts of a kind of query: *prompt*, and *reasoning* with *answer*, or *output* with the share
     of it.
@@ -207,6 +215,9 @@ class Lengths(Strict):
     answer: Law | None = None
     output: Law | None = None
     reasoning_share: Law | None = None
+    reasoning_share_by_output: tuple[ShareBand, ...] = ()
+    """Instead of ``reasoning_share``: the share's law in each range of output tokens, which is the joint law of the
+    two to any detail that one correlation cannot give."""
     within_prompt_sigma: float = Field(default=0.3, ge=0, le=5)
     """Spread (sigma of the log) of reasoning between samples of one prompt: 0.29 measured, 0.35 with
     sampling."""
@@ -224,14 +235,25 @@ class Lengths(Strict):
     @model_validator(mode="after")
     def _one_way(self) -> Lengths:
         split = self.reasoning is not None or self.answer is not None
-        whole = self.output is not None or self.reasoning_share is not None
+        shares = self.reasoning_share is not None or bool(self.reasoning_share_by_output)
+        whole = self.output is not None or shares
         if split and whole:
             raise ValueError("give reasoning and answer, or output and reasoning_share, not both")
         if split and self.answer is None:
             raise ValueError("reasoning needs an answer beside it")
         if not split and self.output is None:
             raise ValueError("give answer (and reasoning), or output (and reasoning_share)")
+        if self.reasoning_share is not None and self.reasoning_share_by_output:
+            raise ValueError("give reasoning_share or reasoning_share_by_output, not both")
+        ends = [band.up_to for band in self.reasoning_share_by_output]
+        if ends != sorted(set(ends)):
+            raise ValueError("reasoning_share_by_output: up_to must rise from band to band")
         return self
+
+    @property
+    def split_known(self) -> bool:
+        """Whether outputs fall into reasoning and answer."""
+        return self.output is None or self.reasoning_share is not None or bool(self.reasoning_share_by_output)
 
 
 class Category(Strict):
@@ -246,13 +268,15 @@ class Category(Strict):
 class Client(Strict):
     """One client of a mixture: its rate in each window (1/s; 0 = silent), its burstiness, its lengths.
 
-    *cv* is the coefficient of variation of its gaps in each window; *weibull* lists the windows whose gaps
-    are Weibull (the others are Gamma). One number stands for all windows.
+    *cvs* are the coefficients of variation of its gaps in each window; *weibull* lists the windows whose gaps
+    are Weibull (the others are Gamma). One number stands for all windows. Instead, *gaps* is a law of gaps of any
+    shape, relative to their mean.
     """
 
     rates: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
     cvs: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (1.0,)
     weibull: tuple[int, ...] = ()
+    gaps: Law | None = None
     lengths: Lengths
     category: Name | None = None
     max_tokens: MaxTokens | None = None
@@ -369,6 +393,11 @@ class WorkloadSpec(Strict):
     shared_prefix: SharedPrefix | None = None
     recurrence: Recurrence | None = Field(default=None, description="problems that are asked again")
     runaway: Annotated[Runaway | None, BeforeValidator(_short_runaway)] = None
+    even_draws: bool = Field(
+        default=False,
+        description="spread the luck of every 4,096 queries evenly over the quantiles of their laws (stratified), so "
+        "that a sample as large as a trace has its quantiles and sums; off: independent draws",
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> WorkloadSpec:
@@ -382,6 +411,7 @@ class WorkloadSpec(Strict):
         if self.trace is not None:
             refused = [*spelled, "profile", "mode", "windows", "sessions", "shared_prefix", "recurrence", "runaway"]
             problems += [f"{name} does not go with a trace" for name in refused if getattr(self, name) is not None]
+            problems += ["even_draws does not go with a trace"] if self.even_draws else []
         elif self.preset is not None:
             problems += [f"{name} does not go with a preset" for name in spelled if name != "arrivals"]
         elif spelled:
@@ -392,6 +422,8 @@ class WorkloadSpec(Strict):
             )
         if isinstance(self.arrivals, Closed | Burst | RolloutArrivals) and self.rate is not None:
             problems.append(f"rate does not go with {self.arrivals.process} arrivals")
+        if self.even_draws and self.recurrence is not None:
+            problems.append("even_draws does not go with recurrence: the same problem has the same luck")
         if self.mode is not None and self.preset != "article":
             problems.append("mode goes with preset article only")
         if problems:

@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from workloads.fitting.em import Counted, find_atoms, fit_lengths, fit_shares, follows
-from workloads.fitting.fit import fit, length_law
+from workloads.fitting.em import Counted, find_atoms, fit_lengths, fit_shares
+from workloads.fitting.fit import fit
+from workloads.fitting.lengths import length_law
+from workloads.fitting.nearness import follows
 from workloads.formats import read
 from workloads.measures import Held, compare, hill, off_grid, resident_tokens, top_share
 from workloads.source import build
@@ -43,7 +45,7 @@ def test_caps_and_habits_become_atoms():
     assert 1500 in at
     assert 26 in at
     assert share[list(at).index(1500)] == pytest.approx((values == 1500).mean(), abs=0.01)
-    assert follows(fit_lengths(values), values)
+    assert follows(length_law(values), values)
 
 
 def test_em_finds_two_betas():

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from workloads.laws import Atom, BetaMixture, BetaPart, Empirical, LawBase, LognormalPart, Mixture
+from workloads.laws import Atom, BetaMixture, BetaPart, LognormalPart, Mixture
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -263,65 +263,6 @@ def _em_betas(data: Counted, count: int) -> tuple[list[tuple[float, float, float
             break
         before = score
     return list(zip(weight.tolist(), a.tolist(), b.tolist(), strict=True)), score
-
-
-CHECKED = (0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99)
-
-
-def follows(law: LawBase, values: FloatArray, *, ks: float = 0.02, quantile: float = 0.04, floor: float = 1.0) -> bool:
-    """Whether *law* is near enough to *values*: in the KS distance, and in each quantile of ``CHECKED``.
-
-    Quantiles may differ by *quantile* of themselves, or by *floor* where that is more.
-    """
-    ordered = np.sort(values)
-    levels = (np.arange(400) + 0.5) / 400
-    drawn = law.quantile(levels)
-    below = np.searchsorted(ordered, drawn, side="right") / len(ordered)
-    above = np.searchsorted(ordered, drawn - 0.5 * floor, side="left") / len(ordered)
-    distance = np.maximum(above - levels, levels - below).max()
-    if distance > ks:
-        return False
-    at = np.array(CHECKED)
-    real, made = np.quantile(ordered, at), law.quantile(at)
-    if not bool((np.abs(made - real) <= np.maximum(quantile * real, floor)).all()):
-        return False
-    return floor < 1.0 or _sums_follow(law, ordered)
-
-
-def _sums_follow(law: LawBase, ordered: FloatArray) -> bool:
-    """Whether the mean (1.5 %) and what the top 1 % and 10 % make of the sum (1.5 points) are kept.
-
-    Quantiles up to p99 say nothing of what a heavy tail adds; tokens are what a GPU pays for. The levels are
-    those of a sample as large as *ordered*, as more of the tail was not seen.
-    """
-    count = min(len(ordered), 200_000)
-    drawn = law.quantile((np.arange(count) + 0.5) / count)
-    mean = float(ordered.mean())
-    if abs(float(drawn.mean()) - mean) > max(0.015 * mean, 0.5):
-        return False
-    for share in (0.01, 0.10):
-        real = ordered[-max(1, round(share * len(ordered))) :].sum() / max(ordered.sum(), 1e-9)
-        made = drawn[-max(1, round(share * count)) :].sum() / max(drawn.sum(), 1e-9)
-        if abs(made - real) > 0.015:
-            return False
-    return True
-
-
-def by_quantiles(values: FloatArray) -> Empirical:
-    """A law of 100 quantiles or so, closer together towards the top, where most of the tokens are."""
-    ordered = np.sort(values)
-    top = 1.0 - 0.05 * 0.8 ** np.arange(1, 60)
-    levels = np.unique(np.concatenate([[0.0, 0.001, 0.005], np.arange(1, 96, 2) / 100, [0.02, 0.1, 0.9], top]))
-    levels = np.append(levels[(1.0 - levels) * len(ordered) >= 1.0], 1.0)
-    for _ in range(4):
-        # Where the values leap, nothing may be drawn in between: halve the step of probability there.
-        heights = np.maximum(np.quantile(ordered, levels), 1e-9)
-        leaps = (np.diff(np.log(heights)) > 0.15) & (np.diff(levels) > 0.001) & (levels[1:] > 0.005)
-        if len(levels) > 120 or not leaps.any():
-            break
-        levels = np.sort(np.append(levels, (levels[:-1] + levels[1:])[leaps] / 2))
-    heights = np.quantile(ordered, levels)
-    return Empirical(quantiles={round(u, 7): _round(v) for u, v in zip(levels.tolist(), heights.tolist(), strict=True)})
 
 
 def _round(value: float) -> float:

@@ -2,7 +2,8 @@
 files.
 
 Source: github.com/HPMLL/BurstGPT, CC BY 4.0. Time stamps are seconds from the start of collection; failed
-requests have no response tokens and are left out.
+requests have no response tokens and are left out. Its second file goes on where the first one ended, two
+months after the start: time then starts at the first row.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class BurstGpt:
         head = look(path)
         needed = ["Timestamp", "Request tokens", "Response tokens"]
         require(head, needed, needed)
-        faults, order, stamps = Faults(str(path)), Order(), StampReader(report, shift=False)
+        faults, order, stamps = Faults(str(path)), Order(), StampReader(report, shift_from=86_400.0)
         for raw in raw_rows(path, head.kind):
             columns = {_NAMES.get(name, name): values for name, values in raw.columns.items()}
             columns.pop("Total tokens", None)

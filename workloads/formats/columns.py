@@ -55,7 +55,8 @@ MISSING = {"max_tokens": -1, "priority": 0, "prefix_group": -1, "prefix_len": 0,
 
 ALIASES = {"parent": "parent_id", "arrived_at_ns": "arrived_at"}
 MOST_TOKENS = 10**9
-LONGEST_S = 53 * 86_400.0
+LONGEST_S = 3653 * 86_400.0
+"""Ten years: what is later is a date taken for seconds."""
 _MOST_PROBLEMS = 20
 _OUTPUT = ("num_decode_tokens", "num_reasoning_tokens", "num_answer_tokens")
 
@@ -227,7 +228,7 @@ def standard(
     arrived = numbers(columns["arrived_at"], first=first, column=time_column, faults=faults)
     earliest = -LONGEST_S if report.any_order else 0.0
     for i in np.flatnonzero((arrived < earliest) | (arrived > LONGEST_S))[:_MOST_PROBLEMS].tolist():
-        message = f"{arrived[i]:.17g} is {'negative' if arrived[i] < 0 else 'more than 53 days'}"
+        message = f"{arrived[i]:.17g} is {'negative' if arrived[i] < 0 else 'more than ten years'}"
         faults.add(first + i, time_column, message, "seconds from the start of the trace")
     faults.stop()
     if order is not None and not report.any_order:

@@ -20,13 +20,15 @@ class StampReader:
     """Reads time stamps of one column, batch by batch: all dates, or all numbers of seconds (or *unit* of
     one).
 
-    Time starts at the first row. Rows before it come out negative, which is for the caller to refuse.
+    Time starts at the first row, or with numbers of seconds at their zero where *shift* is off or the first one is
+    below *shift_from*. Rows before the start come out negative, which is for the caller to refuse.
     """
 
-    def __init__(self, report: Report, *, unit: float = 1.0, shift: bool = True) -> None:
+    def __init__(self, report: Report, *, unit: float = 1.0, shift: bool = True, shift_from: float = -np.inf) -> None:
         self._report = report
         self._unit = unit
         self._shift = shift
+        self._shift_from = shift_from
         self._dates: bool | None = None
         self._origin: float | None = None
         self._origin_ns: int | None = None
@@ -46,7 +48,7 @@ class StampReader:
         plain = numbers(values, first=first, column=column, faults=faults) * self._unit
         faults.stop()
         if self._shift and self._origin is None and len(plain):
-            self._origin = float(plain[0])
+            self._origin = float(plain[0]) if plain[0] >= self._shift_from else 0.0
             if self._origin != 0.0:
                 self._report.note(f"time starts at the first row ({column} {values[0]})")
         return np.asarray(plain - (self._origin or 0.0))

@@ -47,7 +47,7 @@ def resolve(spec: WorkloadSpec, *, base: Path | None = None) -> tuple[WorkloadSp
     rate = spec.rate if spec.rate is not None else (own_rate if timed and not closed else None)
     if rate is not None:
         parts["rate"] = rate if isinstance(rate, str) else f"{rate!r}/s"
-    for name in ("queries", "priority"):
+    for name in ("queries", "priority", "even_draws"):
         parts[name] = getattr(spec, name)
     if "clients" in parts and spec.arrivals is None:
         parts["profile"] = spec.profile

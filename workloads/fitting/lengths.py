@@ -1,0 +1,144 @@
+"""How long the queries of one kind are: laws of prompt, output and share of reasoning, and how they hang together.
+
+Output and share are drawn as one correlation of normal scores has them where that gives reasoning and answers
+as measured. Where it does not, the share has a law of its own in each range of outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.rng import Streams
+from workloads.fitting.em import fit_lengths, fit_shares
+from workloads.fitting.nearness import CHECKED, by_quantiles, follows, quantile_errors
+from workloads.fitting.plain import digits, plain
+from workloads.laws import LawBase
+from workloads.lengths import Kind, Latents, output_of_kind
+from workloads.measures import Held
+from workloads.spec import Lengths
+
+FloatArray = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+_FIT_ROWS = 400_000
+_BANDS = 10
+_BAND_ROWS = 150
+_DRAWN = 40_000
+_NEAR = 0.02
+"""What a quantile or mean of reasoning and answer may be off by, or half a token, or a standard error."""
+
+
+def lengths_of(held: Held, rows: Int64Array) -> dict[str, Any]:
+    """Laws of prompt, output and share of reasoning of the queries *rows*, as a spec spells them."""
+    if len(rows) > _FIT_ROWS:
+        rows = rows[np.linspace(0, len(rows) - 1, _FIT_ROWS).astype(np.int64)]
+    output = held.output[rows]
+    lengths: dict[str, Any] = {"prompt": plain(length_law(held.prompt[rows]))}
+    tie = normal_correlation(held.prompt[rows], output)
+    # Below three standard errors it is as likely to be none.
+    if abs(tie) > max(0.05, 3.0 / np.sqrt(len(rows))):
+        lengths["prompt_correlation"] = digits(tie, 3)
+    if not held.split_known:
+        return lengths | {"answer": plain(length_law(output))}
+    reasoning = held.reasoning_at(rows)
+    return lengths | _joint(plain(length_law(output)), output.astype(np.int64), reasoning)
+
+
+def length_law(values: npt.NDArray[Any]) -> LawBase:
+    """A mixture for *values* where one is near enough, their quantiles otherwise."""
+    mixture = fit_lengths(values)
+    plain_values = values.astype(np.float64)
+    return mixture if follows(mixture, plain_values) else by_quantiles(plain_values)
+
+
+def _joint(law: dict[str, Any], output: Int64Array, reasoning: Int64Array) -> dict[str, Any]:
+    """The keys that say how much of an output is reasoning: the plainest that follows *reasoning* and answers."""
+    query = np.arange(_DRAWN)
+    latents = Latents.draw(Streams(0), query, query, 0)
+    targets = [_Target(reasoning), _Target(output - reasoning), _Target(output)]
+    best, least = None, np.inf
+    for keys in _ways(law, output, reasoning):
+        lengths = Lengths.model_validate({"prompt": 1, **keys})
+        thought, said = output_of_kind(Kind(0, 0, lengths, -1, 0), latents)
+        made = (thought, said, thought + said)
+        distance = max(target.distance(values) for target, values in zip(targets, made, strict=True))
+        if distance < least:
+            best, least = keys, distance
+        if distance <= 1.0:
+            break
+    assert best is not None
+    return best
+
+
+class _Target:
+    """Quantiles and mean to be met, and how far off each may be."""
+
+    def __init__(self, values: Int64Array) -> None:
+        ordered = np.sort(values)
+        at = np.array(CHECKED)
+        self.quantiles = np.quantile(ordered, at)
+        self.mean = float(values.mean())
+        errors = quantile_errors(ordered, at)
+        self.near = np.maximum(np.maximum(_NEAR * self.quantiles, 0.5), 1.5 * errors)
+        self.near_mean = max(_NEAR * self.mean, 0.5, 1.5 * float(values.std()) / len(values) ** 0.5)
+
+    def distance(self, made: Int64Array) -> float:
+        """How far off *made* is at worst; up to 1 is near enough."""
+        off = np.abs(np.quantile(made, CHECKED) - self.quantiles) / self.near
+        return float(max(off.max(), abs(made.mean() - self.mean) / self.near_mean))
+
+
+def _ways(law: dict[str, Any], output: Int64Array, reasoning: Int64Array) -> Iterator[dict[str, Any]]:
+    """Ways to give output (of the given *law*), reasoning and answer together, the plainest first."""
+    whole = {"output": law}
+    share = reasoning / np.maximum(output, 1)
+    tie = digits(normal_correlation(output, share), 3)
+    betas, points = fit_shares(share), by_quantiles(share)
+    if follows(betas, share, floor=0.01):
+        yield whole | {"reasoning_share": plain(betas), "share_correlation": tie}
+    yield whole | {"reasoning_share": plain(points), "share_correlation": tie}
+    answer = output - reasoning
+    if reasoning.min() > 0 and answer.min() > 0:
+        yield {
+            "reasoning": plain(length_law(reasoning)),
+            "answer": plain(length_law(answer)),
+            "answer_correlation": digits(normal_correlation(reasoning, answer), 3),
+        }
+    for most, make in ((_BANDS, _betas_or_quantiles), (_BANDS, by_quantiles), (2 * _BANDS, by_quantiles)):
+        count = min(most, len(output) // _BAND_ROWS)
+        if count < 2:
+            return
+        levels = np.append(np.arange(1, count) / count, [0.97] if 0.03 * len(output) >= _BAND_ROWS else [])
+        edges = np.unique(np.quantile(output, levels, method="higher"))
+        band = np.searchsorted(edges, output)
+        yield whole | {
+            "reasoning_share_by_output": [
+                {"up_to": float(end), "share": plain(make(share[band == index]))}
+                for index, end in enumerate([*edges.tolist(), output.max() + 1])
+                if (band == index).any()
+            ]
+        }
+
+
+def _betas_or_quantiles(share: FloatArray) -> LawBase:
+    law = fit_shares(share, most=2)
+    return law if follows(law, share, floor=0.01) else by_quantiles(share)
+
+
+def normal_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """Correlation of the normal scores of two columns, from their rank correlation; 0 for constants."""
+    if len(one) < 10 or one.min() == one.max() or other.min() == other.max():
+        return 0.0
+    rank = np.corrcoef(_ranks(one), _ranks(other))[0, 1]
+    return float(np.clip(2.0 * np.sin(np.pi / 6.0 * rank), -0.99, 0.99))
+
+
+def _ranks(values: npt.NDArray[Any]) -> FloatArray:
+    """Rank of each value; equal ones share the mean of theirs. (``scipy.stats`` takes seconds to import.)"""
+    _, place, often = np.unique(values, return_inverse=True, return_counts=True)
+    after = np.cumsum(often)
+    return np.asarray((after - (often - 1) / 2)[place])
