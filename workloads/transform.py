@@ -186,8 +186,11 @@ def append(inputs: Sequence[Open], *, gap_s: float = 0.0) -> Iterator[pa.RecordB
         offset = last + gap_s
 
 
-def merge(inputs: Sequence[Open]) -> Iterator[pa.RecordBatch]:
-    """All traces on one clock, in order of arrival."""
+def merge(inputs: Sequence[Open], *, apart: bool = True) -> Iterator[pa.RecordBatch]:
+    """All traces on one clock, in order of arrival; kept *apart*, what they call the same is not the same.
+
+    Parts of one trace are not kept apart; none of them may name parents.
+    """
     import pyarrow as pa
 
     sources = [opened() for opened in inputs]
@@ -203,7 +206,7 @@ def merge(inputs: Sequence[Open]) -> Iterator[pa.RecordBatch]:
                 if batch is None:
                     ended[index] = True
                 elif batch.num_rows:
-                    waiting[index].append(_apart(batch, index, len(inputs)))
+                    waiting[index].append(_apart(batch, index, len(inputs)) if apart else batch)
         if not any(waiting):
             return
         # Rows up to the earliest end of what is at hand are final: nothing earlier can still come.
@@ -271,19 +274,13 @@ def _filled(batch: pa.RecordBatch, others: Sequence[pa.RecordBatch]) -> pa.Recor
 
 
 def in_order(batches: Batches) -> pa.Table:
-    """All rows, sorted by arrival (ties as they were), parents renumbered; time starts at zero if it was
-    below."""
+    """All rows, sorted by arrival (ties as they were), parents renumbered."""
     import pyarrow as pa
 
     parts = list(batches)
     table = pa.Table.from_batches([_filled(part, parts) for part in parts]).combine_chunks()
-    arrived = table.column("arrived_at").to_numpy()
-    order = np.argsort(arrived, kind="stable")
+    order = np.argsort(table.column("arrived_at").to_numpy(), kind="stable")
     table = table.take(pa.array(order))
-    sorted_s = arrived[order]
-    if len(sorted_s) and sorted_s[0] < 0:
-        sorted_s = sorted_s - sorted_s[0]
-    table = table.set_column(0, "arrived_at", pa.array(sorted_s))
     if "parent_id" in table.schema.names:
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
@@ -293,3 +290,13 @@ def in_order(batches: Batches) -> pa.Table:
         index = table.schema.get_field_index("parent_id")
         table = table.set_column(index, "parent_id", pa.array(moved))
     return table
+
+
+def starting_at_zero(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Sorted rows, moved so that none is before time zero."""
+    shift: float | None = None
+    for batch in batches:
+        arrived = _numbers(batch, "arrived_at")
+        if shift is None and len(arrived):
+            shift = max(0.0, -float(arrived[0]))
+        yield _with(batch, arrived_at=arrived + shift) if shift else batch

@@ -18,7 +18,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     add_input(parser)
     add_output(parser)
-    parser.add_argument("--sort", action="store_true", help="sort rows by arrival (keeps all of them in memory)")
+    parser.add_argument("--sort", action="store_true", help="sort rows by arrival (in parts, beside FILE)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,11 +26,15 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from workloads.formats.write import write
-    from workloads.transform import in_order
+    from workloads.sorting import by_arrival
 
     source = Input(args.trace, args.format, any_order=args.sort)
-    batches = in_order(source.batches()).to_batches() if args.sort else source.batches()
-    rows = write(Path(args.out), batches, name=args.to)
+    out = Path(args.out)
+    batches = source.batches()
+    if args.sort:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        batches = by_arrival(batches, out.parent)
+    rows = write(out, batches, name=args.to)
     source.tell()
     print(f"{rows:,} rows of {source.title} written to {args.out}")
     return 0

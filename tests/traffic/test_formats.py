@@ -252,9 +252,46 @@ def test_exports_are_read_back_with_their_lengths(tmp_path, name):
     found = table(path)
     assert found["num_prefill_tokens"] == FULL["num_prefill_tokens"]
     assert found["num_decode_tokens"] == FULL["num_decode_tokens"]
-    if name != "guidellm":
-        gaps = np.diff(FULL["arrived_at"])
-        np.testing.assert_allclose(np.diff(found["arrived_at"]), gaps, atol=1e-3)
+    gaps = np.diff(FULL["arrived_at"])
+    np.testing.assert_allclose(np.diff(found["arrived_at"]), gaps, atol=1e-3)
+
+
+FIELDS = {
+    "mooncake": {"timestamp": 1500, "input_length": 600, "output_length": 7, "hash_ids": [0, 1]},
+    "guidellm": {
+        "timestamp": 1.5,
+        "input_length": 600,
+        "output_length": 7,
+        "prompt_tokens_count": 600,
+        "output_tokens_count": 7,
+    },
+    "burstgpt": "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+    "1.5,GPT-4,600,7,607,Conversation log\n",
+    "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:01.5000000,600,7\n",
+}
+"""What AIPerf and vLLM's timed_trace, guidellm's trace replay, vLLM's burstgpt (which keeps GPT-4 alone) and
+inference-perf look for."""
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_exports_have_the_names_and_units_that_load_generators_read(tmp_path, name):
+    path = tmp_path / "out"
+    row = {"arrived_at": [1.5], "num_prefill_tokens": [600], "num_decode_tokens": [7]}
+    write(path, [pa.RecordBatch.from_pydict(row)], name=name)
+    assert (path.read_text() if isinstance(FIELDS[name], str) else json.loads(path.read_text())) == FIELDS[name]
+
+
+def test_burstgpt_with_sessions_and_its_second_two_months(tmp_path):
+    path = tmp_path / "BurstGPT_2.csv"
+    path.write_text(
+        "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "5270000,7,3.5,GPT-4,472,18,490,Conversation log\n"
+        "10530000,,2.5,ChatGPT,30,9,39,API log\n"
+    )
+    found = table(path)
+    assert found["arrived_at"] == [0, 5_260_000]
+    assert found["session_id"] == ["7", ""]
+    assert found["category"] == ["Conversation log", "API log"]
 
 
 def test_vllm_custom_has_prompts_of_as_many_words(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workloads.sorting import by_arrival
 from workloads.transform import append, cut, extent, in_order, merge, scale
 
 
@@ -91,3 +92,21 @@ def test_sorting_renumbers_parents():
     found = in_order(batches([5, 1, 3], parent_id=[2, -1, 1], prefix_len=[1, 0, 1])).to_pydict()
     assert found["arrived_at"] == [1, 3, 5]
     assert found["parent_id"] == [-1, 0, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-50, 100), min_size=1, max_size=60), st.integers(1, 7), st.integers(1, 20))
+def test_sorting_in_parts_is_sorting(tmp_path_factory, times, size, run_rows):
+    folder = tmp_path_factory.mktemp("s")
+    found = joined(by_arrival(batches(times, size), folder, run_rows=run_rows))
+    order = np.argsort(times, kind="stable")
+    np.testing.assert_allclose(found["arrived_at"], np.array(times)[order] - min(0.0, min(times)), atol=1e-12)
+    assert found["num_prefill_tokens"] == (order + 1).tolist()
+    assert list(folder.iterdir()) == []
+
+
+def test_sorting_in_parts_keeps_names_and_late_columns(tmp_path):
+    parts = [*batches([9, 3], client_id=["a", "b"]), *batches([1], client_id=["c"], max_tokens=[5])]
+    found = joined(by_arrival(parts, tmp_path, run_rows=1))
+    assert found["client_id"] == ["c", "b", "a"]
+    assert found["max_tokens"] == [5, -1, -1]

@@ -80,7 +80,8 @@ class ShareGpt:
 @trace_format("guidellm")
 @dataclass(frozen=True)
 class Guidellm:
-    """guidellm: its benchmark reports (successful requests), and data sets of token counts, one a line."""
+    """guidellm: its benchmark reports (successful requests), and data sets of token counts, one a line, with times or
+    without."""
 
     title: str = "guidellm"
 
@@ -92,7 +93,9 @@ class Guidellm:
     def read(self, path: Path, report: Report) -> Iterator[pa.RecordBatch]:
         head = look(path)
         if head.has("prompt_tokens_count"):
-            report.note(_AT_ONCE)
+            timed = head.has("timestamp")
+            if not timed:
+                report.note(_AT_ONCE)
             rows: Iterator[tuple[int, Row]]
             if head.kind == "csv":
                 from workloads.formats.files import csv_rows
@@ -108,14 +111,14 @@ class Guidellm:
                 (
                     line,
                     tidy(
-                        arrived_at=0,
+                        arrived_at=row.get("timestamp") if timed else 0,
                         num_prefill_tokens=row.get("prompt_tokens_count"),
                         num_decode_tokens=row.get("output_tokens_count"),
                     ),
                 )
                 for line, row in rows
             )
-            yield from batches(path, made, report, time_column="prompt_tokens_count", in_order=True, shift=False)
+            yield from batches(path, made, report, time_column="timestamp", in_order=True, shift=False)
             return
         found = [
             request for benchmark in whole_json(path).get("benchmarks") or [] for request in _successful(benchmark)

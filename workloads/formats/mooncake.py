@@ -41,6 +41,8 @@ class Mooncake:
         timed = head.has("timestamp")
         if not timed:
             report.note("no time stamps: all requests arrive at once")
+        elif not head.has("hash_ids"):
+            report.note("time stamps are taken as milliseconds, as Mooncake and AIPerf write them")
 
         def make(row: Row) -> Row:
             parent, shared = prefixes.parent(row.get("hash_ids"), row.get("input_length"))

@@ -4,12 +4,15 @@
 csv           our columns; ``.csv.gz`` is zipped
 jsonl         our columns, an object a line
 parquet       our columns
-mooncake      ``timestamp`` (ms), ``input_length``, ``output_length``, ``hash_ids``: AIPerf's format;
-              prefixes become shared hashes of 512 tokens
+mooncake      ``timestamp`` (ms), ``input_length``, ``output_length``, ``hash_ids``: AIPerf's format, and that of
+              ``vllm bench serve --dataset-name timed_trace --self-timed --timed-trace-sec-multiplier 0.001
+              --timed-trace-chunk-hash-size 512``; prefixes become shared hashes of 512 tokens
 burstgpt      ``vllm bench serve --dataset-name burstgpt``
 vllm-custom   ``vllm bench serve --dataset-name custom --custom-output-len -1``: prompts of short words
-guidellm      ``prompt_tokens_count``, ``output_tokens_count``: a synthetic data set for guidellm
-azure         ``TIMESTAMP,ContextTokens,GeneratedTokens``: inference-perf's trace replay (AzurePublicDataset)
+guidellm      ``timestamp`` (s), ``input_length``, ``output_length``: guidellm's trace replay; the same lengths again as
+              ``prompt_tokens_count``, ``output_tokens_count``, the names of its data sets
+azure         ``TIMESTAMP,ContextTokens,GeneratedTokens``: inference-perf's trace replay (AzurePublicDataset), which
+              keeps hundredths of a second
 ============  ================================================================================================
 """
 
@@ -218,8 +221,10 @@ def _custom_lines(batch: pa.RecordBatch, _: TraceWriter) -> Iterable[str]:
 
 
 def _guidellm_lines(batch: pa.RecordBatch, _: TraceWriter) -> Iterable[str]:
-    for _at, prompt, output in _three(batch):
-        yield json.dumps({"prompt_tokens_count": prompt, "output_tokens_count": output})
+    for at, prompt, output in _three(batch):
+        lengths = {"input_length": prompt, "output_length": output}
+        counts = {"prompt_tokens_count": prompt, "output_tokens_count": output}
+        yield json.dumps({"timestamp": at, **lengths, **counts})
 
 
 def _azure_lines(batch: pa.RecordBatch, writer: TraceWriter) -> Iterable[str]:
