@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def by_arrival(batches: Batches, folder: Path, *, run_rows: int = RUN_ROWS) -> I
         if run:
             paths.append(_keep(run, Path(place) / f"{len(paths)}.parquet"))
         del run
-        yield from starting_at_zero(merge([lambda path=path: _read(path) for path in paths], apart=False))
+        yield from starting_at_zero(merge([partial(_read, path) for path in paths], apart=False))
 
 
 def _keep(run: list[pa.RecordBatch], path: Path) -> Path:
