@@ -25,7 +25,7 @@ from benchmarks.loads import BLOCKS, LONGER_RATE, RATE, SQUEEZED, engine_setting
 from benchmarks.reference import Load, reference
 from calibration.step_cost import StepCost
 from sim.engine.replica import make_replica
-from sim.engine.request import Request
+from sim.engine.request import FAR_FUTURE, Request
 from sim.engine.settings import EngineSettings
 from sim.policies.schedulers import scheduler as schedulers
 from sim.scenario.model import Scenario
@@ -142,7 +142,7 @@ def drive(
             requests.append(request)
             replica.submit(request, now)
             at += 1
-        end = replica.plan(now)
+        end = replica.plan(now, arrived[at] if at < count else FAR_FUTURE)
 
 
 def whole(scenario: Scenario, save: bool) -> tuple[int, int, int]:

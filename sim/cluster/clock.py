@@ -164,13 +164,16 @@ class Clock:
             self._handling = True
             self._joined = False
             alarm.action()
-            if not self._joined and len(touched) == 1:
-                self.quiet_until_ps = (queue[0][0] if queue else FOREVER_PS) if not self._stopped else 0
+            if len(touched) == 1 and not self._joined:
+                self.quiet_until_ps = 0 if self._stopped else queue[0][0] if queue else FOREVER_PS
                 touched.pop().plan()
-            if self._joined or touched:
+            if touched or self._joined:
                 self._handle()
-            else:
-                self._done()
+                continue
+            self._handling = False
+            self.instants = instants = self.instants + 1
+            if self._pulse is not None and not instants & 1023:
+                self._pulse()
 
     def stop(self) -> None:
         """End `run` after the instant under way; what is set for later never happens."""

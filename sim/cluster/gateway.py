@@ -115,6 +115,14 @@ class Gateway:
         self.given_up_ps: dict[int, int] = {}
         self._deadlines: deque[tuple[int, int]] = deque()
         self._deadline_alarm = clock.alarm(CANCEL, -1, self._time_out)
+        self._simple = (
+            self._plain
+            and judged is None
+            and predictor is None
+            and self._budgets is None
+            and self._deadlines_ps is None
+            and self.settings.timeout_ps is None
+        )
         self._rows = arrivals(source)
         self._next: tuple[int, ...] | None = None
         self._alarm = clock.alarm(ARRIVAL, 0, self._arrive)
@@ -221,7 +229,52 @@ class Gateway:
             alarm = self._alarm
             alarm.order = following[0] << SAMPLE_BITS
             self.clock.set(alarm, following[1])
-        self._enter(row)
+        if not self._simple:
+            self._enter(row)
+            return
+        # NOTE: _enter() and make() in one for performance reasons, for a query of its own with nothing to look up
+        (
+            query,
+            _,
+            prompt_tokens,
+            max_tokens,
+            priority,
+            category,
+            client,
+            session,
+            prompt,
+            group,
+            prefix_len,
+            parent,
+            reasoning,
+            answer,
+        ) = row
+        if session >= 0 or prompt >= 0 or group >= 0 or parent >= 0:
+            self._enter(row)
+            return
+        tally, window = self.tally, self.window
+        now_ps = self._last_arrival_ps = self.clock.now_ps
+        tally.queries += 1
+        number = tally.requests
+        tally.requests = number + 1
+        end_ps = window.end_ps
+        window.arrived(now_ps)
+        if window.end_ps != end_ps:
+            self._set_close()
+        request = self.open[query] = Request(
+            number,
+            arrived_ps=now_ps,
+            prompt_tokens=prompt_tokens,
+            output_tokens=reasoning + answer,
+            reasoning_tokens=reasoning,
+            max_tokens=max_tokens,
+            query=query,
+            priority=priority,
+            category=category,
+            client=client,
+            prefix_len=prefix_len,
+        )
+        self.dispatch.send(request)
 
     def _enter(self, row: tuple[int, ...]) -> None:
         now_ps = self.clock.now_ps

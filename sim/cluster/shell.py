@@ -108,7 +108,8 @@ class Shell:
         if not self.on:
             return
         clock, alarm = self._clock, self._alarm
-        next_end_ps = self.engine.plan(clock.now_ps, clock.quiet_until_ps)
+        now_ps = clock.now_ps
+        next_end_ps = self.engine.plan(now_ps, clock.quiet_until_ps)
         if next_end_ps is None:
             clock.unset(alarm)
         elif next_end_ps != alarm.due_ps:

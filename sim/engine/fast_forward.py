@@ -15,7 +15,9 @@ What a run does is applied when it is over, since an arrival may cut it short: i
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from heapq import heappop, heappush
+from itertools import accumulate
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ from sim.engine.paged_kv import PagedKv
 from sim.engine.replica import Replica, Sink, Snapshot
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
-from sim.engine.step import Scheduler, Step
+from sim.engine.step import NEVER_PS, Scheduler, Step
 from sim.engine.step_log import StepLog, StepRow
 from sim.results.columns import Status
 from sim.results.growth import Run
@@ -60,6 +62,29 @@ class CountedStep(Step):
     def serve_running(self, *, chunk_limit: int = 0, decodes: bool = True) -> None:
         """See :meth:`Step.serve_running`; the same decisions, counted."""
         replica = self.replica
+        if decodes and not replica.chunking and not replica.walking:
+            # NOTE: _serve_counted() where no prefill goes on and blocks suffice, for performance reasons
+            decoders, kv = replica.decoders, replica.kv
+            crossing = replica.crossing[-replica.counter % self._block_size]
+            if decoders <= self.budget and crossing <= kv.free:
+                if crossing:
+                    kv.take(crossing)
+                    replica.table_blocks += crossing
+                replica.counter += 1
+                replica.context += decoders
+                replica.computed_tokens += decoders
+                self.budget -= decoders
+                self.served = True
+                return
+            if decoders <= self.budget and self._fcfs:
+                self._serve_short(crossing)
+                decoders = replica.decoders
+                replica.counter += 1
+                replica.context += decoders
+                replica.computed_tokens += decoders
+                self.budget -= decoders  # victims take nothing from it
+                self.served = True
+                return
         if not decodes and not replica.chunking and not replica.walking:
             return
         if replica.walking or not decodes or not self._serve_counted(chunk_limit):
@@ -69,6 +94,19 @@ class CountedStep(Step):
     def computed(self, request: Request) -> int:
         """See :meth:`Step.computed`."""
         return request.base + self.replica.counter if request.counted else request.computed
+
+    def generated(self, request: Request) -> int:
+        """See :meth:`Step.generated`."""
+        # NOTE: with computed() inlined for performance reasons; schedulers ask it of everybody who runs
+        computed = request.base + self.replica.counter if request.counted else request.computed
+        peak, prompt = request.peak, request.prompt_tokens
+        if computed < peak:
+            computed = peak
+        return computed + 1 - prompt if computed >= prompt else 0
+
+    def answering(self, request: Request) -> bool:
+        """See :meth:`Step.answering`."""
+        return self.generated(request) > request.reasoning_tokens
 
     def blocks_needed(self, *, chunk_limit: int = 0) -> int:
         """See :meth:`Step.blocks_needed`."""
@@ -193,6 +231,42 @@ class CountedStep(Step):
 class FastForward(Replica):
     """A replica that advances many steps at once; see the module."""
 
+    # NOTE: slots for performance reasons: with more than 30 attributes a dictionary is slow to read
+    __slots__ = (
+        "_add_row",
+        "_asks_nothing",
+        "_before",
+        "_borders",
+        "_budget",
+        "_compressed",
+        "_decode_ps",
+        "_joined",
+        "_joins",
+        "_kv_ps",
+        "_left",
+        "_marks",
+        "_paged",
+        "_pending",
+        "_points",
+        "_run_applied",
+        "_run_growth_ps",
+        "_run_planned_ps",
+        "_run_start_ps",
+        "_run_step_ps",
+        "_run_steps",
+        "_stops",
+        "_waited",
+        "_wake",
+        "chunking",
+        "context",
+        "counter",
+        "crossing",
+        "decoders",
+        "growing",
+        "resumed",
+        "walking",
+    )
+
     kv: PagedKv
     _step: CountedStep
 
@@ -240,12 +314,24 @@ class FastForward(Replica):
         """When counted requests come to the next compression of their cache, by the counter."""
         self._compressed: list[tuple[Request, int]] = []
         self._paged = settings.reservation == "none" and not settings.window_blocks
+        self._joins = (
+            self._paged
+            and log is None
+            and not settings.swap_block_ps
+            and not settings.compression
+            and not settings.long_prefill_token_threshold
+            and bool(getattr(scheduler, "serves_all_then_admits_heads", False))
+        )
+        """Whether an arrival into a batch that decodes needs no asking; see `_join`."""
         self._asks_nothing = (
             bool(getattr(scheduler, "serves_all_when_nobody_waits", False)) and not settings.compression
         )
         self._wake = True
-        self._decode_ps: dict[int, int] = {}
+        most = min(settings.max_num_seqs, settings.max_num_batched_tokens, 1024)
+        self._decode_ps = [cost.decode_ps(decodes, 0) for decodes in range(most + 1)]
         """A decode step without its context, by the number of decodes."""
+        self._kv_ps = cost.kv_ps
+        self._add_row = self.sink.add
 
     def _new_step(self) -> Step:
         return CountedStep(self)
@@ -262,10 +348,9 @@ class FastForward(Replica):
 
     def _count(self, request: Request, end_ps: int) -> None:
         """*request* got a token at *end_ps* in the batch just planned: from the next on it is counted, or it leaves."""
-        computed = request.computed
-        counter = self.counter
-        left = request.end - 1 - computed
-        if self.lag and request.end < request.foreseen_end:
+        computed, counter, end, order = request.computed, self.counter, request.end, request.order
+        left = end - 1 - computed
+        if self.lag and end < request.foreseen_end:
             left += 1  # an end that the engine does not foresee: one token more is computed, and dropped
         if left <= 0:
             self._leave(request, end_ps)
@@ -286,14 +371,13 @@ class FastForward(Replica):
         self.crossing[(base - evicted) % self._block_size] += growth
         self.growing += growth
         request.stop = stop = counter + left
-        heappush(self._stops, (stop, request.order, request))
+        heappush(self._stops, (stop, order, request))
+        request.mark = -1
         if request.first_answer_ps < 0:
             reasoned = request.prompt_tokens + request.reasoning_tokens
-            if reasoned < request.end:
+            if reasoned < end:
                 request.mark = mark = reasoned - base
-                heappush(self._marks, (mark, request.order, request))
-                return
-        request.mark = -1
+                heappush(self._marks, (mark, order, request))
 
     def _uncount(self, request: Request) -> None:
         """*request* leaves the counted batch; its own fields hold from here."""
@@ -565,44 +649,225 @@ class FastForward(Replica):
 
     def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None:
         """See :meth:`Replica.plan`."""
-        end = self._plan(now_ps)
-        while end is not None and end < quiet_until_ps and not self._may_end(end):
-            self.complete(end)
+        if self._joins and self._run_steps and len(self.waiting) == 1 and self._join(now_ps, quiet_until_ps):
+            end = self.next_end_ps
+        else:
+            end = self._plan(now_ps)
+        while end is not None and end < quiet_until_ps:
+            # Nobody must come to an end there: no last token is due, and the run under way reaches nobody's last step.
+            if self._cancels or (self._pending and self._pending[0][0] <= end):
+                break
+            steps = self._run_steps
+            if steps and self._stops[0][0] <= self.counter + steps - self._run_applied:
+                break
+            # NOTE: inlined from complete() for performance reasons
+            ends = self._ends
+            ends.popleft()
+            self.next_end_ps = ends[0] if ends else None
+            if steps:
+                self._close_run()
+            if self._pending or self.log is not None:
+                self._process(end)
             end = self._plan(end)
         return end
 
-    def _may_end(self, end_ps: int) -> bool:
-        """Whether a request may come to its end when what is planned ends at *end_ps*: never wrongly no."""
-        if self._cancels or (self._pending and self._pending[0][0] <= end_ps):
-            return True
-        return self._run_steps > 0 and self._stops[0][0] <= self.counter + self._run_steps - self._run_applied
+    def _join(self, now_ps: int, quiet_until_ps: int) -> bool:
+        """A first request comes while all decode and nobody waits, the commonest of events: the run under way ends with the
+        step under way, the request is prefilled in the next step, and from then on it decodes with the others. False, with
+        nothing changed, where anything else may happen.
+        """
+        # NOTE: _shorten(), _close_run(), CountedStep.serve_running(), Step.admit(), seat() and _schedule_mixed() in one, for
+        # performance reasons: this is a third of all work, and each of them alone has to be ready for more
+        (request,) = self.waiting
+        if (
+            self._waited
+            or self._left
+            or not self._wake
+            or self._pending
+            or self._cancels
+            or self.chunking
+            or request.order
+            or request.shared_blocks
+        ):
+            return False
+        start, planned_ps = self._run_start_ps, self._run_planned_ps
+        distance, first, growth = now_ps - start, self._run_step_ps, self._run_growth_ps
+        if now_ps <= planned_ps or distance <= 0:
+            return False
+        if growth:
+            g = 2 * first - growth
+            steps = (isqrt(g * g + 8 * growth * distance) - g) // (2 * growth)
+            while steps * first + growth * (steps * (steps - 1) // 2) < distance:
+                steps += 1
+        else:
+            steps = -(-distance // first)
+        lag, ends, kv, size = self.lag, self._ends, self.kv, self._block_size
+        steps += lag
+        if steps >= self._run_steps:
+            return False
+        last = steps - 1
+        gpu_free_ps = start + steps * first + growth * (steps * last // 2)
+        now = gpu_free_ps - lag * (first + growth * last)  # the next step is planned then
+        if not now_ps < now < quiet_until_ps:
+            return False
+        decodes, counter, context, applied = self.decoders, self.counter, self.context, self._run_applied
+        extra = steps - applied
+        at = -(counter + extra) % size  # border at which the next step looks
+        rest = extra % size
+        blocks = extra // size * self.growing
+        crossing = self.crossing
+        if rest:
+            upto = -counter % size + 1
+            if upto >= rest:
+                blocks += sum(crossing[upto - rest : upto])
+            else:
+                blocks += sum(crossing[:upto]) + sum(crossing[upto - rest :])
+        known, free, running = request.known, kv.free, self.running
+        taken = blocks + crossing[at]
+        if (
+            decodes + known > self._budget
+            or taken - (-known // size) + self.watermark_blocks > free
+            or len(running) >= self.settings.max_num_seqs
+        ):
+            return False
+        # ---- the run
+        step = self._step
+        held = kv.total - free
+        ends_at = held + blocks
+        shared = (self.table_blocks - held) * size
+        computed = self.computed_tokens
+        live = computed - shared
+        if applied:
+            before = context - decodes
+        else:
+            before = context
+            live += decodes
+            held += crossing[-counter % size]
+        tail = kv.free - kv._unhashed
+        if tail and not applied and crossing[-counter % size] > kv._unhashed:
+            tail -= crossing[-counter % size] - kv._unhashed
+        takes, at = b"", (applied - 1 - counter) % size
+        if steps > 1:
+            if size <= _WHOLE_PATTERN:
+                takes = crossing.tobytes()
+            else:
+                takes, at, _, _ = self._short_patterns(min(steps - 1, size), at, b"", b"")
+        self._run_steps = 0
+        self._before = None
+        self.counter = counter = counter + extra
+        tokens = decodes * extra
+        self.context = context = context + tokens
+        self.batches += steps
+        marks = self._marks
+        if marks and marks[0][0] <= counter:
+            self._settle(start, first, growth, steps)
+        self._add_row(
+            (start, steps, first, growth, decodes, 0, 0, before, 0, 0, 0, 0, held, ends_at, live,
+             len(running), 0, len(step.preempted), tail, 0, 0, self.copies.duplicates), takes, at
+        )  # fmt: skip
+        # ---- the step that the request enters in
+        step.now_ps = now
+        if step.preempted:
+            step.preempted = []
+        step.copied_blocks = self._fruitless = 0
+        if taken:
+            kv.take(taken)
+        self.counter = counter = counter + 1
+        self.context = context + decodes
+        self.waiting.remove(request)
+        cached, need = 0, -(-known // size)
+        if kv.caching:
+            hits, hit = kv.lookup(request)
+            cached = hit * size
+            kv.admit(request, hits, hit, need - hit)
+            kv.register(request, known // size)
+        else:
+            kv.admit(request, [], 0, need)
+        request.computed = known
+        self._admissions = request.order = self._admissions + 1
+        request.running = True
+        running[request] = None
+        request.reused = request.cached_tokens = request.cached_tokens_first = cached
+        self.table_blocks += taken + need
+        self.computed_tokens = computed = computed + tokens + decodes + known
+        new = known - cached
+        if new > 1:
+            span = self.cost.step_ps(
+                decodes=decodes,
+                context=context,
+                chunks=1,
+                chunk_tokens=new,
+                pairs=new * (new + 2 * cached),
+                cached=cached,
+            )
+            row = (0, 0), (context, 1, new, new * (new + 2 * cached), cached)
+        else:
+            span = self.cost.step_ps(
+                decodes=decodes + 1, context=context + cached, chunks=0, chunk_tokens=0, pairs=0, cached=0
+            )
+            row = (self._kv_ps * (decodes + 1), 1), (context + cached, 0, 0, 0, 0)
+        end = gpu_free_ps + span
+        self.gpu_free_ps = end
+        ends.clear()
+        if lag:
+            ends.append(gpu_free_ps)
+        ends.append(end)
+        held = kv.total - kv.free
+        self.batches += 1
+        dropped = 0
+        if decodes and (self._stops[0][0] <= counter or (marks and marks[0][0] <= counter)):
+            dropped = self._settle(gpu_free_ps, span, 0, 1)
+        (step_growth, fresh), (seen, chunks, chunk_tokens, pairs, under) = row
+        self._add_row(
+            (gpu_free_ps, 1, span, step_growth, decodes + fresh, fresh, dropped, seen, chunks, chunk_tokens, pairs, under,
+             held, held, self.computed_tokens - (self.table_blocks - held) * size, len(running), 0, 0,
+             kv.free - kv._unhashed, 0, 0, self.copies.duplicates)
+        )  # fmt: skip
+        request.scheduled_tokens = new
+        request.steps = 1
+        request.first_scheduled_ps = gpu_free_ps
+        request.busy_until_ps = request.first_token_ps = end
+        if not request.reasoning_tokens:
+            request.first_answer_ps = end
+        self._count(request, end)
+        # ---- and on
+        if not self._pending and not self._asks():
+            self._before = tuple(ends)
+            self._decode_on(ends[0])
+        self.next_end_ps = ends[0]
+        return True
 
     def _plan(self, now_ps: int) -> int | None:
         """Plan for *now_ps*; a run under way ends with the step under way if what came may change the plan."""
-        if not self._run_steps:
-            ends, lag = self._ends, self.lag
-            while len(ends) <= lag and (self.running or self.waiting):
-                self.resumed = False
-                if not self._asks():
-                    self._decode_on(now_ps)
-                elif not self._schedule(now_ps) and not self._try_again():
+        waiting = self.waiting
+        if self._run_steps:
+            if self._left or (self._wake and len(waiting) > self._waited):
+                self._left = False
+                if not self._cut(now_ps):
+                    return self.next_end_ps
+            else:
+                if len(waiting) > self._waited:
+                    self._joined.append((self._planned_before(now_ps), len(waiting)))
+                return self.next_end_ps
+        ends, lag, running = self._ends, self.lag, self.running
+        while len(ends) <= lag and (running or waiting):
+            self.resumed = False
+            if self._borders:
+                self._cross_borders()
+            if not waiting and not self._asks():
+                self._decode_on(now_ps)
+            elif not self._schedule(now_ps):
+                if not self._try_again():
                     break
-                elif not ends:
-                    continue
-                elif self._step.work and len(ends) > lag and not (self._pending or self._cancels or self._asks()):
-                    # The pipeline is full: the run that follows is planned too, unless something comes. What comes before
-                    # the run would have been planned undoes it, and nothing has happened.
-                    self._before = tuple(ends)
-                    self._decode_on(ends[0])
-                self.next_end_ps = ends[0]
-            return self.next_end_ps
-        waiting = len(self.waiting)
-        if self._left or (self._wake and waiting > self._waited):
-            self._left = False
-            if self._cut(now_ps):
-                return self._plan(now_ps)
-        elif waiting > self._waited:
-            self._joined.append((self._planned_before(now_ps), waiting))
+                continue
+            elif (
+                len(ends) > lag and self._step.work and not (waiting or self._pending or self._cancels or self._asks())
+            ):
+                # The pipeline is full: the run that follows is planned too, unless something comes. What comes before
+                # the run would have been planned undoes it, and nothing has happened.
+                self._before = tuple(ends)
+                self._decode_on(ends[0])
+            self.next_end_ps = ends[0]
         return self.next_end_ps
 
     def _cut(self, now_ps: int) -> bool:
@@ -615,27 +880,37 @@ class FastForward(Replica):
 
     def _shorten(self, now_ps: int) -> bool:
         """Leave out of the run what is not planned before *now_ps*; False when that is nothing."""
-        start = self._run_start_ps
+        start, ends = self._run_start_ps, self._ends
         if self._before is not None and now_ps <= self._run_planned_ps:
             self._run_steps = 0
-            self._ends.clear()
-            self._ends.extend(self._before)
+            ends.clear()
+            ends.extend(self._before)
             self._before = None
             self.gpu_free_ps = start
-            self.next_end_ps = self._ends[0]
+            self.next_end_ps = ends[0]
             return True
-        # NOTE: inlined from _planned_before() and _run_time() for performance reasons
-        steps = self._steps_until(now_ps - start) + self.lag
+        # NOTE: inlined from _planned_before(), _steps_until() and _run_time() for performance reasons
+        distance, first, growth = now_ps - start, self._run_step_ps, self._run_growth_ps
+        if distance <= 0:
+            steps = 0
+        elif growth:
+            g = 2 * first - growth
+            steps = (isqrt(g * g + 8 * growth * distance) - g) // (2 * growth)
+            while steps * first + growth * (steps * (steps - 1) // 2) < distance:
+                steps += 1
+        else:
+            steps = -(-distance // first)
+        steps += self.lag
         if steps < 1:
             steps = 1
         if steps >= self._run_steps:
             return False
         self._run_steps = steps
-        ends, first, growth = self._ends, self._run_step_ps, self._run_growth_ps
-        self.gpu_free_ps = end = start + steps * first + growth * (steps * (steps - 1) // 2)
+        last = steps - 1
+        self.gpu_free_ps = end = start + steps * first + growth * (steps * last // 2)
         ends.clear()
         if self.lag:
-            ends.append(end - first - growth * (steps - 1))
+            ends.append(end - first - growth * last)
         ends.append(end)
         self.next_end_ps = ends[0]
         return True
@@ -673,11 +948,12 @@ class FastForward(Replica):
             self._fruitless = 0  # NOTE: what _check() finds then, for performance reasons
         else:
             self._check(step, False)
-        if step.work and not step.served and self.decoders and not self.walking:
-            self.walk(now_ps)  # decodes that are left out
-        if self.walking:
+        work = step.work
+        if self.walking or (work and not step.served and self.decoders):
+            if not self.walking:
+                self.walk(now_ps)  # decodes that are left out
             return self._schedule_walked(step)
-        if step.work:
+        if work:
             self._schedule_mixed(step)
         elif step.served and self.decoders:
             self._start_run(now_ps, step.hold, applied=1, wake=step.wake_on_arrival)
@@ -686,12 +962,10 @@ class FastForward(Replica):
         return True
 
     def _asks(self) -> bool:
-        """Whether the scheduler has to be asked, rather than all decode as it has promised
-        (``serves_all_when_nobody_waits``).
+        """Nobody waits: has the scheduler to be asked, rather than all decode as it has promised
+        (``serves_all_when_nobody_waits``)?
         """
-        if self._borders:
-            self._cross_borders()
-        if self.waiting or self.chunking or not self._asks_nothing or self.walking or self.paused:
+        if self.chunking or not self._asks_nothing or self.walking or self.paused:
             return True
         decoders = self.decoders
         return not decoders or decoders > self._budget or self.crossing[-self.counter % self._block_size] > self.kv.free
@@ -700,51 +974,46 @@ class FastForward(Replica):
         """All decode until one stops, blocks run out, or somebody comes; the scheduler is not asked."""
         # NOTE: Step.begin(), _start_run() and _run_length() in one for performance reasons, without what only a scheduler
         # can bring about; this is where half of all plans end
-        step, ends = self._step, self._ends
+        step, ends, decodes = self._step, self._ends, self.decoders
         step.now_ps = now_ps
         if step.preempted:
             step.preempted = []
-        step.copied_blocks = 0
-        decodes, counter = self.decoders, self.counter
-        start = self.gpu_free_ps
-        if start < now_ps:
-            start = now_ps
-        fixed = self._decode_ps.get(decodes)
-        if fixed is None:
-            fixed = self._decode_ps[decodes] = self.cost.decode_ps(decodes, 0)
-        kv_ps = self.cost.kv_ps
-        self._run_planned_ps = now_ps
-        self._run_start_ps = start
-        self._run_applied = 0
-        self._run_step_ps = first = fixed + kv_ps * self.context
-        self._run_growth_ps = growth = kv_ps * decodes
-        self._waited = len(self.waiting)
+        step.copied_blocks = self._run_applied = self._waited = 0
         self._wake = True
         if self._joined:
             self._joined.clear()
+        self._run_planned_ps = now_ps
+        start = self.gpu_free_ps
+        if start < now_ps:
+            start = now_ps
+        self._run_start_ps = start
+        table, kv_ps = self._decode_ps, self._kv_ps
+        first = (table[decodes] if decodes < len(table) else self.cost.decode_ps(decodes, 0)) + kv_ps * self.context
+        self._run_step_ps = first
+        self._run_growth_ps = growth = kv_ps * decodes
         if self._pending or self._cancels or (self.lag and not ends):
             steps = 1
         else:
             stops = self._stops
             while True:
                 stop, order, request = stops[0]
-                if request.counted and request.order == order and request.stop == stop:
+                if request.stop == stop and request.order == order and request.counted:
                     break
                 heappop(stops)
-            steps = stop - counter
+            steps = stop - self.counter
             if self._borders:
-                steps = min(steps, self._borders[0][0] - counter)
+                steps = min(steps, self._borders[0][0] - self.counter)
             if self.growing * (steps // self._block_size + 1) > self.kv.free:
                 steps = self._steps_that_fit(steps)
             if steps < 1:
                 steps = 1
         self._run_steps = steps
-        end = start + steps * first + growth * (steps * (steps - 1) // 2)
-        self.gpu_free_ps = end
-        if steps > 1 or self._before is not None:
+        last = steps - 1
+        self.gpu_free_ps = end = start + steps * first + growth * (steps * last // 2)
+        if last or self._before is not None:
             ends.clear()
             if self.lag:
-                ends.append(end - first - growth * (steps - 1))
+                ends.append(end - first - growth * last)
             ends.append(end)
         else:
             ends.append(end)
@@ -752,17 +1021,20 @@ class FastForward(Replica):
 
     def _start_run(self, now_ps: int, hold: int, *, applied: int, wake: bool) -> None:
         """Nothing but decodes: as many steps as the batch stays as it is; *applied* of them are applied already."""
-        decodes, cost, ends = self.decoders, self.cost, self._ends
+        decodes, ends, step, kv_ps = self.decoders, self._ends, self._step, self._kv_ps
         start = self.gpu_free_ps
         if start < now_ps:
             start = now_ps
         self._run_planned_ps = now_ps
         self._run_start_ps = start
         self._run_applied = applied
-        self._run_step_ps = first = cost.decode_ps(decodes, self.context - decodes * applied)
-        self._run_growth_ps = growth = cost.kv_ps * decodes
-        if self._step.copied_blocks:
-            self._run_step_ps = first = first + self._step.copied_blocks * self.settings.swap_block_ps
+        table = self._decode_ps
+        first = table[decodes] if decodes < len(table) else self.cost.decode_ps(decodes, 0)
+        first += kv_ps * (self.context - decodes * applied)
+        if step.copied_blocks:
+            first += step.copied_blocks * self.settings.swap_block_ps
+        self._run_step_ps = first
+        self._run_growth_ps = growth = kv_ps * decodes
         self._waited = len(self.waiting)
         self._wake = wake
         if self._joined:
@@ -770,41 +1042,40 @@ class FastForward(Replica):
         if self.compression and (due := self._due()):
             self._run_step_ps = first = first + self._plan_compression(due)
             hold = 1
-        if hold <= 1 or self._pending or self._cancels or self._step.preempted or (self.lag and not ends):
+        if hold <= 1 or step.preempted or self._pending or self._cancels or (self.lag and not ends):
             steps = 1
         else:
             steps = self._run_length(hold, applied)
-            wake_at_ps = self._step.wake_at_ps
-            if wake_at_ps < steps * (first + growth * steps) + start:
+            wake_at_ps = step.wake_at_ps
+            if wake_at_ps < NEVER_PS and wake_at_ps < steps * (first + growth * steps) + start:
                 steps = min(steps, max(1, self._steps_until(wake_at_ps - start) + self.lag))
         self._run_steps = steps
-        if steps > 1 or self._before is not None:
+        last = steps - 1
+        self.gpu_free_ps = end = start + steps * first + growth * (steps * last // 2)
+        if last or self._before is not None:
             ends.clear()
             if self.lag:
-                before = steps - 1
-                ends.append(start + before * first + growth * (before * (before - 1) // 2))
-            self.gpu_free_ps = start + steps * first + growth * (steps * (steps - 1) // 2)
-            ends.append(self.gpu_free_ps)
+                ends.append(end - first - growth * last)
+            ends.append(end)
         else:
-            self.gpu_free_ps = start + first
-            ends.append(start + first)
+            ends.append(end)
             self._close_run()
             if self._compressed:
                 self._compress()
 
     def _schedule_mixed(self, step: CountedStep) -> None:
         """One step with prefills, or with decodes of one token that were prefills: these are walked."""
-        now_ps = step.now_ps
-        decodes = self.decoders if step.served else 0
-        context = self.context - decodes if step.served else 0
+        now_ps, work, batches, kv = step.now_ps, step.work, self.batches, self.kv
+        counted = self.decoders if step.served else 0
+        context = self.context - counted
         start = self.gpu_free_ps if self.gpu_free_ps > now_ps else now_ps
         fresh = chunks = chunk_tokens = pairs = cached = 0
-        counted = decodes
-        for request, new in step.work.items():
+        decodes = counted
+        for request, new in work.items():
             before = request.computed - request.evicted - new
             if new == 1:
                 decodes += 1
-                if not (request.decoding and request.last_batch == self.batches - 1):
+                if not (request.decoding and request.last_batch == batches - 1):
                     fresh += 1  # but one that paused and went on at once
                 context += before
             else:
@@ -812,66 +1083,57 @@ class FastForward(Replica):
                 chunk_tokens += new
                 pairs += new * (new + 2 * before)
                 cached += before
-        cost = self.cost.step_ps(
-            decodes=decodes,
-            context=context,
-            chunks=chunks,
-            chunk_tokens=chunk_tokens,
-            pairs=pairs,
-            cached=cached,
+        span = self.cost.step_ps(
+            decodes=decodes, context=context, chunks=chunks, chunk_tokens=chunk_tokens, pairs=pairs, cached=cached
         )
         if step.copied_blocks:
-            cost += step.copied_blocks * self.settings.swap_block_ps
+            span += step.copied_blocks * self.settings.swap_block_ps
         if self.compression:
-            due = [request for request in step.work if request.computed >= request.point]
-            cost += self._plan_compression(due + self._due() if counted else due)
-        end = start + cost
+            due = [request for request in work if request.computed >= request.point]
+            span += self._plan_compression(due + self._due() if counted else due)
+        self.gpu_free_ps = end = start + span
         self._ends.append(end)
-        self.gpu_free_ps = end
-        kv = self.kv
         held = kv.total - kv.free
         parts = _NO_PARTS if self._paged else self._parts()
         if self.log is not None:
             self._log_step(step, start, end, context + cached + decodes + chunk_tokens, counted)
-        self.batches += 1
+        self.batches = batches + 1
         dropped, marks, counter = 0, self._marks, self.counter
         if counted and (self._stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders):
-            dropped = self._settle(start, cost, 0, 1)
-        self.sink.add(
-            (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context,
+            dropped = self._settle(start, span, 0, 1)
+        self._add_row(
+            (start, 1, span, 0 if chunks else self._kv_ps * decodes, decodes, fresh, dropped, context,
              chunks, chunk_tokens, pairs, cached, held, held,
-             self.computed_tokens - (self.table_blocks - held) * kv.block_size,
+             self.computed_tokens - (self.table_blocks - held) * self._block_size,
              len(self.running), len(self.waiting), len(step.preempted), kv.free - kv._unhashed, *parts,
              self.copies.duplicates)
         )  # fmt: skip
         if self._compressed:
             self._compress()
         chunking = []
-        for request, new in step.work.items():
+        for request, new in work.items():
             request.scheduled_tokens += new
             request.steps += 1
             request.busy_until_ps = end
             if request.first_scheduled_ps < 0:
                 request.first_scheduled_ps = start
-            if request.computed == request.known:
-                if not request.decoding or request.last_batch != self.batches - 2:
+            known = request.known
+            if request.computed == known:
+                if not request.decoding or request.last_batch != batches - 1:
                     # a prefill is complete: it yields a token
                     if request.first_token_ps < 0:
                         request.first_token_ps = end
                     else:
                         self.sink.stall(request.id, end, end - request.last_token_ps)
-                    if request.known - request.prompt_tokens == request.reasoning_tokens:
-                        request.first_answer_ps = end
-                elif request.known - request.prompt_tokens == request.reasoning_tokens:
+                if known - request.prompt_tokens == request.reasoning_tokens:
                     request.first_answer_ps = end
                 self._count(request, end)
             else:
                 chunking.append(request)
         if self.chunking:
-            done = step.work
-            kept = [request for request in self.chunking if request not in done]
+            kept = [request for request in self.chunking if request not in work]
             if kept:
-                chunking = sorted(kept + chunking, key=lambda request: request.order)
+                chunking = sorted(kept + chunking, key=_by_order)
         self.chunking = chunking
 
     def _run_length(self, hold: int, applied: int) -> int:
@@ -909,50 +1171,47 @@ class FastForward(Replica):
 
     def _steps_that_fit(self, most: int) -> int:
         """How many steps, *most* at the most, the free blocks suffice for."""
-        growing, size, free = self.growing, self._block_size, self.kv.free
-        crossing, at = self.crossing, -self.counter
+        free, growing = self.kv.free, self.growing
         rounds = free // growing
-        rest = free - rounds * growing
-        steps = rounds * size
-        while steps < most:
-            rest -= crossing[(at - steps) % size]
-            if rest < 0:
-                return steps
-            steps += 1
-        return most
+        at = -self.counter % self._block_size  # a step looks one place further down, round and round
+        taken = list(accumulate(self.crossing[at::-1] + self.crossing[:at:-1]))
+        steps = rounds * self._block_size + bisect_right(taken, free - rounds * growing)
+        return steps if steps < most else most
 
-    def _blocks_of_steps(self, steps: int) -> int:
-        """Blocks that the counted batch takes in its next *steps* steps."""
-        size = self.kv.block_size
-        rounds, rest = divmod(steps, size)
-        blocks = rounds * self.growing
+    def _blocks_of_steps(self, steps: int, after: int = 0) -> int:
+        """Blocks that the counted batch takes in *steps* steps, the next *after* ones left out."""
+        size, crossing = self._block_size, self.crossing
+        rest = steps % size
+        blocks = steps // size * self.growing
         if rest:
-            last = -self.counter % size  # a step looks one place further down, round and round
-            first = last - rest + 1
-            if first >= 0:
-                blocks += sum(self.crossing[first : last + 1])
+            upto = -(self.counter + after) % size + 1  # a step looks one place further down, round and round
+            if upto >= rest:
+                blocks += sum(crossing[upto - rest : upto])
             else:
-                blocks += sum(self.crossing[: last + 1]) + sum(self.crossing[first:])
+                blocks += sum(crossing[:upto]) + sum(crossing[upto - rest :])
         return blocks
 
     def _close_run(self) -> None:
         """Apply the run, now that its length is known: its first step was applied when it was planned."""
-        steps, kv, applied = self._run_steps, self.kv, self._run_applied
-        chained = self._before is not None
+        steps, kv, applied, joined = self._run_steps, self.kv, self._run_applied, self._joined
+        if self.log is not None:
+            self._log_run(steps, self._before is not None)
         self._run_steps = 0
         self._before = None
-        decodes, counter, size = self.decoders, self.counter, self._block_size
-        context = self.context - decodes * applied
+        decodes, counter, size, context = self.decoders, self.counter, self._block_size, self.context
         held = last = kv.total - kv.free
-        live = self.computed_tokens - (self.table_blocks - held) * size
-        if not applied:
+        computed = self.computed_tokens
+        live = computed - (self.table_blocks - held) * size
+        start, first, growth = self._run_start_ps, self._run_step_ps, self._run_growth_ps
+        if applied:
+            context -= decodes
+            extra = steps - 1
+        else:
             live += decodes
             held += self.crossing[-counter % size]
-        start, first, growth = self._run_start_ps, self._run_step_ps, self._run_growth_ps
-        if self.log is not None:
-            self._log_run(steps, chained)
+            extra = steps
         cached = kv.free - kv._unhashed
-        if not applied and cached:
+        if cached and not applied:
             first_takes = self.crossing[-counter % size]
             if first_takes > kv._unhashed:
                 cached -= first_takes - kv._unhashed
@@ -965,7 +1224,6 @@ class FastForward(Replica):
                 takes = self.crossing.tobytes()
             else:
                 takes, at, unused, window = self._short_patterns(min(steps - 1, size), at, unused, window)
-        extra = steps - applied
         if extra:
             # NOTE: inlined from _blocks_of_steps() for performance reasons
             rest = extra % size
@@ -983,21 +1241,22 @@ class FastForward(Replica):
             tokens = decodes * extra
             self.counter = counter = counter + extra
             self.context += tokens
-            self.computed_tokens += tokens
+            self.computed_tokens = computed + tokens
         self.batches += steps
         marks = self._marks
-        dropped = 0
         running = len(self.running)
         if self._stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders:
             dropped = self._settle(start, first, growth, steps)
+        else:
+            dropped = 0
         row = (start, steps, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, last, live,
                running, self._waited, len(self._step.preempted), cached, *parts, self.copies.duplicates)  # fmt: skip
-        if self._joined and self._joined[0][0] < steps:
+        if joined and joined[0][0] < steps:
             self._add_split(row, Run(takes, at, unused, window))
         elif unused and takes:
             self.sink.add_reserved(row, takes, at, unused, window)
         else:
-            self.sink.add(row, takes, at)
+            self._add_row(row, takes, at)
 
     def _add_split(self, row: tuple[int, ...], run: Run) -> None:
         """Rows of a run that others joined the queue behind: one for each length of the queue."""
@@ -1064,16 +1323,30 @@ class FastForward(Replica):
             if request.counted and request.order == order and request.mark == at:
                 k = at - origin
                 request.first_answer_ps = start_ps + k * first_ps + growth_ps * (k * (k - 1) // 2)
-        stops = self._stops
+        stops, size, lag = self._stops, self._block_size, self.lag
         while stops and stops[0][0] <= counter:
             at, order, request = heappop(stops)
-            if request.counted and request.order == order and request.stop == at:
-                self._uncount(request)
-                k = at - origin
-                if self.lag and request.end < request.foreseen_end:
+            if request.stop == at and request.order == order and request.counted:
+                # NOTE: inlined from _uncount() and _leave() for performance reasons
+                base, growth, evicted, k = request.base, request.growth, request.evicted, at - origin
+                yielded = counter - request.counted_from
+                request.counted = request.decoding = False
+                request.computed = computed = base + counter
+                request.scheduled_tokens += yielded
+                request.steps += yielded
+                self.decoders -= 1
+                self.context -= computed - evicted
+                self.crossing[(base - evicted) % size] -= growth
+                self.growing -= growth
+                if lag and request.end < request.foreseen_end:
                     k -= 1
                     dropped += 1
-                self._leave(request, start_ps + k * first_ps + growth_ps * (k * (k - 1) // 2))
+                request.draining = True
+                request.in_flight = lag
+                request.known = request.end - lag
+                end_ps = start_ps + k * first_ps + growth_ps * (k * (k - 1) // 2)
+                request.last_token_ps = request.busy_until_ps = end_ps
+                heappush(self._pending, (end_ps, order, request))
         return dropped
 
     def _schedule_walked(self, step: CountedStep) -> bool:

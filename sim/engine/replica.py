@@ -21,7 +21,7 @@ from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler, Step
 from sim.engine.step_log import StepLog, StepRow
-from sim.engine.waiting import FcfsQueue, KeyQueue, WaitingQueue
+from sim.engine.waiting import ClientQueue, FcfsQueue, KeyQueue, WaitingQueue
 from sim.errors import PolicyError
 from sim.results.columns import Status
 
@@ -84,6 +84,38 @@ class Replica(ABC):
     is quiet, if any of the others was called in it.
     """
 
+    __slots__ = (
+        "_admissions",
+        "_block_size",
+        "_cancels",
+        "_ends",
+        "_fruitless",
+        "_holds_longest",
+        "_max_model_len",
+        "_step",
+        "batches",
+        "compression",
+        "computed_tokens",
+        "copies",
+        "cost",
+        "free_swap_blocks",
+        "gpu_free_ps",
+        "kv",
+        "lag",
+        "log",
+        "memory",
+        "next_end_ps",
+        "paused",
+        "running",
+        "scheduler",
+        "scheduler_name",
+        "settings",
+        "sink",
+        "table_blocks",
+        "waiting",
+        "watermark_blocks",
+    )
+
     kv: PagedKv | BlockPool
 
     def __init__(
@@ -101,6 +133,10 @@ class Replica(ABC):
         self.settings = settings
         self._max_model_len = settings.max_model_len
         self._block_size = settings.block_size
+        longest = -(-(settings.max_model_len - 1) // settings.block_size)
+        self._holds_longest = not settings.compression and (
+            longest + min(longest, settings.window_blocks) <= settings.usable_blocks
+        )
         self.cost = cost
         self.scheduler = scheduler
         self.scheduler_name = type(scheduler).__name__
@@ -112,7 +148,11 @@ class Replica(ABC):
         self.running: dict[Request, None] = {}
         order = getattr(scheduler, "queue_order", None)
         key = order(settings) if order is not None else None
-        self.waiting: WaitingQueue = FcfsQueue() if key is None else KeyQueue(key)
+        self.waiting: WaitingQueue
+        if key is not None:
+            self.waiting = KeyQueue(key)
+        else:
+            self.waiting = ClientQueue() if getattr(scheduler, "queues_by_client", False) else FcfsQueue()
         self.paused = 0
         self.copies = Copies()
         self._fruitless = 0
@@ -136,6 +176,8 @@ class Replica(ABC):
         Judged by what the client shows: the prompt and ``max_tokens``. The real engine would wait for ever here.
         """
         limit = self._max_model_len
+        if self._holds_longest and request.prompt_tokens < limit:
+            return None
         allowance = request.max_tokens
         if allowance >= 0 and request.prompt_tokens + allowance <= limit and request.prompt_tokens < limit:
             # NOTE: what the arithmetic below comes to for nearly all requests, for performance reasons

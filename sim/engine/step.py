@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.engine.request import Request
+from sim.engine.waiting import ClientQueue
 from sim.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ class Scheduler(Protocol):
 
     A scheduler that plans ``serve_running()`` with ``hold = FOREVER`` whenever nobody waits and nothing is in prefill may say
     so once, by a class attribute ``serves_all_when_nobody_waits = True``: the fast mode then does not ask it in that case.
+    One that then serves all who run and admits the head of the queue as long as it fits (``serve_running`` and
+    ``admit_heads``, with the chunk limit of the settings) sets ``serves_all_then_admits_heads = True``: it is not asked either
+    when a first request comes while all decode.
     One that has to reserve memory says how by a class attribute ``reservation``, as ``EngineSettings`` has it.
+    One that looks at the first waiting request of each client sets ``queues_by_client = True`` and reads ``Step.firsts()``.
     """
 
     def schedule(self, step: Step) -> None:
@@ -67,6 +72,8 @@ class Step:
         """A moment from which on the plan may change by itself; set by the scheduler."""
         settings = self.settings
         self._max_num_seqs = settings.max_num_seqs
+        self._block_size = settings.block_size
+        self._fcfs = settings.policy != "priority"
         self._budget = settings.max_num_batched_tokens
         self._caching = settings.enable_prefix_caching
         self._compression = settings.compression
@@ -261,10 +268,13 @@ class Step:
         Gates as in vLLM: the blocks of all its known tokens (``scheduler_reserve_full_isl``), then those of this step, both
         plus the watermark while others run; cached blocks that nobody holds count as taken.
         """
-        replica, settings = self.replica, self.settings
-        kv, block = replica.kv, settings.block_size
         if request.running or self.seats <= 0:
-            raise PolicyError(f"{replica.scheduler_name}: no seat for request {request.id}, or it runs already")
+            raise PolicyError(f"{self.replica.scheduler_name}: no seat for request {request.id}, or it runs already")
+        return self._admit(request, chunk_limit)
+
+    def _admit(self, request: Request, chunk_limit: int) -> bool:
+        replica, settings, block = self.replica, self.settings, self._block_size
+        kv = replica.kv
         hits: Any = ()
         hit = revived = 0
         caching = self._caching
@@ -281,12 +291,13 @@ class Step:
             new = min(new, request.point - cached)
         if 0 < chunk_limit < new:
             new = chunk_limit
-        if new > self.budget:
+        budget = self.budget
+        if new > budget:
             if not settings.enable_chunked_prefill:
                 return False
-            new = self.budget
+            new = budget
         spare = kv.free - revived
-        if replica.running:
+        if replica.watermark_blocks and replica.running:
             spare -= replica.watermark_blocks
         if not self._paged:
             request.reserved = replica.reservation(request)
@@ -305,7 +316,7 @@ class Step:
                 need = 0
             if need > spare:
                 return False
-        replica.waiting.remove(request)
+        self.waiting.remove(request)
         kv.admit(request, hits, hit, need)
         request.computed = cached + new
         replica.seat(request, hit * block, hit + need)
@@ -315,14 +326,49 @@ class Step:
             kv.register(request, request.computed // block)
         if request.shared_blocks:
             replica.copies.begin(request, hit, request.computed // block)
-        self.budget -= new
+        self.budget = budget - new
         self.work[request] = new
         self.admitted.append((request, hit * block))
         return True
 
+    def admit_heads(self, *, chunk_limit: int = 0, overtaking: bool = True) -> None:
+        """Admit the head of the queue as long as it fits, nobody passing it, and set ``hold`` and ``wake_on_arrival``.
+
+        With *overtaking* somebody who comes later may stand before a head that was refused.
+        """
+        waiting, replica, most = self.waiting, self.replica, self._max_num_seqs
+        while self.budget > 0 and len(replica.running) - replica.paused < most:
+            if not waiting:
+                self.hold = FOREVER
+                return
+            request = waiting.head()
+            if request.busy_until_ps > self.now_ps:
+                other = next(self.candidates(), None)
+                if other is None:
+                    self.hold = FOREVER
+                    return
+                request = other
+            if not self._admit(request, chunk_limit):
+                if not request._kin or self.stays_refused(request):
+                    self.hold = FOREVER
+                    self.wake_on_arrival = overtaking
+                return
+        self.hold = FOREVER
+        self.wake_on_arrival = False
+
     def candidates(self) -> Iterator[Request]:
         """Waiting requests in the queue's order, those left out whose last batch is still in flight."""
         return (request for request in self.waiting if request.busy_until_ps <= self.now_ps)
+
+    def firsts(self) -> dict[int, Request]:
+        """The first waiting request of each client that can be looked at now; for a scheduler that ``queues_by_client``."""
+        assert isinstance(self.waiting, ClientQueue), "this scheduler does not say that it queues_by_client"
+        return self.waiting.firsts(self.now_ps)
+
+    def first_of(self, client: int) -> Request | None:
+        """The first waiting request of *client* that can be looked at now, as `firsts` has it."""
+        assert isinstance(self.waiting, ClientQueue), "this scheduler does not say that it queues_by_client"
+        return self.waiting.first_of(client, self.now_ps)
 
     def next_candidate(self) -> Request | None:
         """The first waiting request that can be looked at now."""

@@ -1,10 +1,10 @@
-"""Waiting queues: in order of arrival with preempted requests in front, or by a key."""
+"""Waiting queues: in order of arrival with preempted requests in front, the same by client, or by a key."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, merge
 from typing import Any
 
 from sim.engine.request import Request
@@ -71,4 +71,64 @@ class KeyQueue:
         heapify(self._heap)
 
 
-WaitingQueue = FcfsQueue | KeyQueue
+class ClientQueue:
+    """First come, first served, a preempted request in front, and the first of each client at hand."""
+
+    __slots__ = ("_back", "_by_client", "_front", "_size")
+
+    def __init__(self) -> None:
+        self._by_client: dict[int, deque[tuple[int, Request]]] = {}
+        self._front = self._back = self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Request]:
+        """All that wait, the head first."""
+        return (request for _, request in merge(*self._by_client.values()))
+
+    def push(self, request: Request) -> None:
+        """A new arrival joins."""
+        self._size += 1
+        self._back += 1
+        self._by_client.setdefault(request.client, deque()).append((self._back, request))
+
+    def push_front(self, request: Request) -> None:
+        """A preempted request joins."""
+        self._size += 1
+        self._front -= 1
+        self._by_client.setdefault(request.client, deque()).appendleft((self._front, request))
+
+    def head(self) -> Request:
+        """Who is next; raise IndexError when nobody waits."""
+        if not self._by_client:
+            raise IndexError("nobody waits")
+        return min(entries[0] for entries in self._by_client.values())[1]
+
+    def remove(self, request: Request) -> None:
+        """Take *request* out, wherever it stands."""
+        entries = self._by_client[request.client]
+        for at, (_, other) in enumerate(entries):
+            if other is request:
+                del entries[at]
+                break
+        else:
+            raise ValueError(f"{request} does not wait")
+        self._size -= 1
+        if not entries:
+            del self._by_client[request.client]
+
+    def first_of(self, client: int, now_ps: int) -> Request | None:
+        """The first request of *client* that can be looked at now."""
+        for _, request in self._by_client.get(client, ()):
+            if request.busy_until_ps <= now_ps:
+                return request
+        return None
+
+    def firsts(self, now_ps: int) -> dict[int, Request]:
+        """The first request of each client that can be looked at now."""
+        found = ((client, self.first_of(client, now_ps)) for client in self._by_client)
+        return {client: request for client, request in found if request is not None}
+
+
+WaitingQueue = FcfsQueue | KeyQueue | ClientQueue

@@ -9,25 +9,6 @@ from sim.engine.request import Request
 from sim.engine.step import FOREVER, Step
 
 
-def admit_heads(step: Step, *, chunk_limit: int = 0, overtaking: bool = True) -> None:
-    """Admit the head of the queue as long as it fits, nobody passing it, and say how long that holds.
-
-    With *overtaking* somebody who comes later may stand before a head that was refused.
-    """
-    while step.budget > 0 and step.seats > 0:
-        request = step.next_candidate()
-        if request is None:
-            step.hold = FOREVER
-            return
-        if not step.admit(request, chunk_limit=chunk_limit):
-            if step.stays_refused(request):
-                step.hold = FOREVER
-                step.wake_on_arrival = overtaking
-            return
-    step.hold = FOREVER
-    step.wake_on_arrival = False
-
-
 def admit_listed(step: Step, order: Iterable[Request]) -> Request | None:
     """Admit *order* as far as it fits, nobody passing another; return who was refused, if anybody."""
     for request in order:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import admit_heads, clear_place, make_room
+from sim.policies.batching import clear_place, make_room
 from sim.policies.schedulers import scheduler
 
 
@@ -41,7 +41,7 @@ class Edf:
                 step.admit(head)
             return
         if step.waiting:
-            admit_heads(step)
+            step.admit_heads()
             step.wake_on_arrival = step.wake_on_arrival or self.preempt
             if cleared:
                 step.hold = 1  # its place is there, yet it did not get in: look again

@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from heapq import nsmallest
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush, nsmallest
+from itertools import islice
 from typing import ClassVar
 
 from sim.engine.request import Request
-from sim.engine.step import FOREVER, Step
+from sim.engine.step import FOREVER, NEVER_PS, Step
+from sim.engine.waiting import FcfsQueue
 from sim.policies.batching import admit_listed, clear_place, make_room
 from sim.policies.schedulers import scheduler
+
+Rank = tuple[int, int, int]
+"""Level, arrival, number: the smallest goes first."""
 
 
 @dataclass
 class _Note:
-    """Where *join* and *since_tokens* say: the level a request joined, and its output by then."""
+    """What is known of a request: it joined at *join* when its output was *since_tokens*, is at *level* now, and
+    falls when its output reaches *until_tokens*."""
 
     join: int
     since_tokens: int
     served_ps: int
     """When it ran last; of a request that never ran, its arrival."""
+    level: int = 0
+    until_tokens: int = 0
+    rank: Rank = (0, 0, 0)
+
+
+@dataclass
+class _Books:
+    """All requests in the engine; those that wait in order of rank, and when those that do not run will starve.
+
+    The level of a request that waits changes by promotion only, so the order is kept from plan to plan.
+    """
+
+    notes: dict[Request, _Note] = field(default_factory=dict)
+    waiting: list[tuple[Rank, Request]] = field(default_factory=list)
+    starving: list[tuple[int, int, Request]] = field(default_factory=list)
+
+    def join(self, request: Request) -> None:
+        """*request* waits, at the rank in its note."""
+        insort(self.waiting, (self.notes[request].rank, request), key=_rank)
+
+    def leave(self, request: Request) -> None:
+        """*request* waits no longer."""
+        del self.waiting[bisect_left(self.waiting, self.notes[request].rank, key=_rank)]
+
+    def candidates(self, now_ps: int) -> Iterator[Request]:
+        """Who waits and can be looked at now, by rank."""
+        return (request for _, request in self.waiting if request.busy_until_ps <= now_ps)
+
+
+def _rank(entry: tuple[Rank, Request]) -> Rank:
+    return entry[0]
 
 
 @scheduler("mlfq")
@@ -42,79 +81,149 @@ class Mlfq:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
-    def _level(self, step: Step, request: Request) -> tuple[int, int]:
-        """Level of *request*, and tokens until it falls."""
-        note = self._note(step, request)
-        used, level = step.generated(request) - note.since_tokens, note.join
+    def _place(self, request: Request, note: _Note, generated: int) -> None:
+        """Note the level and rank of *request*, whose output is *generated* tokens."""
+        used, level = generated - note.since_tokens, note.join
         quantum = self.quantum_tokens << level
+        until = note.since_tokens + quantum
         while level < self.levels - 1 and used >= quantum:
             used -= quantum
             level += 1
             quantum *= 2
-        return level, quantum - used if level < self.levels - 1 else FOREVER
+            until += quantum
+        note.level = level
+        note.until_tokens = until if level < self.levels - 1 else FOREVER
+        note.rank = (level, request.arrived_ps, request.id)
 
-    def _note(self, step: Step, request: Request) -> _Note:
-        notes: dict[Request, _Note] = step.memory
-        note = notes.get(request)
-        if note is None:
-            first, level = request.prompt_tokens // self.prompt_tokens_per_token, 0
-            while level < self.levels - 1 and self.quantum_tokens << level < first:
-                level += 1
-            note = notes[request] = _Note(level, 0, request.arrived_ps)
-        return note
+    def _first_level(self, request: Request) -> int:
+        first, level = request.prompt_tokens // self.prompt_tokens_per_token, 0
+        while level < self.levels - 1 and self.quantum_tokens << level < first:
+            level += 1
+        return level
 
-    def _promote(self, step: Step, request: Request) -> int:
-        """Lift *request*, which does not run, if it starves; return when it will."""
-        note, patience_ps = self._note(step, request), round(self.starvation_s * 1e12)
-        if step.now_ps - note.served_ps >= patience_ps:
+    def _read_queue(self, step: Step, books: _Books) -> None:
+        """New arrivals stand at the end of the queue; who has left it is dropped."""
+        notes, fresh = books.notes, []
+        assert isinstance(step.waiting, FcfsQueue)
+        for request in reversed(step.waiting):
+            if request in notes:
+                break
+            fresh.append(request)
+        for request in reversed(fresh):
+            note = notes[request] = _Note(self._first_level(request), 0, request.arrived_ps)
+            self._place(request, note, step.generated(request))
+            books.join(request)
+            self._starves_later(books, request, note)
+        if len(books.waiting) != len(step.waiting):  # some were cancelled
+            books.waiting = [entry for entry in books.waiting if entry[1].finished_ps < 0]
+        if len(notes) > 4 * (len(step.running) + len(step.waiting)) + 64:
+            for gone in [request for request in notes if request.finished_ps >= 0]:
+                del notes[gone]
+
+    def _starves_later(self, books: _Books, request: Request, note: _Note) -> None:
+        heappush(books.starving, (note.served_ps + round(self.starvation_s * 1e12), request.id, request))
+
+    def _promote(self, step: Step, books: _Books) -> int:
+        """Lift those that starve; return when the next one will."""
+        starving, patience_ps = books.starving, round(self.starvation_s * 1e12)
+        lifted, next_ps = [], NEVER_PS
+        while starving:
+            at_ps, _, request = starving[0]
+            note = books.notes.get(request)
+            idle = note is not None and request.finished_ps < 0 and (request.paused or not request.running)
+            if note is None or not idle or note.served_ps + patience_ps != at_ps:
+                heappop(starving)  # it has run since, or it has gone
+                continue
+            if at_ps > step.now_ps:
+                next_ps = at_ps
+                break
+            heappop(starving)
+            if not request.running:
+                books.leave(request)
             note.join, note.since_tokens, note.served_ps = 0, step.generated(request), step.now_ps
-        return note.served_ps + patience_ps
+            self._place(request, note, note.since_tokens)
+            if not request.running:
+                books.join(request)
+            lifted.append((request, note))
+        for request, note in lifted:
+            self._starves_later(books, request, note)
+            next_ps = min(next_ps, step.now_ps + patience_ps)
+        return next_ps
 
     def schedule(self, step: Step) -> None:
-        running, waiting = list(step.running), list(step.candidates())
-        if len(step.memory) > 4 * (len(running) + len(step.waiting)) + 64:
-            present = {*running, *step.waiting}
-            for gone in [request for request in step.memory if request not in present]:
-                del step.memory[gone]
-        wake_ps = FOREVER << 40
-        for request in running:
-            if request.paused:
-                wake_ps = min(wake_ps, self._promote(step, request))
-        for request in step.waiting:
-            wake_ps = min(wake_ps, self._promote(step, request))
+        books: _Books = step.memory.setdefault("books", _Books())
+        notes, running = books.notes, list(step.running)
+        self._read_queue(step, books)
+        wake_ps = self._promote(step, books)
         left: dict[Request, int] = {}
-        rank: dict[Request, tuple[int, int, int]] = {}
-        for request in (*running, *waiting):
-            level, left[request] = self._level(step, request)
-            rank[request] = (level, request.arrived_ps, request.id)
-        worst = rank.__getitem__
-        best = nsmallest(step.settings.max_num_seqs, rank, key=worst)
-        self._take_turns(step, running, set(best))
-        make_room(step, lambda request: (request.paused, rank[request]))
-        newcomers = [request for request in best if not request.running and request not in step.preempted]
-        if newcomers and not step.preempted:
-            victims = [request for request in step.running if rank[request] > rank[newcomers[0]]]
-            victims.sort(key=lambda request: (request.paused, rank[request]), reverse=True)
-            cleared = clear_place(step, newcomers[0], victims, seat=False)
-        else:
-            cleared = False
+        for request in running:
+            note, generated = notes[request], step.generated(request)
+            if generated >= note.until_tokens:
+                self._place(request, note, generated)
+            left[request] = note.until_tokens - generated
+        seats, limit = step.settings.max_num_seqs, None
+        crowded = len(running) + len(books.waiting) > seats
+        if crowded and not step.replica.paused and self._all_stay(books, running, seats):
+            limit = seats - len(running)  # so many of those that wait are among the best
+        elif crowded:
+            both = [*running, *islice(books.candidates(step.now_ps), seats)]
+            best = set(nsmallest(seats, both, key=lambda request: notes[request].rank))
+            limit = sum(not request.running for request in best)
+            self._take_turns(step, books, running, best)
+            wake_ps = min(wake_ps, step.now_ps + round(self.starvation_s * 1e12))
+        elif step.replica.paused:
+            self._take_turns(step, books, running, set(running))
+        make_room(step, lambda request: (request.paused, notes[request].rank))
+        head = next(books.candidates(step.now_ps), None) if limit != 0 else None
+        cleared = False
+        if head is not None and not step.preempted:
+            victims = [request for request in step.running if notes[request].rank > notes[head].rank]
+            victims.sort(key=lambda request: (request.paused, notes[request].rank), reverse=True)
+            cleared = clear_place(step, head, victims, seat=False)
         step.serve_running()
         if not step.preempted or cleared:
-            admit_listed(step, newcomers)
+            admit_listed(step, islice(books.candidates(step.now_ps), limit))
+            for request, _ in step.admitted:
+                books.leave(request)
         for request in step.preempted:
-            self._note(step, request).served_ps = step.now_ps
-        if len(step.waiting) or any(request.paused for request in running):
-            step.hold = 1 if cleared else min((left[r] - 1 for r in running if not r.paused), default=1)
-            step.hold = max(1, step.hold)
+            note = notes[request]
+            note.served_ps = step.now_ps
+            self._place(request, note, step.generated(request))
+            books.join(request)
+            self._starves_later(books, request, note)
+        if step.waiting or step.replica.paused:
+            step.hold = 1 if cleared else self._steps_alike(step, books, left, crowded)
             step.wake_at_ps = wake_ps
         else:
             step.hold = FOREVER
 
-    def _take_turns(self, step: Step, running: list[Request], best: set[Request]) -> None:
+    @staticmethod
+    def _all_stay(books: _Books, running: list[Request], seats: int) -> bool:
+        """Whether all that run are surely among the *seats* best."""
+        worst = max(books.notes[request].rank for request in running) if running else (0, 0, 0)
+        return len(running) + bisect_left(books.waiting, worst, key=_rank) <= seats
+
+    def _steps_alike(self, step: Step, books: _Books, left: dict[Request, int], crowded: bool) -> int:
+        """For how many steps the plan stays: until somebody who runs falls, where only the first who waits looks for a
+        place, until somebody falls behind that one."""
+        head = next(books.candidates(step.now_ps), None)
+        notes = books.notes
+        if crowded or step.replica.paused or head is None or books.waiting[0][1] is not head:
+            falls = [tokens for request, tokens in left.items() if not request.paused]
+            return max(1, min(falls, default=2) - 1)
+        if not step.stays_refused(head):
+            return 1
+        first = notes[head].rank
+        return max(
+            1, min((tokens - 1 for request, tokens in left.items() if notes[request].rank < first), default=FOREVER)
+        )
+
+    def _take_turns(self, step: Step, books: _Books, running: list[Request], best: set[Request]) -> None:
         for request in running:
             if not request.paused and request not in best:
                 step.pause(request)
-                self._note(step, request).served_ps = step.now_ps
+                books.notes[request].served_ps = step.now_ps
+                self._starves_later(books, request, books.notes[request])
         for request in running:
             if request.paused and request in best and step.seats > 0 and request.busy_until_ps <= step.now_ps:
                 step.resume(request)

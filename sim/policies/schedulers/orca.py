@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import admit_heads
 from sim.policies.schedulers import scheduler
 
 
@@ -24,6 +23,6 @@ class Orca:
     def schedule(self, step: Step) -> None:
         step.serve_running()
         if step.waiting:
-            admit_heads(step, overtaking=False)
+            step.admit_heads(overtaking=False)
         else:
             step.hold = FOREVER

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
 from sim.policies.batching import admit_listed, clear_place, make_room
 from sim.policies.schedulers import scheduler
@@ -29,6 +31,15 @@ class Pascal:
         if self.first not in ("answering", "reasoning"):
             raise ValueError(f"first must be 'answering' or 'reasoning', not {self.first!r}")
 
+    def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
+        """Phase, then arrival; nothing changes while a request waits."""
+
+        def key(request: Request) -> tuple[bool, int]:
+            generated = max(0, request.peak + 1 - request.prompt_tokens)
+            return ((generated > request.reasoning_tokens) != (self.first == "answering"), request.arrived_ps)
+
+        return key
+
     def _later(self, step: Step, request: Request) -> bool:
         """Whether *request* belongs to the phase that yields to the other."""
         return step.answering(request) != (self.first == "answering")
@@ -41,6 +52,19 @@ class Pascal:
         written = step.generated(request) - request.reasoning_tokens
         return bool(written > self.reading_tokens_per_s * (step.now_ps - begun_ps) * 1e-12)
 
+    @staticmethod
+    def _admit(step: Step, cleared: bool) -> Request | None:
+        """Admit in the queue's order, but nobody who was preempted just now; return who was refused, if anybody."""
+        if cleared:
+            return admit_listed(step, [request for request in step.candidates() if request not in step.preempted])
+        while step.budget > 0 and step.seats > 0:
+            request = step.next_candidate()
+            if request is None:
+                break
+            if not step.admit(request):
+                return request
+        return None
+
     def schedule(self, step: Step) -> None:
         step.wake_on_phase = True
         for request in [request for request in step.memory if request.finished_ps >= 0]:
@@ -50,16 +74,16 @@ class Pascal:
                 if step.answering(request):
                     step.memory.setdefault(request, step.now_ps)
         make_room(step, lambda request: (self._later(step, request), request.order))
-        order = sorted(step.candidates(), key=lambda r: (self._later(step, r), r.arrived_ps, r.id))
+        head = step.next_candidate()
         cleared, yielding = False, []
-        if order and not step.preempted and not self._later(step, order[0]):
+        if head is not None and not step.preempted and not self._later(step, head):
             yielding = [request for request in step.running if self._later(step, request)]
             ready = [request for request in reversed(yielding) if self._ahead(step, request)]
-            cleared = clear_place(step, order[0], ready)
+            cleared = clear_place(step, head, ready)
         step.serve_running()
         if step.preempted and not cleared:
             return
-        refused = admit_listed(step, order)
+        refused = self._admit(step, cleared)
         if cleared and step.waiting:
             return
         if self.first == "reasoning" and yielding:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import admit_heads
 from sim.policies.schedulers import scheduler
 
 
@@ -31,6 +30,6 @@ class Sarathi:
         if step.preempted:
             return
         if step.waiting:
-            admit_heads(step, overtaking=False)
+            step.admit_heads(overtaking=False)
         else:
             step.hold = FOREVER

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import admit_heads, make_room
+from sim.policies.batching import make_room
 from sim.policies.schedulers import scheduler
 
 
@@ -37,6 +37,6 @@ class Sjf:
         if step.preempted:
             return
         if step.waiting:
-            admit_heads(step)
+            step.admit_heads()
         else:
             step.hold = FOREVER

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import admit_heads, clear_place, make_room, remaining, steps_to_refinement
+from sim.policies.batching import clear_place, make_room, remaining, steps_to_refinement
 from sim.policies.schedulers import scheduler
 
 
@@ -58,7 +58,7 @@ class Srpt:
                 step.admit(head)
             return
         if step.waiting:
-            admit_heads(step)
+            step.admit_heads()
         else:
             step.hold = FOREVER
         step.wake_on_arrival = True  # even where no seat is free

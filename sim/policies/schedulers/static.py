@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import admit_heads
 from sim.policies.schedulers import scheduler
 
 
@@ -24,7 +23,7 @@ class Static:
         filling = step.memory.get("filling", True) or not step.running
         step.serve_running()
         if filling:
-            admit_heads(step, overtaking=False)
+            step.admit_heads(overtaking=False)
             filling = step.budget <= 0 < step.seats  # the budget of this step alone stopped it
         step.memory["filling"] = filling
         step.hold = 1 if filling else FOREVER

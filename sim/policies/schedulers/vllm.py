@@ -21,6 +21,7 @@ class Vllm:
     is admitted in that step."""
 
     serves_all_when_nobody_waits: ClassVar[bool] = True
+    serves_all_then_admits_heads: ClassVar[bool] = True
 
     def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any] | None:
         """First come first served, or under the ``priority`` policy by (priority, arrival)."""
@@ -38,20 +39,8 @@ class Vllm:
         step.serve_running(chunk_limit=limit)
         if step.preempted:
             return
-        if not step.waiting:
+        if step.waiting:
+            overtaking = settings.policy == "priority" or settings.long_prefill_token_threshold_adaptive
+            step.admit_heads(chunk_limit=limit, overtaking=overtaking)
+        else:
             step.hold = FOREVER
-            return
-        while step.budget > 0 and step.seats > 0:
-            request = step.next_candidate()
-            if request is None:
-                step.hold = FOREVER
-                return
-            if not step.admit(request, chunk_limit=limit):
-                if step.stays_refused(request):
-                    step.hold = FOREVER
-                    step.wake_on_arrival = (
-                        settings.policy == "priority" or settings.long_prefill_token_threshold_adaptive
-                    )
-                return
-        step.hold = FOREVER
-        step.wake_on_arrival = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor
+from typing import ClassVar
 
 from sim.engine.request import Request
 from sim.engine.step import FOREVER, Step
@@ -32,16 +33,23 @@ class Vtc:
 
     prompt_weight: float = 1.0
     output_weight: float = 2.0
+    queues_by_client: ClassVar[bool] = True
 
     def schedule(self, step: Step) -> None:
         books = step.memory.get("books")
         if books is None:
             books = step.memory["books"] = _Books({}, {}, set(), None)
         step.serve_running()
-        self._charge(step, books)
-        firsts = self._lift(step, books)
-        if step.preempted or not step.waiting:
-            step.hold = FOREVER if not step.waiting else 1
+        if not step.waiting:
+            books.queued = set()
+            step.hold = FOREVER
+            return
+        firsts = step.firsts()
+        contested = len(firsts) > 1 or not books.queued.issuperset(firsts)
+        if contested or len(books.charged) > 4 * len(step.running) + 64:
+            self._charge(step, books)  # at other times nobody asks who was charged what
+        self._lift(books, firsts)
+        if step.preempted:
             return
         while firsts and step.budget > 0 and step.seats > 0:
             client = min(firsts, key=lambda each: (books.counter[each], each))
@@ -52,7 +60,7 @@ class Vtc:
                 return
             books.counter[client] += self.prompt_weight * request.prompt_tokens
             books.charged[request] = max(books.charged.get(request, 0), 0)
-            following = next((each for each in step.candidates() if each.client == client), None)
+            following = step.first_of(client)
             if following is None:
                 del firsts[client]
                 books.last = client
@@ -74,18 +82,14 @@ class Vtc:
                 if request in books.charged:
                     books.charged[request] = now
 
-    def _lift(self, step: Step, books: _Books) -> dict[int, Request]:
-        """The first waiting request of each client; clients new in the queue are lifted."""
-        firsts: dict[int, Request] = {}
-        for request in step.candidates():
-            firsts.setdefault(request.client, request)
+    def _lift(self, books: _Books, firsts: dict[int, Request]) -> None:
+        """Clients new in the queue are lifted."""
         stayed = [books.counter[client] for client in books.queued if client in firsts]
         least = min(stayed) if stayed else books.counter.get(books.last, 0.0) if books.last is not None else 0.0
         for client in firsts:
             if client not in books.queued:
                 books.counter[client] = max(books.counter.get(client, 0.0), least)
         books.queued = set(firsts)
-        return firsts
 
     def _steps_to_flip(self, step: Step, books: _Books, client: int, firsts: dict[int, Request]) -> int:
         """For how many steps *client* stays the one charged least, while all that run decode."""
@@ -94,6 +98,8 @@ class Vtc:
             if not request.paused:
                 rate[request.client] = rate.get(request.client, 0) + 1
         steps = FOREVER
+        if len(firsts) == 1:
+            return steps
         for other in firsts:
             faster = self.output_weight * (rate.get(client, 0) - rate.get(other, 0))
             if other != client and faster > 0:

@@ -1,0 +1,48 @@
+"""Waiting queues: the order, and who comes out of the middle."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from sim.engine.request import Request
+from sim.engine.waiting import ClientQueue, FcfsQueue
+
+
+def _request(number: int, client: int) -> Request:
+    return Request(number, arrived_ps=0, prompt_tokens=1, output_tokens=1, client=client)
+
+
+def test_a_queue_by_client_is_first_come_first_served_and_knows_each_clients_first() -> None:
+    rng = random.Random(5)
+    plain, by_client = FcfsQueue(), ClientQueue()
+    for number in range(2_000):
+        choice = rng.random()
+        if choice < 0.45:
+            request = _request(number, rng.randrange(4))
+            plain.push(request)
+            by_client.push(request)
+        elif choice < 0.6:
+            request = _request(number, rng.randrange(4))
+            plain.push_front(request)
+            by_client.push_front(request)
+        elif plain:
+            request = plain.head() if choice < 0.8 else rng.choice(list(plain))
+            assert by_client.head() is plain.head()
+            request.busy_until_ps = 1 if choice > 0.98 else -1
+            if choice < 0.98:
+                plain.remove(request)
+                by_client.remove(request)
+        assert list(by_client) == list(plain)
+        assert len(by_client) == len(plain)
+        firsts: dict[int, Request] = {}
+        for request in plain:
+            if request.busy_until_ps <= 0:
+                firsts.setdefault(request.client, request)
+        assert by_client.firsts(0) == firsts
+    by_client.push(_request(1, 0))
+    with pytest.raises(ValueError, match="does not wait"):
+        by_client.remove(_request(1, 0))
+    with pytest.raises(IndexError):
+        ClientQueue().head()
