@@ -205,6 +205,8 @@ def run_once(
         failures=coming.failures,
         scalings=coming.scalings,
         lost=lambda index, now_ps: sinks[index].lose(now_ps),
+        link=wiring.link(scenario),
+        block_bytes=[_block_bytes(pool) for pool in pools],
     )
     outcome = cluster.run()
     if pulse is not None:
@@ -339,7 +341,7 @@ def _run_info(
         window_start_ps=outcome.window_start_ps,
         window_end_ps=outcome.window_end_ps,
         end_ps=outcome.end_ps,
-        pools=tuple(_pool_info(number, pool, outcome, sinks) for number, pool in enumerate(pools)),
+        pools=tuple(_pool_info(number, pool, scenario, pools, outcome, sinks) for number, pool in enumerate(pools)),
         categories=source.categories,
         clients=source.clients,
         drained=outcome.drained,
@@ -361,7 +363,18 @@ def _run_info(
     )
 
 
-def _pool_info(number: int, pool: PlacedPool, outcome: Outcome, sinks: Sequence[SegmentSink]) -> PoolInfo:
+def _block_bytes(pool: PlacedPool) -> int:
+    return round(pool.placed.memory.kv_bytes_per_token_replica) * pool.settings.block_size
+
+
+def _pool_info(
+    number: int,
+    pool: PlacedPool,
+    scenario: Scenario,
+    pools: Sequence[PlacedPool],
+    outcome: Outcome,
+    sinks: Sequence[SegmentSink],
+) -> PoolInfo:
     placed, settings = pool.placed, pool.settings
     mine = [place for place, sink in enumerate(sinks) if sink.pool == number]
     return PoolInfo(
@@ -374,6 +387,7 @@ def _pool_info(number: int, pool: PlacedPool, outcome: Outcome, sinks: Sequence[
         gpu_hours_run=placed.gpus * sum(outcome.on_run_ps[place] for place in mine) / PS_PER_HOUR,
         price_usd_per_gpu_hour=pool.price,
         **wiring.history(outcome.fleet, mine),
+        **wiring.linked(pool.pool, placed, scenario, pools),
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         block_size=settings.block_size,

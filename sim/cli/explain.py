@@ -106,9 +106,11 @@ def _tell(story: QueryLife) -> list[str]:
             f"{words} {_duration(story.causes[cause])} ({story.causes[cause] / story.delay_s:.0%})"
             for cause, words in (
                 ("queue", "waiting for its first step"),
+                ("handover", "getting its KV to the decode replica, beyond an idle link's time"),
                 ("stalled", "standing still after it had begun"),
                 ("batch", shared),
             )
+            if cause in story.causes
         ]
         lines.append("  of the delay: " + "; ".join(parts))
     return lines
@@ -130,7 +132,19 @@ def _tell_request(request: RequestLife, story: QueryLife) -> list[str]:
         lines.append(f"its prompt of {request.prompt_tokens:,} tokens was not computed to the end")
         return lines
     until = _after(request.first_token_s - start)
-    lines.append(f"computed its prompt ({request.prompt_tokens:,} tokens{cached}) until {until}")
+    if request.role == "prefill":
+        lines.append(
+            f"computed its prompt ({request.prompt_tokens:,} tokens{cached}) until {until}, for another replica to go on"
+        )
+        return lines
+    if request.transferred_tokens:
+        lines.insert(
+            0,
+            f"the KV of {request.transferred_tokens:,} tokens was in place at {_after(request.kv_arrived_s - start)}",
+        )
+        lines.append(f"computed its prompt's last token{cached} until {until}")
+    else:
+        lines.append(f"computed its prompt ({request.prompt_tokens:,} tokens{cached}) until {until}")
     end = request.finished_s
     if request.reasoning_tokens:
         done = request.first_answer_s if not math.isnan(request.first_answer_s) else end

@@ -13,6 +13,7 @@ from sim.cluster.dispatch import Predictor
 from sim.cluster.failures import Failures, Mishaps
 from sim.cluster.fleet import Fleet
 from sim.cluster.gateway import Gateway, GatewaySettings, Tally
+from sim.cluster.handover import DecodeShell, Handover, Link
 from sim.cluster.judged import Judged
 from sim.cluster.plain import PlainQueries
 from sim.cluster.rollout import RolloutSettings
@@ -53,7 +54,8 @@ class Cluster:
     """Everything of one replication; `run` it once.
 
     *replicas* come in the order of their ``info.index``, pool after pool. *progress* is called now and then
-    with the present time in picoseconds and the number of queries done.
+    with the present time in picoseconds and the number of queries done. *link* is needed where pools prefill
+    for others, with the bytes of a KV block of each pool.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class Cluster:
         judged: Judged | None = None,
         traces: TraceCache | None = None,
         rollout: RolloutSettings | None = None,
+        link: Link | None = None,
+        block_bytes: Sequence[int] = (),
     ) -> None:
         self._progress = progress
         self.clock = Clock(self._pulse if progress is not None else None)
@@ -94,7 +98,16 @@ class Cluster:
             traces=traces,
             rollout=rollout,
         )
-        self.shells = [Shell(self.clock, engine, info, self.gateway.ended) for info, engine in replicas]
+        handover = None
+        if link is not None:
+            handover = self.gateway.dispatch.handover = Handover(
+                self.clock,
+                self.gateway,
+                link=link,
+                block_bytes=block_bytes,
+                choose=router.begin(streams.generator("router.decode")),
+            )
+        self.shells = [self._shell(info, engine, handover) for info, engine in replicas]
         assert [shell.info.index for shell in self.shells] == list(range(len(self.shells)))
         self._streams = streams
         self._makers = makers
@@ -104,6 +117,15 @@ class Cluster:
         self._lost = lost
         self.fleet: Fleet | None = None
         self.controllers: list[Controller] = []
+
+    def _shell(self, info: ReplicaInfo, engine: Engine, handover: Handover | None) -> Shell:
+        if handover is not None and info.role == "decode":
+            shell = DecodeShell(self.clock, engine, info, self.gateway.ended)
+            shell.handover = handover
+            return shell
+        if handover is not None and info.role == "prefill":
+            return Shell(self.clock, engine, info, handover.leg_ended)
+        return Shell(self.clock, engine, info, self.gateway.ended)
 
     def _govern(self) -> None:
         """Let replicas come and go, where something makes them."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sim.cluster.clock import ARRIVAL, FAILURE, TICK, Clock
 from sim.cluster.shell import Shell
@@ -17,6 +17,9 @@ from sim.policies.overload import Admission
 from sim.policies.routing import Router
 from sim.results.columns import Status
 from sim.rng import Streams
+
+if TYPE_CHECKING:
+    from sim.cluster.handover import Handover
 
 SAMPLE_BITS = 24
 """Samples of one query keep their order within an instant up to this many bits."""
@@ -63,6 +66,8 @@ class Dispatcher:
         self.clock = clock
         self.router = router
         self.emptied: Callable[[int], None] | None = None
+        self.handover: Handover | None = None
+        """Takes requests from prefill to decode pools, where there are any."""
         self._refused = refused
         self._categories = categories
         self._choose = router.begin(streams.generator("router"))
@@ -108,13 +113,15 @@ class Dispatcher:
             members = by_pool.setdefault(shell.info.pool, [])
             if shell.accepting:
                 members.append(shell.info.index)
-                if shell.info.role == "generate":
+                if shell.info.role in ("generate", "prefill"):
                     by_pool[None].append(shell.info.index)
         self._candidates = {pool: tuple(indices) for pool, indices in by_pool.items()}
         self._members = {pool: frozenset(indices) for pool, indices in by_pool.items()}
         only = self._candidates[None]
         plain = len(self.shells) == 1 and len(only) == 1 and self._refuses is None
         self._only = only[0] if plain else -1
+        if self.handover is not None:
+            self.handover.membership_changed()
         parked, self._parked = self._parked, []
         for request, pool in parked:
             if request.status != Status.UNFINISHED:
@@ -163,7 +170,13 @@ class Dispatcher:
                         return -1
                 index = self._choose(view, request)
                 if index not in self._members[pool]:
-                    self._wrong(index, candidates)
+                    self.wrong(index, candidates)
+            if self.handover is not None and self.shells[index].info.role == "prefill":
+                refusal = self.handover.begin(request, index)
+                if refusal is not None:
+                    self._refused(request, refusal, for_good=True)
+                    return -1
+                return index
         why = self.shells[index].engine.never_fits(request)
         if why is not None:
             index = self._where_it_fits(request, pool, why)
@@ -187,10 +200,26 @@ class Dispatcher:
         view.candidates = fits
         index = self._choose(view, request)
         if index not in fits:
-            self._wrong(index, fits)
+            self.wrong(index, fits)
         return index
 
-    def _wrong(self, index: int, candidates: Sequence[int]) -> None:
+    def send_leg(self, request: Request, index: int) -> None:
+        """Give *request* to replica *index*, which was chosen before."""
+        self.outstanding[index] += 1
+        if self._expected is not None:
+            self._expected[index] += request.prompt_tokens + request.predicted_tokens
+        self.shells[index].submit(request)
+        request.parent = None
+
+    def view_of(self, candidates: Sequence[int]) -> LiveView:
+        """What the router sees now, with *candidates* to choose from."""
+        view = self._view
+        view.now_ps = self.clock.now_ps
+        view.candidates = candidates
+        return view
+
+    def wrong(self, index: int, candidates: Sequence[int]) -> None:
+        """Raise a PolicyError: the router chose *index*, which is none of *candidates*."""
         name = type(self.router).__name__
         raise PolicyError(f"router {name} chose replica {index}, which is not one of {list(candidates)}")
 

@@ -165,6 +165,8 @@ class Gateway:
             request.status = status
             request.finished_ps = self.clock.now_ps
             self._settle(request)
+        if self.dispatch.handover is not None:
+            self.dispatch.handover.finish()
         for item in self.open.values():
             for request in item.live() if isinstance(item, QueryRun) else (item,):
                 request.known = max(request.known, request.prompt_tokens)  # a first token in flight is none
@@ -410,7 +412,7 @@ class Gateway:
         """Requests outstanding over seats, of all replicas that generate and take requests."""
         seats = sent = 0
         for shell in self.shells:
-            if shell.accepting and shell.info.role == "generate":
+            if shell.accepting and shell.info.role in ("generate", "decode"):
                 seats += shell.info.max_num_seqs
                 sent += self.dispatch.outstanding[shell.info.index]
         return sent / seats if seats else 0.0
@@ -423,6 +425,7 @@ class Gateway:
             for item in self.open.values()
             for request in (item.live() if isinstance(item, QueryRun) else (item,))
             if (request.pool, request.replica) == (info.pool_index, info.replica)
+            and request.status == Status.UNFINISHED  # its strategy may not have heard yet of its end
         ]
         return sorted(found, key=_by_id)
 
@@ -462,6 +465,15 @@ class Gateway:
         if self._window_closed or not self.open:
             self._stop_if_over()
 
+    def settle_lingering(self, request: Request) -> bool:
+        """*request* was taken back while a step was paid for it, which is over: its row is written; else False."""
+        waiting = self._lingering.pop(request.id, None)
+        if waiting is None:
+            return False
+        request.status, request.finished_ps = waiting[1], self.clock.now_ps
+        self._settle(request)
+        return True
+
     def _settle(self, request: Request) -> None:
         self.requests.take(request)
         run = self.run_of.pop(request.id, None)
@@ -498,7 +510,12 @@ class Gateway:
 
     def cancel(self, request: Request, status: Status) -> None:
         """Take *request* back from wherever it is; its row follows when its last step has ended."""
-        if request.pool >= 0:
+        handover = self.dispatch.handover
+        if handover is not None and handover.under_way(request):
+            if not handover.cancel(request, status):
+                self._lingering[request.id] = (request, status)
+                return
+        elif request.pool >= 0:
             self.dispatch.forget(request)
             if not self.shells[self.dispatch.index_of(request)].cancel(request, status):
                 self._lingering[request.id] = (request, status)

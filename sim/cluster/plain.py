@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sim.results.columns import Status
+from sim.results.columns import Role, Status
 from sim.results.sinks import QUERY_ROW, IntArray, RowSink
 
 
@@ -24,7 +24,7 @@ class PlainQueries(RowSink):
         self._given_up_ps = given_up_ps
 
     def columns(self) -> dict[str, IntArray]:
-        rows = self._requests.columns()
+        rows = _without_prefill_legs(self._requests.columns())
         order = np.lexsort((rows["id"], rows["query"]))
         query = rows["query"][order]
         last = np.append(query[1:] != query[:-1], True) if len(query) else np.zeros(0, dtype=bool)
@@ -59,6 +59,11 @@ class PlainQueries(RowSink):
 
     def __len__(self) -> int:
         return len(np.unique(self._requests.columns()["query"]))
+
+
+def _without_prefill_legs(rows: dict[str, IntArray]) -> dict[str, IntArray]:
+    legs = rows["role"] == Role.PREFILL
+    return {name: column[~legs] for name, column in rows.items()} if legs.any() else rows
 
 
 def _sums(values: IntArray, starts: IntArray) -> IntArray:

@@ -61,32 +61,50 @@ class Retries:
         """
         gateway = self._gateway
         gateway.settle_on(index)
+        if gateway.dispatch.handover is not None:
+            gateway.dispatch.handover.lost(index)
         for request in gateway.live_on(index):
             gateway.dispatch.forget(request)
-            request.status, request.finished_ps = Status.FAILED, gateway.clock.now_ps
-            losses = self._losses.pop(request.id, 0)
-            if losses >= self.max_retries:
-                gateway.left(request)
-                continue
-            again, pool = self._replace(request)
-            self._losses[again.id] = losses + 1
-            send = partial(self._send, again, pool, request.truncated)
-            gateway.clock.soon(ARRIVAL, place(again), send)
+            self.lose(request)
+
+    def lose(self, request: Request) -> None:
+        """*request*, which stands on no replica any more, is sent again, or fails when it was sent too often."""
+        gateway = self._gateway
+        request.status, request.finished_ps = Status.FAILED, gateway.clock.now_ps
+        losses = self._losses.pop(request.id, 0)
+        if losses >= self.max_retries:
+            gateway.left(request)
+            return
+        again, pool = self._replace(request)
+        again.pool = again.replica = -1
+        self._losses[again.id] = losses + 1
+        send = partial(self._send, again, pool, request.truncated)
+        gateway.clock.soon(ARRIVAL, place(again), send)
 
     def move_waiting(self, index: int) -> None:
         """Requests on replica *index* that have not been scheduled yet are routed anew; nothing of theirs
         is lost.
         """
         gateway = self._gateway
-        shell = gateway.shells[index]
+        shell, handover = gateway.shells[index], gateway.dispatch.handover
         for request in gateway.live_on(index):
+            if handover is not None and handover.under_way(request):
+                if handover.withdraw(request):
+                    self._move(request)
+                continue
+            if shell.info.role == "decode":
+                continue  # its KV is here
             if request.first_scheduled_ps >= 0 or not shell.cancel(request, Status.CANCELLED):
                 continue
             gateway.dispatch.forget(request)
-            request.status, request.finished_ps = Status.UNFINISHED, -1
-            request.pool = request.replica = -1
-            send = partial(self._send, request, gateway.pool_of(request), request.truncated)
-            gateway.clock.soon(ARRIVAL, place(request), send)
+            self._move(request)
+
+    def _move(self, request: Request) -> None:
+        gateway = self._gateway
+        request.status, request.finished_ps = Status.UNFINISHED, -1
+        request.pool = request.replica = -1
+        send = partial(self._send, request, gateway.pool_of(request), request.truncated)
+        gateway.clock.soon(ARRIVAL, place(request), send)
 
     def _send(self, request: Request, pool: str | None, cut: bool) -> None:
         if request.status == Status.UNFINISHED:

@@ -4,7 +4,7 @@ requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, Protocol
 
 from sim.cluster.clock import COMPLETION, Clock
@@ -23,6 +23,12 @@ class Engine(Protocol):
     def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None: ...
     def snapshot(self, now_ps: int) -> Any: ...
     def settle(self, now_ps: int) -> None: ...
+    def land(self, request: Request, now_ps: int) -> None: ...
+    def let_go(self, request: Request, now_ps: int) -> None: ...
+    @property
+    def waiting(self) -> Sized: ...
+    @property
+    def reservations(self) -> list[tuple[Request, int]]: ...
 
 
 class Shell:
@@ -103,6 +109,7 @@ class Shell:
 
     def plan(self) -> None:
         """What the engine does next, and when that ends."""
+        # NOTE: plan_until() inlined for performance reasons
         self._touched = False
         self.tokens_bound = -1
         if not self.on:
@@ -110,6 +117,19 @@ class Shell:
         clock, alarm = self._clock, self._alarm
         now_ps = clock.now_ps
         next_end_ps = self.engine.plan(now_ps, clock.quiet_until_ps)
+        if next_end_ps is None:
+            clock.unset(alarm)
+        elif next_end_ps != alarm.due_ps:
+            clock.set(alarm, next_end_ps)
+
+    def plan_until(self, quiet_until_ps: int) -> None:
+        """The same, when nobody will call the engine before *quiet_until_ps*."""
+        self._touched = False
+        self.tokens_bound = -1
+        if not self.on:
+            return
+        clock, alarm = self._clock, self._alarm
+        next_end_ps = self.engine.plan(clock.now_ps, quiet_until_ps)
         if next_end_ps is None:
             clock.unset(alarm)
         elif next_end_ps != alarm.due_ps:

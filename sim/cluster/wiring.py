@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sim.cluster.failures import Failures, Outage, RollingRestart
+from sim.cluster.handover import Link
 from sim.cluster.retries import Backoff
 from sim.cluster.rollout import RolloutSettings
 from sim.cluster.scaling import Scaling, cold_start_ps
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sim.rng import Streams
     from sim.scenario.model import Scenario
     from sim.scenario.pools import Pool
+    from sim.simulate import PlacedPool
 
 PS_PER_S = 1e12
 
@@ -89,6 +91,27 @@ def backoff(scenario: Scenario) -> Backoff | None:
     if own is None:
         return None
     return Backoff(attempts=own.attempts, first_ps=own.first_ps, factor=own.factor, jitter=own.jitter)
+
+
+def link(scenario: Scenario) -> Link | None:
+    """The links between prefill and decode pools; None where there are none."""
+    if not any(pool.role == "prefill" for pool in scenario.pools.values()):
+        return None
+    return Link(scenario.kv_transfer.bandwidth, scenario.kv_transfer.latency_ps)
+
+
+def linked(pool: Pool, placed: Deployment, scenario: Scenario, pools: Sequence[PlacedPool]) -> dict[str, Any]:
+    """Role and links of *pool*, as `sim.results.info.PoolInfo` has them."""
+    if pool.role != "decode":
+        return {"role": pool.role}
+    sources = [
+        other.placed.gpus
+        for other in pools
+        if other.pool.role == "prefill" and other.placed.architecture.name == placed.architecture.name
+    ]
+    gpus = min(placed.gpus, max(sources))
+    transfer = scenario.kv_transfer
+    return {"role": pool.role, "link_bytes_per_s": transfer.bandwidth * gpus, "link_latency_ps": transfer.latency_ps}
 
 
 def history(fleet: Fleet | None, mine: Sequence[int]) -> dict[str, Any]:

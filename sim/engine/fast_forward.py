@@ -245,6 +245,7 @@ class FastForward(Replica):
         "_kv_ps",
         "_left",
         "_marks",
+        "_no_parts",
         "_paged",
         "_pending",
         "_points",
@@ -327,6 +328,8 @@ class FastForward(Replica):
             bool(getattr(scheduler, "serves_all_when_nobody_waits", False)) and not settings.compression
         )
         self._wake = True
+        self._no_parts = _NO_PARTS
+        """Blocks set aside outside the batch, and of windows there: what a row begins with."""
         most = min(settings.max_num_seqs, settings.max_num_batched_tokens, 1024)
         self._decode_ps = [cost.decode_ps(decodes, 0) for decodes in range(most + 1)]
         """A decode step without its context, by the number of decodes."""
@@ -565,12 +568,38 @@ class FastForward(Replica):
         self.chunking.clear()
         self.walking = True
 
+    # ------------------------------------------------------------------ KV from and for other engines
+
+    def land(self, request: Request, now_ps: int) -> None:
+        """See :meth:`Replica.land`; it goes before a head that was refused, so the plan may change."""
+        super().land(request, now_ps)
+        self._left = True
+
+    def stand(self, request: Request, blocks: int, tokens: int) -> None:
+        """See :meth:`Replica.stand`; keeps the counts."""
+        super().stand(request, blocks, tokens)
+        self._no_parts = (self.blocks_to_fill, 0)
+        self.table_blocks += blocks
+        self.computed_tokens += tokens
+
+    def stand_down(self, request: Request) -> tuple[int, int]:
+        """See :meth:`Replica.stand_down`; keeps the counts."""
+        blocks, tokens = super().stand_down(request)
+        self._no_parts = (self.blocks_to_fill, 0)
+        self.table_blocks -= blocks
+        self.computed_tokens -= tokens
+        return blocks, tokens
+
+    def _interrupt(self, now_ps: int) -> None:
+        """See :meth:`Replica._interrupt`; a run under way ends with the step under way."""
+        if self._run_steps and not self._cut(now_ps) and self._run_steps:
+            self._close_run()
+
     # ------------------------------------------------------------------ ending early
 
     def _withdraw(self, request: Request, now_ps: int) -> None:
         """See :meth:`Replica._withdraw`; a run under way ends with the step under way: all of it is planned by now."""
-        if self._run_steps and not self._cut(now_ps) and self._run_steps:
-            self._close_run()
+        self._interrupt(now_ps)
         self._drain(request, now_ps)
 
     def _drain(self, request: Request, now_ps: int) -> None:
@@ -1094,7 +1123,7 @@ class FastForward(Replica):
         self.gpu_free_ps = end = start + span
         self._ends.append(end)
         held = kv.total - kv.free
-        parts = _NO_PARTS if self._paged else self._parts()
+        parts = self._no_parts if self._paged else self._parts()
         if self.log is not None:
             self._log_step(step, start, end, context + cached + decodes + chunk_tokens, counted)
         self.batches = batches + 1
@@ -1215,7 +1244,7 @@ class FastForward(Replica):
             first_takes = self.crossing[-counter % size]
             if first_takes > kv._unhashed:
                 cached -= first_takes - kv._unhashed
-        takes, parts, unused, window = b"", _NO_PARTS, b"", b""
+        takes, parts, unused, window = b"", self._no_parts, b"", b""
         at = (applied - 1 - counter) % size
         if not self._paged:
             parts, unused, window = self._run_parts(1 - applied)
@@ -1276,8 +1305,8 @@ class FastForward(Replica):
     def _parts(self) -> tuple[int, int]:
         """Blocks reserved and not reached by tokens, and blocks of windows, of all that run."""
         if self._paged:
-            return _NO_PARTS
-        unused = window = 0
+            return self._no_parts
+        unused, window = self._no_parts
         for request in self.running:
             computed = request.base + self.counter if request.counted else request.computed
             mine = self.parts_of(request, computed)
@@ -1289,7 +1318,7 @@ class FastForward(Replica):
         """The same in the first step of a run, *ahead* steps from now, and how both change as the run goes on."""
         size, limit = self._block_size, self.settings.window_blocks
         unused, window = array("H", [0] * size), array("H", [0] * size)
-        all_unused = all_window = 0
+        all_unused, all_window = self._no_parts
         for request in self.running:
             computed = request.computed
             if request.counted:
@@ -1394,6 +1423,9 @@ class FastForward(Replica):
         self.gpu_free_ps = end
         self.table_blocks = sum(self.blocks_of(request) for request in self.running)
         self.computed_tokens = sum(request.computed - request.evicted for request in self.running)
+        for blocks, inside in self.standing.values():
+            self.table_blocks += blocks
+            self.computed_tokens += inside
         held = self.kv.total - self.kv.free
         live = self.computed_tokens - (self.table_blocks - held) * self.kv.block_size
         self.sink.add(
@@ -1489,7 +1521,11 @@ class FastForward(Replica):
             blocks = -(-(computed - request.evicted) // self._block_size) if self._paged else self.blocks_of(request)
             self.table_blocks -= blocks
             self.computed_tokens -= computed - request.evicted
-            self.kv.release(request, blocks, computed - in_flight)
+            if request.keeps_kv and request.cancelled is None:
+                self.kv.register(request, (computed - in_flight) // self._block_size)
+                self.stand(request, blocks, computed - in_flight)
+            else:
+                self.kv.release(request, blocks, computed - in_flight)
             if request.paused:
                 self._unpause(request)
             request.running = False
@@ -1516,7 +1552,7 @@ class FastForward(Replica):
             computed += extra * self.decoders
         return Snapshot(
             running=len(self.running),
-            waiting=len(self.waiting),
+            waiting=len(self.waiting) + self._landing(),
             free_blocks=free,
             total_blocks=self.settings.usable_blocks,
             computed_tokens=computed,
@@ -1526,7 +1562,8 @@ class FastForward(Replica):
                 sum(r.known - r.computed for r in self.running if r.paused and not (r.decoding or r.draining))
                 if self.paused
                 else 0
-            ),
+            )
+            + self._landing_tokens(),
         )
 
     def _log_step(self, step: CountedStep, start: int, end: int, context: int, counted: int) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sim.engine.block_pool import BlockPool
 from sim.engine.copies import Copies
 from sim.engine.paged_kv import PagedKv
-from sim.engine.request import Request
+from sim.engine.request import KV_LANDED, KV_TO_COME, Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler, Step
 from sim.engine.step_log import StepLog, StepRow
@@ -67,7 +67,8 @@ class Snapshot:
     free_blocks: int
     total_blocks: int
     computed_tokens: int
-    """Tokens in the KV cache that belong to running requests, shared ones once a holder."""
+    """Tokens in the KV cache that belong to running requests, or are kept for other engines; shared ones once a
+    holder."""
     queued_tokens: int
     """Prompt (and recomputed) tokens not yet computed, of waiting and running requests."""
 
@@ -94,6 +95,7 @@ class Replica(ABC):
         "_max_model_len",
         "_step",
         "batches",
+        "blocks_to_fill",
         "compression",
         "computed_tokens",
         "copies",
@@ -106,11 +108,13 @@ class Replica(ABC):
         "memory",
         "next_end_ps",
         "paused",
+        "reservations",
         "running",
         "scheduler",
         "scheduler_name",
         "settings",
         "sink",
+        "standing",
         "table_blocks",
         "waiting",
         "watermark_blocks",
@@ -166,6 +170,13 @@ class Replica(ABC):
         self._admissions = 0
         self._ends: deque[int] = deque()
         self._cancels: list[Request] = []
+        self.standing: dict[Request, tuple[int, int]] = {}
+        """Requests that hold blocks and do not run, with their blocks and the tokens in them: KV that is to come from
+        another engine, or is kept for one."""
+        self.blocks_to_fill = 0
+        """Blocks that were reserved for KV to come, beyond those that the prefix cache had."""
+        self.reservations: list[tuple[Request, int]] = []
+        """Requests whose blocks were reserved for KV to come, with how many have to be filled; for the shell to take."""
         self._step = self._new_step()
 
     # ------------------------------------------------------------------ the shell's side
@@ -224,6 +235,10 @@ class Replica(ABC):
         While it waits, or runs with nothing in flight, it ends at once. Otherwise nothing more is planned for it, and it ends
         when its last batch does: that is paid, and its tokens count. A request whose last token is in flight completes.
         """
+        if request in self.standing and request.awaits_kv:
+            self._give_up_reservation(request, now_ps)
+            self._close(request, status, now_ps)
+            return True
         if not request.running:
             self.waiting.remove(request)
             self._forget_in_flight(request, now_ps)
@@ -232,6 +247,55 @@ class Replica(ABC):
         request.cancelled = int(status)
         self._withdraw(request, now_ps)
         return request.finished_ps >= 0
+
+    # ------------------------------------------------------------------ KV from and for other engines
+
+    def land(self, request: Request, now_ps: int) -> None:
+        """The KV of *request*, whose blocks were reserved, has come: it can go on, before all that have not begun."""
+        request.awaits_kv = KV_LANDED
+        request.kv_arrived_ps = now_ps
+        assert isinstance(self.waiting, FcfsQueue)
+        self.waiting.push_behind(request, _has_landed)
+
+    def let_go(self, request: Request, now_ps: int) -> None:
+        """What was kept of *request*, which ended here, has been copied: its blocks go back."""
+        self._interrupt(now_ps)
+        blocks, tokens = self.stand_down(request)
+        self.kv.release(request, blocks, tokens)
+
+    def _give_up_reservation(self, request: Request, now_ps: int) -> None:
+        """Nobody wants *request* any more, whose blocks are reserved."""
+        if request.awaits_kv == KV_LANDED:
+            self.waiting.remove(request)
+        self.let_go(request, now_ps)
+        request.awaits_kv = request.transferred_tokens = 0
+
+    def requeue(self, request: Request) -> None:
+        """A preempted *request* waits again, at the front, but behind those whose KV has come: their blocks would be
+        lost to everybody."""
+        if self.standing and isinstance(self.waiting, FcfsQueue):
+            self.waiting.push_behind(request, _has_landed)
+        else:
+            self.waiting.push_front(request)
+
+    def stand(self, request: Request, blocks: int, tokens: int) -> None:
+        """*request* holds *blocks* with *tokens* in them, and does not run."""
+        self.standing[request] = blocks, tokens
+        if request.awaits_kv:
+            self.blocks_to_fill += blocks - tokens // self.settings.block_size
+
+    def stand_down(self, request: Request) -> tuple[int, int]:
+        """The end of that; what it was."""
+        blocks, tokens = self.standing.pop(request)
+        if request.awaits_kv:
+            self.blocks_to_fill -= blocks - tokens // self.settings.block_size
+        return blocks, tokens
+
+    @abstractmethod
+    def _interrupt(self, now_ps: int) -> None:
+        """From here on plans are made anew, since blocks come back."""
+
+    # ------------------------------------------------------------------ time
 
     def complete(self, now_ps: int) -> list[Request]:
         """Process what ends at *now_ps*; return the requests that came to their end, in the order in which they did."""
@@ -290,6 +354,8 @@ class Replica(ABC):
         """Nothing was planned. Is that right, since something is in flight? Or did the scheduler only make room?"""
         if self._ends:
             return False
+        if self.standing and not self._step.preempted:
+            return False  # blocks come back when a copy has arrived
         self._fruitless += 1
         if self._step.preempted and self._fruitless < FRUITLESS_STEPS:
             return True
@@ -411,6 +477,18 @@ class Replica(ABC):
         request.reused = request.swapped
         request.swapped = 0
 
+    def _landing(self) -> int:
+        """Requests outside the queue whose KV is on its way."""
+        return sum(request.awaits_kv == KV_TO_COME for request in self.standing) if self.standing else 0
+
+    def _landing_tokens(self) -> int:
+        """Their prompts, less what the prefix cache had of them."""
+        if not self.standing:
+            return 0
+        return sum(
+            request.known - tokens for request, (_, tokens) in self.standing.items() if request.awaits_kv == KV_TO_COME
+        )
+
     def _unpause(self, request: Request) -> None:
         if request.paused:
             request.paused = False
@@ -427,6 +505,10 @@ class Replica(ABC):
             request.recomputed_tokens += again
         if computed > peak:
             request.peak = computed
+
+
+def _has_landed(request: Request) -> bool:
+    return request.awaits_kv == KV_LANDED
 
 
 class Stepwise(Replica):
@@ -465,6 +547,9 @@ class Stepwise(Replica):
 
     def settle(self, now_ps: int) -> None:
         """Nothing to do: every request's own fields hold at all times."""
+
+    def _interrupt(self, now_ps: int) -> None:
+        """Nothing to do: no step is planned before its time."""
 
     def evict(self, request: Request, planned: int) -> None:
         """Blocks go back; the tokens that are in flight are kept when they arrive."""
@@ -538,12 +623,16 @@ class Stepwise(Replica):
         held = self.kv.total - self.kv.free
         tables = sum(self.blocks_of(request) for request in self.running)
         tokens = sum(request.computed - request.evicted for request in self.running)
+        for blocks, inside in self.standing.values():
+            tables += blocks
+            tokens += inside
         live = tokens - (tables - held) * self.settings.block_size
         parts = [self.parts_of(request, request.computed) for request in self.running]
         self.sink.add(
             (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context, chunks,
              chunk_tokens, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted),
-             self.kv.cached, sum(unused for unused, _ in parts), sum(window for _, window in parts), self.copies.duplicates)
+             self.kv.cached, sum(unused for unused, _ in parts) + self.blocks_to_fill, sum(window for _, window in parts),
+             self.copies.duplicates)
         )  # fmt: skip
         if self.log is not None:
             self.log.rows.append(
@@ -604,7 +693,12 @@ class Stepwise(Replica):
         if request.running:
             if request.shared_blocks:
                 self.copies.drop(request)
-            self.kv.release(request, self.blocks_of(request), request.computed - request.in_flight)
+            blocks, computed = self.blocks_of(request), request.computed - request.in_flight
+            if request.keeps_kv and request.cancelled is None:
+                self.kv.register(request, computed // self.settings.block_size)
+                self.stand(request, blocks, computed)
+            else:
+                self.kv.release(request, blocks, computed)
             self._unpause(request)
             request.running = False
             del self.running[request]
@@ -616,12 +710,14 @@ class Stepwise(Replica):
         """See :class:`Snapshot`."""
         return Snapshot(
             running=len(self.running),
-            waiting=len(self.waiting),
+            waiting=len(self.waiting) + self._landing(),
             free_blocks=self.kv.free,
             total_blocks=self.settings.usable_blocks,
-            computed_tokens=sum(request.computed - request.evicted for request in self.running),
+            computed_tokens=sum(request.computed - request.evicted for request in self.running)
+            + sum(tokens for _, tokens in self.standing.values()),
             queued_tokens=sum(r.known - r.computed for r in self.running if not (r.decoding or r.draining))
-            + sum(r.known + r.in_flight for r in self.waiting),
+            + sum(r.known + r.in_flight for r in self.waiting)
+            + self._landing_tokens(),
         )
 
 

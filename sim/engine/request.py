@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from sim.engine.paged_kv import Piece, Space, Tenure
 
 FAR_FUTURE = 1 << 100
+NO_KV_TO_COME, KV_TO_COME, KV_LANDED = range(3)
+"""Whether the KV of a request's prompt comes from another engine: no; yes, once blocks are reserved; it has come."""
 _UNFINISHED = Status.UNFINISHED  # an enum's attributes are slow to read
 
 
@@ -60,6 +62,7 @@ class Request:
     __slots__ = (
         "_kin",
         "arrived_ps",
+        "awaits_kv",
         "base",
         "busy_until_ps",
         "cached_tokens",
@@ -85,7 +88,9 @@ class Request:
         "hits",
         "id",
         "in_flight",
+        "keeps_kv",
         "known",
+        "kv_arrived_ps",
         "last_batch",
         "last_token_ps",
         "mark",
@@ -127,6 +132,7 @@ class Request:
         "swapped",
         "table",
         "tenure",
+        "transferred_tokens",
         "truncated",
     )
 
@@ -190,6 +196,10 @@ class Request:
         self.order = 0
         self.reserved = self.reused = self.growth = self.swapped = 0
         self.evicted = self.point = 0
+        self.awaits_kv = NO_KV_TO_COME
+        self.keeps_kv = False
+        self.kv_arrived_ps = -1
+        self.transferred_tokens = 0
         self.end = self.foreseen_end = 0
         self.owner: Any = None
         self.registered = self.shared_blocks = 0

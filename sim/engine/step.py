@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sim.engine.request import Request
+from sim.engine.request import KV_TO_COME, NO_KV_TO_COME, Request
 from sim.engine.waiting import ClientQueue
 from sim.errors import PolicyError
 
@@ -258,7 +258,7 @@ class Step:
         planned = self.work.pop(request, 0)
         self.budget += planned
         replica.evict(request, planned)
-        replica.waiting.push_front(request)
+        replica.requeue(request)
         request.preemptions += 1
         self.preempted.append(request)
 
@@ -275,6 +275,8 @@ class Step:
     def _admit(self, request: Request, chunk_limit: int) -> bool:
         replica, settings, block = self.replica, self.settings, self._block_size
         kv = replica.kv
+        if request.awaits_kv:
+            return self._reserve(request) if request.awaits_kv == KV_TO_COME else self._go_on(request)
         hits: Any = ()
         hit = revived = 0
         caching = self._caching
@@ -355,6 +357,53 @@ class Step:
                 return
         self.hold = FOREVER
         self.wake_on_arrival = False
+
+    def _reserve(self, request: Request) -> bool:
+        """Take the blocks of a prompt whose KV comes from another engine; it takes neither seat nor budget, and waits
+        outside the queue until it has come. Only what the prefix cache lacks is transferred.
+        """
+        replica, settings = self.replica, self.settings
+        kv = replica.kv
+        hits: Any = ()
+        hit = 0
+        if self._caching:
+            hits, hit = kv.lookup(request)
+        spare = kv.free - (kv.revived(hits) if hit else 0)
+        if replica.running:
+            spare -= replica.watermark_blocks
+        request.reserved = replica.reservation(request)
+        need = max(0, replica.blocks_for(request, min(request.known, settings.max_model_len)) - hit)
+        if need > spare:
+            request.reserved = 0
+            return False
+        replica.waiting.remove(request)
+        kv.admit(request, hits, hit, need)
+        replica.stand(request, hit + need, hit * settings.block_size)
+        request.transferred_tokens = request.known - 1 - hit * settings.block_size
+        replica.reservations.append((request, need))
+        return True
+
+    def _go_on(self, request: Request) -> bool:
+        """Admit a *request* whose KV has come: its last prompt token is computed here and yields the first token."""
+        replica = self.replica
+        if self.budget < 1:
+            return False
+        replica.waiting.remove(request)
+        blocks, tokens = replica.stand_down(request)
+        request.awaits_kv = NO_KV_TO_COME
+        request.computed = request.known
+        replica.seat(request, request.known - 1, blocks)
+        request.cached_tokens -= request.transferred_tokens
+        request.cached_tokens_first -= request.transferred_tokens
+        if self._caching:
+            replica.kv.register(request, request.computed // self.settings.block_size)
+        if request.shared_blocks:
+            size = self.settings.block_size
+            replica.copies.begin(request, tokens // size, request.computed // size)
+        self.budget -= 1
+        self.work[request] = 1
+        self.admitted.append((request, request.cached_tokens_first))
+        return True
 
     def candidates(self) -> Iterator[Request]:
         """Waiting requests in the queue's order, those left out whose last batch is still in flight."""

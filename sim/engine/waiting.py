@@ -20,6 +20,10 @@ class FcfsQueue(deque[Request]):
     push = deque.append
     push_front = deque.appendleft
 
+    def push_behind(self, request: Request, first: Callable[[Request], bool]) -> None:
+        """*request* joins behind those at the front for whom *first* holds."""
+        self.insert(next((place for place, other in enumerate(self) if not first(other)), len(self)), request)
+
     def head(self) -> Request:
         """Who is next; raise IndexError when nobody waits."""
         return self[0]

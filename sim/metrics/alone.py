@@ -8,12 +8,14 @@ ready when the one under way ends.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.step_cost import StepCost
 from sim.results.columns import Role, Status
-from sim.results.info import PoolInfo
+from sim.results.info import PoolInfo, RunInfo
 from sim.results.results import Results
 from sim.results.tables import PS_PER_S
 
@@ -31,9 +33,10 @@ def fill(results: Results) -> None:
     """Fill ``alone_s`` and ``slowdown`` of the queries in, where every request stands on a pool that knows
     its cost.
 
-    A query that needed several samples or verification, or whose pool compresses its KV cache, has no closed form
-    and keeps NaN; one sent again after a failure is taken as sent once. What is unfinished is taken to its natural end,
-    or to its limit.
+    One whose prompt is computed elsewhere takes its prefill there, the copy of all its KV over an idle link,
+    and its decodes. A query that needed several samples or verification, or whose pool compresses its KV cache, has no
+    closed form and keeps NaN; one sent again after a failure is taken as sent once. What is unfinished is taken to its
+    natural end, or to its limit.
     """
     queries, requests = results.tables["queries"], results.tables["requests"]
     size = int(queries["query"].max(initial=0)) + 2
@@ -41,7 +44,8 @@ def fill(results: Results) -> None:
         queries["replication"] * size + queries["query"], requests["replication"] * size + requests["query"]
     )
     simple = np.ones(len(queries), dtype=bool)
-    simple[place[(requests["role"] != Role.GENERATE) | (requests["sample"] > 0)]] = False
+    leg = requests["role"] == Role.PREFILL
+    simple[place[((requests["role"] != Role.GENERATE) & ~leg) | (requests["sample"] > 0)]] = False
     alone = np.full(len(queries), np.nan)
     for run in results.runs:
         for number, pool in enumerate(run.pools):
@@ -54,12 +58,43 @@ def fill(results: Results) -> None:
                 & (requests["pool"] == name)
                 & (requests["status"] != Status.REJECTED)
                 & simple[place]
+                & ~leg
             )
             tokens = _output_tokens(results, pool, mine)
-            time = alone_ps(cost, requests["prompt_tokens"][mine], tokens, pool.max_num_batched_tokens)
+            time: NDArray[Any] = alone_ps(cost, requests["prompt_tokens"][mine], tokens, pool.max_num_batched_tokens)
+            if pool.role != "generate":
+                time = np.where(
+                    requests["transferred_tokens"][mine] > 0,
+                    _two_legs_ps(results, run, pool, mine, tokens),
+                    np.nan if pool.role == "prefill" else time,
+                )
             alone[place[mine]] = (time + pool.front_end_ps) / PS_PER_S
     results.set_column("queries", "alone_s", alone)
     results.set_column("queries", "slowdown", queries["tta_s"] / alone)
+
+
+def copy_ps(pool: PoolInfo, prompt_tokens: IntArray) -> IntArray:
+    """Picoseconds that the KV of each prompt takes over an idle link into *pool*, its blocks rounded up."""
+    blocks = -(-np.asarray(prompt_tokens, dtype=np.int64) // pool.block_size)
+    size = blocks * pool.block_size * pool.kv_bytes_per_token
+    busy = np.rint(size / pool.link_bytes_per_s * PS_PER_S).astype(np.int64) if pool.link_bytes_per_s else 0 * size
+    time: IntArray = np.maximum(1, busy + pool.link_latency_ps)
+    return time
+
+
+def _two_legs_ps(
+    results: Results, run: RunInfo, pool: PoolInfo, rows: IntArray, tokens: IntArray
+) -> NDArray[np.float64]:
+    """The same for requests that decode on *pool* after a prefill elsewhere; NaN where that cannot be said."""
+    cost = pool.deployment.step_cost
+    prompt = results.tables["requests"]["prompt_tokens"][rows]
+    sources = [other for other in run.pools if other.role == "prefill" and other.model == pool.model]
+    prefill = sources[0].deployment
+    if len(sources) != 1 or prefill is None:
+        return np.full(len(rows), np.nan)
+    first = _prefill_ps(prefill.step_cost, prompt, sources[0].max_num_batched_tokens)
+    whole = first + copy_ps(pool, prompt) + _decode_ps(cost, prompt - 1, tokens)
+    return whole.astype(np.float64)
 
 
 def _output_tokens(results: Results, pool: PoolInfo, rows: IntArray) -> IntArray:

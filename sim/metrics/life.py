@@ -5,6 +5,8 @@ follow from the segments of its replica while it lived:
 
 - *queue*: from arrival to the first step that computed a token of it;
 - *stalled*: gaps in which it skipped steps (preempted, out of the token budget), beyond one step each;
+- *handover*: where the prompt was computed on another replica, what the copy of its KV took beyond that over an idle link:
+  no blocks for it yet, the link busy, or the step under way;
 - *batch*: the rest: its steps were longer than alone, because others shared them.
 """
 
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.metrics.alone import copy_ps
 from sim.results.columns import Kind
 from sim.results.info import PoolInfo, RunInfo
 from sim.results.results import Results
@@ -63,6 +66,10 @@ class RequestLife:
     """Requests running beside it, itself included, averaged over its steps' time."""
     batch_max: int
     waiting_mean: float
+    transferred_tokens: int
+    """Prompt tokens whose KV came from a prefill replica."""
+    kv_arrived_s: float
+    """When it was in place."""
     mixed_s: float
     """Time of steps in which somebody's prompt was computed, while it decoded."""
 
@@ -98,6 +105,8 @@ def life(results: Results, query: int, replication: int = 0) -> QueryLife | None
     row = int(found[0])
     mine = np.flatnonzero((requests["query"] == query) & (requests["replication"] == replication))
     lives = tuple(_request(results, run, int(position)) for position in mine)
+    if [each.role for each in lives] == ["generate", "prefill"]:
+        lives = lives[::-1]  # in the order in which they ran
     tta, alone = float(queries["tta_s"][row]), float(queries["alone_s"][row])
     delay, causes = tta - alone, {}
     if np.isfinite(delay) and len(lives) == 1:
@@ -107,6 +116,20 @@ def life(results: Results, query: int, replication: int = 0) -> QueryLife | None
         steps = _mean_step_s(results, run, only)
         stalled = max(0.0, stalled - steps * len(only.stalls))
         causes = {"queue": queue, "stalled": stalled, "batch": delay - queue - stalled}
+    elif np.isfinite(delay) and [each.role for each in lives] == ["prefill", "generate"]:
+        first, second = lives
+        queue = first.first_scheduled_s - first.arrived_s
+        stalled = sum(length for _, length in second.stalls)
+        stalled = max(0.0, stalled - _mean_step_s(results, run, second) * len(second.stalls))
+        pool = next(each for each in run.pools if each.name == second.pool)
+        copy_s = float(copy_ps(pool, np.array([second.prompt_tokens]))[0]) / 1e12
+        handover = second.first_scheduled_s - first.finished_s - copy_s
+        causes = {
+            "queue": queue,
+            "handover": handover,
+            "stalled": stalled,
+            "batch": delay - queue - handover - stalled,
+        }
     return QueryLife(
         replication=replication,
         query=query,
@@ -163,6 +186,8 @@ def _request(results: Results, run: RunInfo, row: int) -> RequestLife:
         answer_tokens=count("answer_tokens"),
         recomputed_tokens=count("recomputed_tokens"),
         preemptions=count("preemptions"),
+        transferred_tokens=count("transferred_tokens"),
+        kv_arrived_s=time("kv_arrived_s"),
         arrived_s=time("arrived_s"),
         first_scheduled_s=started,
         first_token_s=first,

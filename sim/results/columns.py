@@ -36,6 +36,8 @@ class Role(IntEnum):
     GENERATE = 0
     VERIFY = 1
     PROBE = 2
+    PREFILL = 3
+    """First leg of a GENERATE request whose prompt is computed on another replica than its output."""
 
 
 class Kind(IntEnum):
@@ -111,7 +113,7 @@ QUERIES: tuple[Column, ...] = (
         "requests",
         "int32",
         "requests",
-        "Requests made for it: samples, branches, verifications, escalations, retries.",
+        "Requests made for it: samples, branches, verifications, escalations, retries; prefill legs apart.",
     ),
     _c(
         "retries",
@@ -182,7 +184,12 @@ REQUESTS: tuple[Column, ...] = (
     _c("request", "int64", "", "Number of the request, in order of submission, from 0."),
     _c("query", "int64", "", "Query that it belongs to."),
     _c("sample", "int32", "", "Which sample of its query (0, 1, …)."),
-    _c("role", "category", "", "generate, verify or probe."),
+    _c(
+        "role",
+        "category",
+        "",
+        "generate, verify, probe, or prefill: the first leg of a request that decodes on another replica.",
+    ),
     _c("pool", "category", "", "Pool that served it; missing: none."),
     _c("replica", "int32", "", "Replica of that pool that served it last; -1: none."),
     _c("category", "category", "", "Category of its query."),
@@ -242,6 +249,8 @@ REQUESTS: tuple[Column, ...] = (
         "tokens",
         "Of scheduled_tokens, those whose result was thrown away: a step too far, cancelled.",
     ),
+    _c("transferred_tokens", "int64", "tokens", "Prompt tokens whose KV came from a prefill replica."),
+    _c("kv_arrived_s", "float64", "s", "When that KV was in place; NaN: none came."),
     _c("truncated", "bool", "", "A limit cut it before its natural end."),
     _c("in_window", "bool", "", "Its query arrived in the measured window."),
 )

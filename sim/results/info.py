@@ -53,6 +53,12 @@ class PoolInfo:
     """Cold starts as start, end, start, end …"""
     crashes: int = 0
     """Replicas lost with all that was on them."""
+    role: str = "generate"
+    """What it is for: generate, verify, prefill, decode."""
+    link_bytes_per_s: float = 0.0
+    """Of a decode pool: what the links of one replica take in, those of the other end permitting; 0: no link."""
+    link_latency_ps: int = 0
+    """From the order for a copy to its first byte."""
     front_end_ps: int = 0
     """Time outside the engine, in every duration that the client sees."""
     async_scheduling: bool = False

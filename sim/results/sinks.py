@@ -75,6 +75,8 @@ REQUEST_ROW = (
     "recomputed_tokens",
     "dropped_tokens",
     "truncated",
+    "transferred_tokens",
+    "kv_arrived_ps",
 )
 """Attributes of a request that become its row. ``role`` and ``status`` are Role and Status (or their
 codes), ``pool``, ``category`` and ``client`` positions in ``RunInfo.pools``, ``categories`` and ``clients``

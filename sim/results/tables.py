@@ -238,6 +238,7 @@ def _request_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array
             "answer_tpot_s": _per_token(finished - answer, answers - 1, completed & (answer >= 0)),
             "e2e_s": _seconds(finished - arrived + front_end, completed),
             "queue_s": _seconds(scheduled - arrived, scheduled >= 0),
+            "kv_arrived_s": _seconds(rows["kv_arrived_ps"], rows["kv_arrived_ps"] >= 0),
             "cached_tokens_first": np.maximum(rows["cached_tokens_first"], 0),
             "in_window": in_window,
         },

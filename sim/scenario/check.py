@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from calibration.deployment import Deployment
 
 
+FIRST_COME_FIRST_SERVED = ("vllm", "sarathi", "orca")
+"""Schedulers whose waiting queue has no order of its own."""
+
 # -- before the model: things that pydantic cannot say ---------------------------------------------
 
 
@@ -301,6 +304,7 @@ def _check_fleet(scenario: Scenario, document: Document) -> list[Problem]:
                 expected="workload.recurrence, or a trace with prompt_id",
             )
         )
+    problems += _check_roles(scenario, document)
     if scenario.gateway.backoff is not None and scenario.admission is None:
         problems.append(
             document.problem(
@@ -309,6 +313,57 @@ def _check_fleet(scenario: Scenario, document: Document) -> list[Problem]:
                 expected="an admission policy",
             )
         )
+    return problems
+
+
+def _check_roles(scenario: Scenario, document: Document) -> list[Problem]:
+    """Prefill and decode pools go together: the same model, KV format and block size, decode first come, first
+    served."""
+    problems = []
+    pools = scenario.pools
+
+    def form(pool: Pool) -> tuple[Any, ...]:
+        return (pool.model, pool.dtype, pool.engine.kv_cache_dtype, pool.engine.block_size)
+
+    for name, pool in pools.items():
+        other = {"prefill": "decode", "decode": "prefill"}.get(pool.role)
+        if other is None:
+            continue
+        partners = [each for each in pools.values() if each.role == other and each.model == pool.model]
+        if not partners:
+            problems.append(
+                document.problem(
+                    ("pools", name, "role"),
+                    f"a {pool.role} pool without a {other} pool of its model {pool.model}",
+                    expected=f"a pool of that model with role: {other}",
+                )
+            )
+        elif any(form(partner) != form(pool) for partner in partners):
+            problems.append(
+                document.problem(
+                    ("pools", name),
+                    f"its KV has another form than that of the {other} pool",
+                    expected="the same dtype, kv_cache_dtype and block_size in both",
+                )
+            )
+        engine = pool.engine
+        served = engine.scheduler.name in FIRST_COME_FIRST_SERVED and engine.policy == "fcfs" and engine.kv is None
+        if pool.role == "prefill" and engine.kv is not None:
+            problems.append(
+                document.problem(
+                    ("pools", name, "engine", "kv"),
+                    "a prefill pool with a KV policy is not modelled",
+                    expected="no kv",
+                )
+            )
+        if pool.role == "decode" and not served:
+            problems.append(
+                document.problem(
+                    ("pools", name, "engine"),
+                    "a decode pool with another order than first come, first served, or with a KV policy, is not modelled",
+                    expected=f"policy: fcfs, no kv, and a scheduler of {', '.join(FIRST_COME_FIRST_SERVED)}",
+                )
+            )
     return problems
 
 

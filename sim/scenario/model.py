@@ -10,6 +10,7 @@ from sim.scenario.base import Count, Name, Section, freeze
 from sim.scenario.cost import Cost
 from sim.scenario.failures import Failures
 from sim.scenario.gateway import Gateway
+from sim.scenario.kv_transfer import KvTransfer
 from sim.scenario.measure import Measure
 from sim.scenario.plan import Plan
 from sim.scenario.policy import Policy, PolicyRef
@@ -44,6 +45,7 @@ class Scenario(Section):
         description="which replica a request goes to; `thinkcap list routers`",
     )
     gateway: Gateway = Field(default_factory=Gateway, description="timeouts and the router's view")
+    kv_transfer: KvTransfer = Field(default_factory=KvTransfer, description="links between prefill and decode pools")
     failures: Failures = Field(default_factory=Failures, description="what goes wrong with replicas")
     admission: PolicyRef | None = Field(default=None, description="who is turned away; default: nobody")
     predictor: PolicyRef | None = Field(default=None, description="who guesses output lengths; default: nobody")

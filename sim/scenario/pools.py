@@ -30,7 +30,11 @@ class Pool(Section):
     price: UsdPerHour | None = Field(
         default=None, description="of one GPU; default: the cost section's, else the hardware's list price"
     )
-    role: Literal["generate", "verify"] = Field(default="generate", description="what the pool is for")
+    role: Literal["generate", "verify", "prefill", "decode"] = Field(
+        default="generate",
+        description="what the pool is for; prefill: computes prompts whose KV then goes to a decode pool of the "
+        "same model",
+    )
     autoscaling: Autoscaling | None = Field(
         default=None, description="replicas come and go, beginning with `replicas`; default: they stay"
     )

@@ -160,3 +160,54 @@ def test_steps_cut_by_a_loss_bring_no_tokens() -> None:
     before = sink.segments().copy()
     sink.lose(60)
     assert (sink.segments() == before).all()
+
+
+def two_pools(**sections: Any) -> dict[str, Any]:
+    data = copy.deepcopy(GOOD) | sections
+    data["pools"] = {
+        role: {**data["pools"]["main"], "role": role, "replicas": count}
+        for role, count in (("prefill", 1), ("decode", 2))
+    }
+    return data
+
+
+def test_prefill_and_decode_pools_balance_and_know_what_a_query_takes_alone() -> None:
+    """`simulate` checks every balance of tokens. One query at a time is neither slowed nor sped up."""
+    data = two_pools(kv_transfer={"bandwidth": "10 GB/s", "latency": "2 ms"})
+    results = simulate(load(data))
+    requests = results.requests
+    legs = requests["role"] == "prefill"
+    assert legs.sum() == (~legs).sum() == len(results.queries)
+    assert (requests["pool"][legs] == "prefill").all()
+    data["workload"] = {**data["workload"], "rate": "0.02/s"}
+    data["measure"] = {"queries": 20}
+    alone = simulate(load(data))
+    assert alone.queries["slowdown"].to_numpy() == pytest.approx(1, abs=1e-3)
+    narrow = simulate(load(data | {"kv_transfer": {"bandwidth": "10 MB/s"}}))
+    assert narrow.summary["metrics"]["ttft"]["p50"] > alone.summary["metrics"]["ttft"]["p50"] + 1
+    assert narrow.summary["metrics"]["tpot"]["p50"] == pytest.approx(alone.summary["metrics"]["tpot"]["p50"], rel=0.02)
+
+
+def test_both_modes_agree_on_prefill_and_decode_pools() -> None:
+    data = two_pools(failures={"mtbf": "60 s", "mttr": "5 s"}, measure={"queries": 60})
+    one, two = (simulate(load(data), stepwise=stepwise) for stepwise in (True, False))
+    for name in ("queries", "requests"):
+        for column, values in one.tables[name].columns.items():
+            assert values.tobytes() == two.tables[name].columns[column].tobytes(), (name, column)
+    assert one.summary["fleet"] == two.summary["fleet"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"role": "generate"}, "without a decode pool"),
+        ({"model": "r1-distill-llama-70b"}, "without a decode pool of its model"),
+        ({"engine": {"block_size": 32}}, "another form"),
+        ({"engine": {"scheduler": "srpt"}}, "first come, first served"),
+    ],
+)
+def test_pools_that_do_not_go_together_are_refused(change: dict[str, Any], words: str) -> None:
+    data = two_pools()
+    data["pools"]["decode"] |= {"tensor_parallel_size": 4} | change
+    with pytest.raises(InputError, match=words):
+        load(data)

@@ -114,6 +114,8 @@ def _queries(shape: Shape, replication: int) -> list[Any]:
                 steps=0,
                 recomputed_tokens=0,
                 dropped_tokens=0,
+                transferred_tokens=0,
+                kv_arrived_ps=-1,
                 truncated=0,
                 last_ps=-1,
             )
