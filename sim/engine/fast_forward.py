@@ -464,8 +464,13 @@ class FastForward(Replica):
     def _cross_borders(self) -> None:
         """Apply the changes of growth that the counter has reached."""
         borders, size = self._borders, self.kv.block_size
+        before: tuple[int, int, int, Request] | None = None
         while borders and borders[0][0] <= self.counter:
-            at, order, change, request = heappop(borders)
+            entry = heappop(borders)
+            at, order, change, request = entry
+            if entry == before:
+                continue  # who pauses and goes on at once is noted twice
+            before = entry
             if (
                 request.counted
                 and request.order == order

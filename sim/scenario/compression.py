@@ -1,4 +1,4 @@
-"""What must hold between a KV cache that is compressed and the rest of a scenario."""
+"""What must hold between how KV memory is kept (compressed, sent to the host) and the rest of a scenario."""
 
 from __future__ import annotations
 
@@ -18,13 +18,24 @@ def compresses(pool: Pool) -> bool:
 
 
 def check_compression(scenario: Scenario, document: Document) -> list[Problem]:
-    """Problems with pools that compress their KV cache."""
+    """Problems with pools that compress their KV cache, or whose scheduler sends it to the host."""
     from calibration.architecture import architecture
 
     problems = []
     strategy: Any = scenario.strategy.make("strategy")
     generating = [pool for pool in scenario.pools.values() if pool.role == "generate"]
     for name, pool in scenario.pools.items():
+        chunks = getattr(pool.engine.scheduler.make("scheduler"), "swaps", None)
+        if chunks is not None and chunks != (pool.engine.kv is not None and pool.engine.kv.name == "swap"):
+            problems.append(
+                document.problem(
+                    ("pools", name, "engine", "scheduler"),
+                    "checkpoints chunks to the host, and nothing says how"
+                    if chunks
+                    else "keeps chunks or computes them again, and kv: swap sends what is preempted to the host",
+                    expected="between_chunks: host together with kv: swap",
+                )
+            )
         if not compresses(pool) or pool.engine.kv is None:
             continue
         path = ("pools", name, "engine", "kv")

@@ -12,6 +12,12 @@ from sim.validation.modes import Case
 from sim.validation.random_cases import compressed_case, random_case
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "chunked_reasoning": [
+        {"quantum_tokens": 5},
+        {"quantum_tokens": 3, "newcomers_first": False},
+        {"quantum_tokens": 4, "between_chunks": "recompute", "newcomers_first": False},
+        {"quantum_tokens": 7, "between_chunks": "host"},
+    ],
     "edf": [{}, {"preempt": True}],
     "mlfq": [{}, {"quantum_tokens": 4, "starvation_s": 5e-8}],
     "pascal": [{}, {"first": "reasoning"}],

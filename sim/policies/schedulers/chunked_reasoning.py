@@ -1,0 +1,173 @@
+"""Reasoning in chunks: after a quantum of reasoning a request yields its place to others that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from sim.engine.request import Request
+from sim.engine.step import FOREVER, Step
+from sim.policies.schedulers import scheduler
+
+
+@dataclass
+class _Notes:
+    """What the scheduler remembers of one replica."""
+
+    since: dict[Request, int]
+    """Output tokens with which the chunk under way began."""
+    yielded_ps: dict[Request, int]
+    """When a request yielded last."""
+    parked: dict[Request, None]
+    """Paused between two chunks, the oldest first."""
+    refused: bool = False
+    """Whoever is next found no blocks."""
+
+
+@scheduler("chunked_reasoning")
+@dataclass(frozen=True)
+class ChunkedReasoning:
+    """Reasoning is interrupted every ``quantum_tokens`` where somebody waits for the place, so that short queries do
+    not wait for the end of long chains. Answers are not interrupted. Between two chunks a request's KV is kept in
+    the pool (``keep``), checkpointed to the host and brought back (``host``, needs ``kv: swap``), or thrown away and
+    computed again (``recompute``). What is kept is reclaimed, the oldest first, when nothing else can run.
+    Newcomers enter before those that have yielded, unless ``newcomers_first`` is false: then it goes round and round.
+    """
+
+    quantum_tokens: int = 2048
+    between_chunks: Literal["keep", "host", "recompute"] = "keep"
+    newcomers_first: bool = True
+    serves_all_when_nobody_waits: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.quantum_tokens < 1:
+            raise ValueError(f"quantum_tokens must be at least 1, not {self.quantum_tokens}")
+        if self.between_chunks not in ("keep", "host", "recompute"):
+            raise ValueError(f"between_chunks must be keep, host or recompute, not {self.between_chunks!r}")
+
+    @property
+    def swaps(self) -> bool:
+        """Whether what it preempts has to go to the host."""
+        return self.between_chunks == "host"
+
+    def schedule(self, step: Step) -> None:
+        notes = self._notes(step)
+        self._yield(step, notes)
+        order = self._order(step, notes)
+        self._resume(step, notes, order)
+        self._reclaim(step, notes)
+        yielded = len(step.preempted)
+        step.serve_running()
+        if len(step.preempted) == yielded or not self._active(step):  # else memory is short: let the others go on first
+            self._admit(step, notes, [request for request in order if not request.running])
+        self._hold(step, notes)
+
+    # ------------------------------------------------------------------ parts of a plan
+
+    def _notes(self, step: Step) -> _Notes:
+        notes: _Notes | None = step.memory.get("chunks")
+        if notes is None:
+            notes = step.memory["chunks"] = _Notes({}, {}, {})
+        for gone in [request for request in notes.parked if not (request.running and request.paused)]:
+            del notes.parked[gone]
+        if len(notes.since) > 2 * (len(step.running) + len(step.waiting)) + 64:
+            present = {*step.running, *step.waiting}
+            for table in (notes.since, notes.yielded_ps):
+                for gone in [request for request in table if request not in present]:
+                    del table[gone]
+        return notes
+
+    def _left(self, step: Step, notes: _Notes, request: Request) -> int:
+        """Tokens until *request*'s chunk is over; none or less: it is."""
+        return self.quantum_tokens - (step.generated(request) - notes.since.setdefault(request, 0))
+
+    @staticmethod
+    def _active(step: Step) -> list[Request]:
+        return [request for request in step.running if not request.paused]
+
+    def _yield(self, step: Step, notes: _Notes) -> None:
+        """As many as others wait for a place give it up, who has had it longest first."""
+        others = len(step.waiting) + len(notes.parked)
+        wanted = others - step.seats
+        if notes.refused and self.between_chunks != "keep":
+            wanted = max(wanted, 1)  # it is blocks that are short
+        if not others or wanted <= 0:
+            return
+        over = [
+            request
+            for request in self._active(step)
+            if not step.answering(request) and self._left(step, notes, request) <= 0
+        ]
+        over.sort(key=lambda request: (self._left(step, notes, request), request.order))
+        for request in over[:wanted]:
+            notes.since[request] = step.generated(request)
+            notes.yielded_ps[request] = step.now_ps
+            if self.between_chunks == "keep":
+                step.pause(request)
+                notes.parked[request] = None
+            else:
+                step.preempt(request)
+
+    def _order(self, step: Step, notes: _Notes) -> list[Request]:
+        """Who is to go on, the next first."""
+
+        def rank(request: Request) -> tuple[Any, ...]:
+            yielded_ps = notes.yielded_ps.get(request)
+            ready_ps = request.arrived_ps if yielded_ps is None else yielded_ps
+            blocked = notes.refused and not request.running  # while there are no blocks for it, others go on
+            return (blocked, self.newcomers_first and yielded_ps is not None, ready_ps, request.id)
+
+        ready = [request for request in notes.parked if request.busy_until_ps <= step.now_ps]
+        taken = set(step.preempted)  # who has just yielded comes back later
+        return sorted([*ready, *(r for r in step.candidates() if r not in taken)], key=rank)
+
+    def _resume(self, step: Step, notes: _Notes, order: Iterable[Request]) -> None:
+        """Parked requests whose turn it is take the seats that nobody before them needs."""
+        seats = step.seats
+        for request in order:
+            if seats <= 0:
+                return
+            seats -= 1
+            if request in notes.parked:
+                step.resume(request)
+                del notes.parked[request]
+
+    def _reclaim(self, step: Step, notes: _Notes) -> None:
+        """What runs needs blocks: parked requests give theirs up, the oldest first."""
+        while notes.parked and step.blocks_needed() > step.free_blocks:
+            self._drop(step, notes)
+
+    @staticmethod
+    def _drop(step: Step, notes: _Notes) -> None:
+        oldest = next(iter(notes.parked))
+        del notes.parked[oldest]
+        step.preempt(oldest)
+
+    def _admit(self, step: Step, notes: _Notes, order: Iterable[Request]) -> None:
+        notes.refused = False
+        for request in order:
+            if step.budget <= 0 or step.seats <= 0:
+                return
+            while not step.admit(request):
+                if not notes.parked or self._active(step):
+                    notes.refused = True
+                    return
+                self._drop(step, notes)  # nothing else can run
+
+    def _hold(self, step: Step, notes: _Notes) -> None:
+        if step.preempted:
+            return
+        if not step.waiting and not notes.parked:
+            step.hold = FOREVER
+            return
+        waiting = [*step.waiting, *notes.parked]
+        if any(request.busy_until_ps > step.now_ps for request in waiting):
+            return
+        if notes.refused and not all(step.stays_refused(request) for request in step.waiting):
+            return
+        if step.seats > 0 and (notes.parked or not notes.refused):
+            return  # the next plan fills these seats
+        active = self._active(step)
+        chunks = [self._left(step, notes, request) for request in active if not step.answering(request)]
+        step.hold = max(1, min(chunks, default=FOREVER))
