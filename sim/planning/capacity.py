@@ -25,8 +25,12 @@ def capacity(sizer: Sizer, candidate: Candidate, chosen: Sizes) -> dict[str, Any
     found: dict[str, Any] = {}
     misses: dict[float, Any] = {}
 
+    within = Bracket(None, None)
+
     def test(kind: str) -> Callable[[float], bool]:
         def ask(rate: float) -> bool:
+            if kind == "sustained" and within.meets is not None and rate <= within.meets:
+                return True  # whoever keeps to the targets is not overloaded
             asked = sizer.asked(candidate, chosen, factor=rate / sizer.rate)
             judgement: Judgement = sizer.bench.judge([asked], exactly=HALVE)[0]
             good = judgement.meets if kind == "slo" else not judgement.overloaded
@@ -36,7 +40,7 @@ def capacity(sizer: Sizer, candidate: Candidate, chosen: Sizes) -> dict[str, Any
 
         return ask
 
-    within: Bracket = drive(largest(sizer.rate, precision=RATE_PRECISION), test("slo"))
+    within = drive(largest(sizer.rate, precision=RATE_PRECISION), test("slo"))
     sustained: Bracket = drive(
         largest(within.misses or sizer.rate, precision=SUSTAINED_PRECISION, most=sizer.rate * 64), test("sustained")
     )

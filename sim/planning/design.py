@@ -128,7 +128,8 @@ def _candidate(
     known = [plan.accuracy[key] for key in (name, bundle, *sorted(models)) if key in plan.accuracy]
     accuracy = known[0] if known else None
     reason = ""
-    if plan.min_accuracy is not None and (accuracy is None or accuracy < plan.min_accuracy):
+    measured = accuracy is None and scenario.quality is not None  # then it comes out of the simulation
+    if plan.min_accuracy is not None and not measured and (accuracy is None or accuracy < plan.min_accuracy):
         said = "not known" if accuracy is None else f"{accuracy:.0%}"
         reason = f"its accuracy is {said}, at least {plan.min_accuracy:.0%} is asked"
     made = Candidate(name, settings, scenario, reason, scale, accuracy)
@@ -220,15 +221,20 @@ def bill(scenario: Scenario, *, whole_nodes: bool) -> Bill:
 
 
 def by_arithmetic(scenario: Scenario, pool: str, rate_per_s: float) -> int:
-    """Replicas of *pool* as a spreadsheet of mean lengths has them: work of a mean query, over what a replica
-    does with its KV memory full of mean queries. No queue, no tail, no target enters; a lower bound."""
+    """Replicas of *pool* as a spreadsheet of mean lengths has them: work of a mean query (its samples, its reasoning
+    cut at the budget), over what a replica does with its KV memory full of mean queries. No queue, no tail, no target
+    enters; a lower bound."""
     from workloads.source import build
 
     placed, engine = deployment(scenario.pools[pool]), scenario.pools[pool].engine
-    prompt, reasoning, answer = means(build(scenario.workload, seed=scenario.seed))
+    strategy: Any = scenario.strategy.make("strategy")
+    budget = getattr(strategy, "thinking_token_budget", None)
+    samples = int(getattr(strategy, "samples", 1))
+    source = build(scenario.workload, seed=scenario.seed)
+    prompt, reasoning, answer = means(source, budget if isinstance(budget, int) else None)
     output = max(reasoning + answer, 1.0)
     context = prompt + output / 2
     batch = max(1, min(engine.max_num_seqs or 256, int(placed.memory.kv_tokens / context)))
     step_s = placed.step_cost.decode_ps(batch, int(batch * context)) / 1e12
     query_s = output * step_s / batch + placed.step_cost.linear(int(prompt)) / 1e12
-    return max(1, math.ceil(rate_per_s * query_s))
+    return max(1, math.ceil(rate_per_s * samples * query_s))

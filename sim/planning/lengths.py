@@ -17,14 +17,15 @@ LONGEST = 10_000_000
 """Tokens that no stretched length exceeds: a guard for integers, far above any model's context."""
 
 
-def means(source: QuerySource) -> tuple[float, float, float]:
-    """Mean prompt, reasoning and answer tokens of the first block: up to 4,096 queries."""
+def means(source: QuerySource, budget: int | None = None) -> tuple[float, float, float]:
+    """Mean prompt, reasoning (cut at *budget* where there is one) and answer tokens of the first block: up to 4,096
+    queries."""
     block = source.block(0)
     if block is None or not len(block):
         return 1.0, 0.0, 1.0
     return (
         float(block.num_prefill_tokens.mean()),
-        float(block.num_reasoning_tokens.mean()),
+        float((block.num_reasoning_tokens if budget is None else block.num_reasoning_tokens.clip(max=budget)).mean()),
         float(block.num_answer_tokens.mean()),
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sim.planning.bench import Asked, Bench
 from sim.planning.design import Bill, Candidate, Sizes, bill, by_arithmetic, with_rate
 from sim.planning.point import NEUTRAL, Twist, content
+from sim.planning.pooled import pooled
 from sim.planning.search import drive_all, fewest_of_each
 
 if TYPE_CHECKING:
@@ -143,9 +144,22 @@ class Sizer:
         """Size *who* once more, and note what it costs."""
         for sized, sizes in zip(who, self.size(who, exactly=exactly), strict=True):
             sized.sizes, sized.stage = sizes, name
-            sized.cost = None if sizes is None else self.bill(sized.candidate.sized(sizes))
             if sizes is None:
                 sized.reason = self._why_none(sized)
+            elif too_wrong := self._too_wrong(sized, sizes):
+                sized.sizes, sized.reason = None, too_wrong
+            sized.cost = None if sized.sizes is None else self.bill(sized.candidate.sized(sized.sizes))
+
+    def _too_wrong(self, sized: Sized, sizes: Sizes) -> str:
+        """Why a candidate that meets the targets answers too little right, as simulated; empty where it does not."""
+        scenario, least = sized.candidate.scenario, self.plan.min_accuracy
+        if least is None or sized.candidate.accuracy is not None or scenario is None or scenario.quality is None:
+            return ""
+        records = self.bench.answer(self.asked(sized.candidate, sizes)).records
+        accuracy = pooled(records, self.bench.runner.store).get("accuracy")
+        if accuracy is None or accuracy >= least:
+            return ""
+        return f"{accuracy:.1%} of its answers are right, at least {least:.1%} is asked"
 
     def _why_none(self, sized: Sized) -> str:
         mine = [a for a in self.bench.answers.values() if a.asked.label == sized.candidate.name and a.asked.sizes]

@@ -45,6 +45,7 @@ def alternatives(sizer: Sizer, ranked: Sequence[Sized]) -> list[dict[str, Any]]:
             row |= {
                 "replicas": dict(zip(sized.candidate.scale, sized.sizes, strict=True)),
                 **bill_data(sized.cost),
+                "accuracy": figures.get("accuracy", sized.candidate.accuracy),
                 "p99_tta_s": figures["p99_tta_s"],
                 "attainment": figures["attainment"],
             }

@@ -13,7 +13,7 @@ Data = Mapping[str, Any]
 
 def sentence(plan: Data) -> str:
     """The recommendation in one sentence, with numbers and confidence."""
-    rate = f"{format_number(plan['rate_per_s'])} queries/s"
+    rate = f"{format_number(plan['rate_per_s'])} {'query' if plan['rate_per_s'] == 1 else 'queries'}/s"
     if not plan["feasible"]:
         return f"No candidate meets the targets at {rate} within the limits of the plan."
     best = plan["recommendation"]
@@ -24,13 +24,38 @@ def sentence(plan: Data) -> str:
         else f"by the estimate; it could not be shown at {best['confidence']:.0%} confidence"
     )
     nodes = " + ".join(f"{count} node{'s' if count > 1 else ''} of {name}" for name, count in best["nodes"].items())
+    where = f" ({nodes})" if plan["whole_nodes"] else ""
     return (
-        f"Deploy {replicas_words(best['replicas'])} of {best['name']} on {best['gpus']} GPUs ({nodes}): "
-        f"{target['share']:.1%} of queries keep to {target['metric']} {limit_words(target)} at {rate} "
-        f"({target['asked']:.0%} "
-        f"are asked; every target is met {sure}), for ${best['usd_per_month']:,.0f} a month and "
-        f"${plan['economics']['usd_per_query']:.3g} a query."
+        f"Deploy {replicas_words(best['replicas'])} ({best['name']}) on {best['gpus']} GPUs{where}: "
+        f"{target['share']:.1%} [{target['low']:.1%} to {target['high']:.1%}] of queries {kept_words(target)} at {rate} "
+        f"({target['asked']:.0%} are asked; every target is met {sure}), for ${best['usd_per_month']:,.0f} a month and "
+        f"${plan['economics']['usd_per_query']:.3g} a query{_breaks(plan)}."
     )
+
+
+def _breaks(plan: Data) -> str:
+    """What gives out first, and at how much traffic."""
+    rate = plan["capacity"]["slo_rate_per_s"]
+    if rate is None:
+        return ""
+    what = FIRST_TO_BREAK[plan["limit"]["first_to_break"]["what"]]
+    return f"; {what} gives out first, beyond {rate / plan['rate_per_s']:.2g}x this traffic"
+
+
+FIRST_TO_BREAK = {"KV": "KV memory", "queue": "max_num_seqs", "compute": "compute", "router": "the router"}
+"""In words, what `sim.planning.limit` names."""
+
+
+def kept_words(target: Data) -> str:
+    """What queries within *target* do: ``are answered within 2 min``."""
+    limit = limit_words(target)
+    said = {
+        "tta": f"are answered within {limit}",
+        "ttfo": f"show their first answer token within {limit}",
+        "ttft": f"get their first token within {limit}",
+        "tpot": f"take {limit} a token at most",
+    }.get(target["metric"], f"keep to {target['metric']} {limit}")
+    return f"{said} ({target['category']})" if target.get("category") else said
 
 
 def limit_words(target: Data) -> str:
@@ -54,7 +79,7 @@ def smaller_words(plan: Data) -> str:
     head = f"With {smaller['replicas']} in pool {smaller['pool']}: "
     if smaller["overloaded"]:
         return head + "overloaded, the queue grows without end."
-    share = f"{smaller['share']:.1%} keep to {smaller['metric']} {limit_words(smaller)}"
+    share = f"{smaller['share']:.1%} {kept_words(smaller)}"
     if smaller["state"] == "misses":
         return f"{head}{share}; the target is missed, with confidence."
     if smaller["state"] == "undecided":
@@ -170,6 +195,6 @@ def means_words(plan: Data, way: Data) -> str:
     truth = (
         "it would be overloaded"
         if way["overloaded_with_real_lengths"]
-        else f"only {way['share']:.1%} keep to {way['metric']}"
+        else f"only {way['share']:.1%} {kept_words(way)}"
     )
     return f"{how} says {count}, {way['too_optimistic']:.2g}x too optimistic: with real lengths {truth}."

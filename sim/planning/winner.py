@@ -45,7 +45,7 @@ def try_out(sizer: Sizer, ranked: Sequence[Sized]) -> dict[str, Any]:
             "smaller": _smaller(sizer, candidate, needed),
             **bill_data(cost),
             "figures": figures,
-            "accuracy": candidate.accuracy,
+            "accuracy": figures.get("accuracy", candidate.accuracy),
             "overloaded": final.judgement.overloaded,
             "targets": [target_data(target) for target in final.judgement.targets],
             "warm_up": final.records[0]["summary"]["warm_up"],
@@ -110,7 +110,12 @@ def _losses(sizer: Sizer, candidate: Candidate, chosen: Sizes, node: Sizes) -> l
     for what, lost in (("replica", (1,) * len(chosen)), ("node", node)):
         for place, pool in enumerate(candidate.scale):
             left = chosen[place] - lost[place]
-            entry: dict[str, Any] = {"loss": what, "pool": pool, "replicas_lost": lost[place], "replicas_left": left}
+            entry: dict[str, Any] = {
+                "loss": what,
+                "pool": pool,
+                "replicas_lost": min(lost[place], chosen[place]),
+                "replicas_left": left,
+            }
             if left < 1:
                 found.append(entry | {"survives": False, "why": "no replica is left"})
                 continue

@@ -61,7 +61,7 @@ def _tiles(plan: Data) -> list[Tile]:
     ]
     rate = plan["capacity"]["slo_rate_per_s"]
     if rate is not None:
-        tiles.append(Tile("largest rate", f"{formats.number(rate)} queries/s", "within the targets"))
+        tiles.append(Tile("largest rate", f"{formats.number(rate)}/s", "queries, within the targets"))
     return tiles
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from array import array
 from collections import deque
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +27,8 @@ from sim.results.info import PoolInfo, RunInfo, SloTarget
 from sim.results.results import Results
 from sim.results.sinks import QUERY_ROW, REQUEST_ROW, SEGMENT_ROW, RowSink, SegmentSink
 from sim.results.tables import build
+
+sys.path.insert(0, str(Path(__file__).parent))  # for plan_case
 
 PS = 10**12
 COST = StepCost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,15 @@ def figure(data: pd.DataFrame) -> go.Figure:
                 hovertemplate="%{customdata[1]} x %{customdata[0]}<br>%{customdata[2]} a month, p99 TTA "
                 "%{customdata[3]}<extra>%{fullData.name}</extra>",
             )
+        )
+    for row in theme.rows(data[data["kind"] == "chosen"]):
+        fig.add_annotation(
+            x=math.log10(row.usd_per_month),
+            y=math.log10(row.p99_tta_s),
+            text=theme.safe(f"{row.replicas} x {row.name}", 40),
+            showarrow=False,
+            xanchor="left",
+            xshift=14,
         )
     values, texts = formats.log_ticks(data["p99_tta_s"].min() * 0.8, data["p99_tta_s"].max() * 1.25, "seconds")
     fig.update_yaxes(type="log", tickvals=values, ticktext=texts, title_text="p99 time to answer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -69,20 +70,47 @@ def figure(data: pd.DataFrame, plan: Mapping[str, Any]) -> go.Figure:
             hovertemplate="%{x:.3g}/s: p99 TTA %{customdata[0]}, %{customdata[1]} in time<extra></extra>",
         )
     )
+    capacity = plan["capacity"]
     marks = [
-        (plan["rate_per_s"], "this traffic", theme.GREY),
-        (plan["capacity"]["slo_rate_per_s"], "targets", theme.VERMILLION),
+        (plan["rate_per_s"], "this traffic", theme.GREY, "top left"),
+        (capacity["slo_rate_per_s"], "targets hold", theme.VERMILLION, "top right"),
+        (capacity["sustained_rate_per_s"], "queue stays bounded", theme.PURPLE, "bottom right"),
     ]
-    for rate, text, style in marks:
+    for rate, text, style, place in marks:
         if rate is not None:
-            fig.add_vline(x=rate, line={"color": style.color, "dash": style.dash}, annotation_text=text)
-    top = float(known[["p99_tta_s", "p99_tta_high_s"]].max().max())
+            line = {"color": style.color, "dash": style.dash}
+            fig.add_vline(x=rate, line=line, annotation_text=text, annotation_position=place)
+    target = _p99_target(plan)
+    if target is not None:
+        fig.add_hline(
+            y=target,
+            line={"color": theme.VERMILLION.color, "dash": "dot"},
+        )
+        fig.add_annotation(
+            x=0,
+            xref="paper",
+            y=math.log10(target),  # annotations of a logarithmic axis stand at the logarithm
+            text=f"target {formats.duration(target)}",
+            showarrow=False,
+            xanchor="left",
+            yanchor="bottom",
+        )
+    top = max(float(known[["p99_tta_s", "p99_tta_high_s"]].max().max()), target or 0.0)
     values, texts = formats.log_ticks(floor, top * 1.2, "seconds")
     fig.update_yaxes(type="log", tickvals=values, ticktext=texts, title_text="p99 time to answer")
     fig.update_xaxes(title_text="queries/s", rangemode="tozero")
     return theme.describe(
         fig,
         title=title,
-        caption="The recommended configuration at other rates; band: over replications.",
+        caption="The recommended configuration at other rates; band: 95 % interval over replications, where more than "
+        "one was needed to tell.",
         alt=title + ".",
     )
+
+
+def _p99_target(plan: Mapping[str, Any]) -> float | None:
+    """The limit of p99 TTA, where the plan asks for one of all queries."""
+    for target in plan["targets"]:
+        if target["metric"] == "tta" and target["percentile"] == 99:
+            return float(target["target"])
+    return None

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-WAYS = {"arithmetic": "arithmetic with means", "simulated": "simulated, all of mean length"}
-REAL = "real lengths"
+LABELS = {
+    "arithmetic": "arithmetic<br>with means",
+    "simulated": "simulated, all<br>of mean length",
+    "real lengths": "real<br>lengths",
+}
 
 
 def table(plan: Mapping[str, Any]) -> pd.DataFrame:
@@ -22,7 +25,7 @@ def table(plan: Mapping[str, Any]) -> pd.DataFrame:
     best = plan["recommendation"]
     rows = [
         (
-            WAYS[way["way"]],
+            way["way"],
             sum(way["replicas"].values()),
             way["metric"],
             way["share"],
@@ -34,7 +37,7 @@ def table(plan: Mapping[str, Any]) -> pd.DataFrame:
     target = min(best["targets"], key=lambda each: (each["share"] - each["asked"]) / max(1 - each["asked"], 1e-9))
     needed = sum(best["replicas_needed"].values())
     share = target["share"] if best["replicas"] == best["replicas_needed"] else None
-    rows.append((REAL, needed, target["metric"], share, target["asked"], True))
+    rows.append(("real lengths", needed, target["metric"], share, target["asked"], True))
     return pd.DataFrame(rows, columns=["way", "replicas", "metric", "share", "asked", "meets"])
 
 
@@ -69,7 +72,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
         ]
         fig.add_trace(
             go.Bar(
-                y=part["way"].tolist(),
+                y=[LABELS[way] for way in part["way"]],
                 x=part["replicas"].tolist(),
                 orientation="h",
                 name=name,
@@ -86,8 +89,8 @@ def figure(data: pd.DataFrame) -> go.Figure:
             )
         )
     most = float(data["replicas"].max())
-    fig.update_xaxes(title_text="replicas", range=[0, 1.35 * most], tickformat="d", nticks=8)
-    fig.update_yaxes(categoryorder="array", categoryarray=shown["way"].tolist())
+    fig.update_xaxes(title_text="replicas", range=[0, 1.5 * most], tickformat="d", nticks=8)
+    fig.update_yaxes(categoryorder="array", categoryarray=[LABELS[way] for way in shown["way"]])
     return theme.describe(
         fig,
         title=title,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +37,26 @@ def finding(data: pd.DataFrame) -> str:
     flips = data[data["flips_to"] != ""]
     if len(flips):
         row = flips.iloc[0]
-        return f"{row['assumption']} would change the decision to {row['flips_to']}"
+        words = str(row["assumption"])
+        return f"{words[:1].upper()}{words[1:]} would change the decision to {row['flips_to']}"
     lost = data[~data["still_meets"].astype(bool)]
     if len(lost):
         return f"{len(lost)} of {len(data)} assumptions would need more replicas, none another configuration"
     return "No assumption that was tried changes the decision"
+
+
+def _label(words: str) -> str:
+    """*words* in short lines, so that a phone has room for the bars."""
+    return "<br>".join(theme.safe(line) for line in textwrap.wrap(words, 24))
+
+
+def _said(row: Any, plan: Mapping[str, Any]) -> str:
+    """Beside a bar: how many replicas, and what becomes cheaper."""
+    if row.flips_to:
+        return theme.safe(f"{row.flips_to} is cheaper", 40)
+    needed = next(each["replicas_needed"] for each in plan["sensitivity"] if each["words"] == row.assumption)
+    count = "none is enough" if needed is None else f"{sum(needed.values())} replicas"
+    return count if row.still_meets else f"misses; {count}"
 
 
 def figure(data: pd.DataFrame, plan: Mapping[str, Any]) -> go.Figure:
@@ -49,18 +65,21 @@ def figure(data: pd.DataFrame, plan: Mapping[str, Any]) -> go.Figure:
 
     title = finding(data)
     shown = data.iloc[::-1]
-    fig = theme.new_figure(110 + 34 * len(shown))
+    fig = theme.new_figure(110 + 46 * len(shown))
     for met, style, name in ((True, theme.BLUE, "recommendation still meets"), (False, theme.VERMILLION, "it misses")):
         part = shown[shown["still_meets"].astype(bool) == met]
         if part.empty:
             continue
         fig.add_trace(
             go.Bar(
-                y=[theme.safe(text, 60) for text in part["assumption"]],
+                y=[_label(text) for text in part["assumption"]],
                 x=part["change_usd_per_month"].astype(float).fillna(0.0).tolist(),
                 orientation="h",
                 name=name,
                 marker={"color": style.color, "pattern": theme.hatch(style)},
+                text=[_said(row, plan) for row in theme.rows(part)],
+                textposition="outside",
+                cliponaxis=False,
                 customdata=[
                     [
                         formats.MISSING if value != value else f"{value:+,.0f} USD a month",
@@ -71,8 +90,16 @@ def figure(data: pd.DataFrame, plan: Mapping[str, Any]) -> go.Figure:
                 hovertemplate="%{customdata[0]}; cheapest then: %{customdata[1]}<extra>%{fullData.name}</extra>",
             )
         )
-    fig.update_xaxes(title_text="change of cost a month, US dollars", zeroline=True)
-    fig.update_yaxes(categoryorder="array", categoryarray=[theme.safe(text, 60) for text in shown["assumption"]])
+    change = shown["change_usd_per_month"].astype(float).fillna(0.0)
+    span = max(float(change.max()) - min(float(change.min()), 0.0), 1.0)
+    low = float(change.min()) - 0.45 * span if float(change.min()) < 0 else -0.02 * span
+    fig.update_xaxes(
+        title_text="change of cost a month, US dollars",
+        zeroline=True,
+        range=[low, max(float(change.max()), 0.0) + 0.6 * span],
+    )
+    theme.narrow(fig, xaxis={"nticks": 4})
+    fig.update_yaxes(categoryorder="array", categoryarray=[_label(text) for text in shown["assumption"]])
     return theme.describe(
         fig,
         title=title,
