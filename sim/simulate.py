@@ -30,7 +30,7 @@ from sim.cluster.window import Measure
 from sim.engine.replica import make_replica
 from sim.engine.settings import EngineSettings
 from sim.metrics.summary import finish
-from sim.policies.memory import HostLink
+from sim.policies.memory import COPY_EFFICIENCY, HostLink
 from sim.policies.routing import ReplicaInfo
 from sim.results import provenance
 from sim.results.columns import Lookup, Status
@@ -144,14 +144,20 @@ def place(name: str, pool: Pool, scenario: Scenario) -> PlacedPool:
     reserves = getattr(engine.scheduler.make("scheduler"), "reservation", "none")
     if reserves != "none":
         settings = replace(settings, reservation=reserves, enable_prefix_caching=False)
+    link = HostLink(
+        bytes_per_s=placed.hardware.pcie_bytes_per_s,
+        block_bytes=placed.memory.kv_bytes_per_token * engine.block_size,
+    )
     if engine.kv is not None:
-        link = HostLink(
-            bytes_per_s=placed.hardware.pcie_bytes_per_s,
-            block_bytes=placed.memory.kv_bytes_per_token * engine.block_size,
-        )
         settings = engine.kv.make("kv").apply(settings, link)
         if settings.compression and engine.max_model_len is not None:
             settings = replace(settings, max_model_len=engine.max_model_len)  # it may be more than the pool holds
+    if engine.kv_offloading_size is not None and settings.enable_prefix_caching and not settings.compression:
+        settings = replace(
+            settings,
+            host_blocks=link.blocks(engine.kv_offloading_size // placed.gpus),
+            host_block_ps=link.block_ps(COPY_EFFICIENCY),
+        )
     price = pool.price
     if price is None:
         price = scenario.cost.price
@@ -392,6 +398,7 @@ def _pool_info(
         max_num_batched_tokens=settings.max_num_batched_tokens,
         block_size=settings.block_size,
         num_gpu_blocks=settings.num_gpu_blocks,
+        host_blocks=settings.host_blocks,
         kv_bytes_per_token=round(placed.memory.kv_bytes_per_token_replica),
         front_end_ps=placed.front_end_ps,
         async_scheduling=settings.async_scheduling,
@@ -418,6 +425,8 @@ def _left_out(pool: PlacedPool) -> str:
         return f"the prefix cache of pool {pool.name}: its model has sliding-window layers"
     if pool.pool.engine.enable_prefix_caching and pool.settings.reservation != "none":
         return f"the prefix cache of pool {pool.name}: its KV memory is reserved at admission"
+    if pool.settings.host_blocks:
+        return f"overlap of computing with loads from the host's memory, pool {pool.name}"
     return ""
 
 

@@ -166,6 +166,13 @@ def parse_bytes(value: Any) -> int:
     return round(_read(value, _BYTES, "a size in bytes", "45 GB or 20 GiB", " GB"))
 
 
+def parse_gibibytes(value: Any) -> int:
+    """A size in bytes that vLLM reads in GiB: ``64`` is 64 GiB; with a unit as `parse_bytes`."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return round(value * 2**30)
+    return parse_bytes(value)
+
+
 def parse_bytes_per_second(value: Any) -> float:
     """A bandwidth in bytes per second: ``50 GB/s``, ``400 Gbit/s``."""
     return float(_read(value, _BANDWIDTHS, "a bandwidth", "50 GB/s or 400 Gbit/s", " GB/s"))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sim.engine.paged_kv import PagedKv, Space
 
 if TYPE_CHECKING:
+    from sim.engine.host_tier import HostTier
     from sim.engine.request import Request
 
 Key = tuple[Space, int]
@@ -29,6 +30,7 @@ class BlockPool:
         self.block_size = block_size
         self.caching = caching
         self._committed = committed
+        self.host: HostTier | None = None
         self.cached = 0
         """Blocks without a reference that have a hash."""
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, usable_blocks + 1))
@@ -87,6 +89,8 @@ class BlockPool:
             key = self._key[block]
             if key is not None:
                 self.cached -= 1
+                if self.host is not None:
+                    self.host.store(key)
                 self._key[block] = None
                 copies = self._cached[key]
                 copies.remove(block)

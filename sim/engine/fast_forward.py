@@ -21,6 +21,7 @@ from itertools import accumulate
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
+from sim.engine.host_tier import HostTier
 from sim.engine.paged_kv import PagedKv
 from sim.engine.replica import Replica, Sink, Snapshot
 from sim.engine.request import Request
@@ -288,6 +289,8 @@ class FastForward(Replica):
             caching=settings.enable_prefix_caching,
             committed=self._committed,
         )
+        if settings.host_blocks:
+            self.kv.host = HostTier(settings.host_blocks)
         self._budget = settings.max_num_batched_tokens
         self.counter = 0
         self.decoders = 0
@@ -803,7 +806,7 @@ class FastForward(Replica):
         step.now_ps = now
         if step.preempted:
             step.preempted = []
-        step.copied_blocks = self._fruitless = 0
+        step.copied_ps = self._fruitless = 0
         if taken:
             kv.take(taken)
         self.counter = counter = counter + 1
@@ -1012,7 +1015,7 @@ class FastForward(Replica):
         step.now_ps = now_ps
         if step.preempted:
             step.preempted = []
-        step.copied_blocks = self._run_applied = self._waited = 0
+        step.copied_ps = self._run_applied = self._waited = 0
         self._wake = True
         if self._joined:
             self._joined.clear()
@@ -1065,8 +1068,8 @@ class FastForward(Replica):
         table = self._decode_ps
         first = table[decodes] if decodes < len(table) else self.cost.decode_ps(decodes, 0)
         first += kv_ps * (self.context - decodes * applied)
-        if step.copied_blocks:
-            first += step.copied_blocks * self.settings.swap_block_ps
+        if step.copied_ps:
+            first += step.copied_ps
         self._run_step_ps = first
         self._run_growth_ps = growth = kv_ps * decodes
         self._waited = len(self.waiting)
@@ -1120,8 +1123,8 @@ class FastForward(Replica):
         span = self.cost.step_ps(
             decodes=decodes, context=context, chunks=chunks, chunk_tokens=chunk_tokens, pairs=pairs, cached=cached
         )
-        if step.copied_blocks:
-            span += step.copied_blocks * self.settings.swap_block_ps
+        if step.copied_ps:
+            span += step.copied_ps
         if self.compression:
             due = [request for request in work if request.computed >= request.point]
             span += self._plan_compression(due + self._due() if counted else due)
@@ -1420,7 +1423,7 @@ class FastForward(Replica):
             pairs=pairs,
             cached=cached,
         )
-        cost += step.copied_blocks * self.settings.swap_block_ps
+        cost += step.copied_ps
         if self.compression:
             cost += self._plan_compression([request for request in step.work if request.computed >= request.point])
         end = start + cost

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from sim.engine.host_tier import HostTier
     from sim.engine.request import Request
 
 Range = tuple[int, int]
@@ -116,6 +117,7 @@ class PagedKv:
         self.total = self.free = usable_blocks
         self.block_size = block_size
         self.caching = caching
+        self.host: HostTier | None = None
         self._committed = committed
         self._unhashed = usable_blocks
         self._queue: deque[tuple[Tenure, list[Range]]] = deque()
@@ -271,6 +273,8 @@ class PagedKv:
                 start = hi - blocks
                 extent[-1] = (lo, start)
             blocks -= hi - start
+            if self.host is not None:
+                self._offload(tenure, start, hi, self.host)
             # NOTE: the two usual cases of _forget() inlined for performance reasons
             runs = tenure.runs
             run = runs[0]
@@ -284,6 +288,13 @@ class PagedKv:
             if not extent:
                 queue.popleft()
                 tenure.freed.remove(extent)
+
+    @staticmethod
+    def _offload(tenure: Tenure, lo: int, hi: int, host: HostTier) -> None:
+        """The blocks [lo, hi) of *tenure* go to the host, the last one first."""
+        for run in sorted(tenure.runs, key=lambda run: -run.lo):
+            for index in range(min(hi, run.hi) - 1, max(lo, run.lo) - 1, -1):
+                host.store((run.space, index))
 
     def extend(self, request: Request, blocks: int) -> None:
         """Take *blocks* more for *request*; whose they are does not matter here."""

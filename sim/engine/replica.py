@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.engine.block_pool import BlockPool
 from sim.engine.copies import Copies
+from sim.engine.host_tier import HostTier
 from sim.engine.paged_kv import PagedKv
 from sim.engine.request import KV_LANDED, KV_TO_COME, Request
 from sim.engine.settings import EngineSettings
@@ -466,14 +467,14 @@ class Replica(ABC):
         blocks = -(-request.computed // self.settings.block_size)
         if blocks <= self.free_swap_blocks:
             self.free_swap_blocks -= blocks
-            self._step.copied_blocks += blocks
+            self._step.copied_ps += blocks * self.settings.swap_block_ps
             request.swapped = request.computed
 
     def swap_in(self, request: Request) -> None:
         """The blocks of *request* come back from the host."""
         blocks = -(-request.swapped // self.settings.block_size)
         self.free_swap_blocks += blocks
-        self._step.copied_blocks += blocks
+        self._step.copied_ps += blocks * self.settings.swap_block_ps
         request.reused = request.swapped
         request.swapped = 0
 
@@ -531,6 +532,8 @@ class Stepwise(Replica):
             caching=settings.enable_prefix_caching,
             committed=lambda request: request.computed - request.in_flight,
         )
+        if settings.host_blocks:
+            self.kv.host = HostTier(settings.host_blocks)
         self._outputs: deque[tuple[int, list[tuple[Request, bool]]]] = deque()
 
     def _new_step(self) -> Step:
@@ -602,7 +605,7 @@ class Stepwise(Replica):
             pairs=pairs,
             cached=cached,
         )
-        cost += step.copied_blocks * self.settings.swap_block_ps
+        cost += step.copied_ps
         compressed: list[tuple[Request, int]] = []
         if self.compression:
             compressed, work_ps = self.compressible(r for r in step.work if r.computed >= r.point)

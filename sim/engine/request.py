@@ -86,6 +86,7 @@ class Request:
         "foreseen_end",
         "growth",
         "hits",
+        "host_tokens",
         "id",
         "in_flight",
         "keeps_kv",
@@ -184,7 +185,7 @@ class Request:
         self.preemptions = 0
         self.cached_tokens_first = -1
         self.cached_tokens = self.scheduled_tokens = self.steps = 0
-        self.recomputed_tokens = self.dropped_tokens = 0
+        self.recomputed_tokens = self.dropped_tokens = self.host_tokens = 0
         self.truncated = False
         self.cancelled: int | None = None
         self.known = prompt_tokens

@@ -35,6 +35,10 @@ class EngineSettings:
     """Blocks of host memory for preempted requests; where they run out, preemption recomputes."""
     compression: Compression | None = None
     """How each request's KV cache is compressed while it decodes; None: never."""
+    host_blocks: int = 0
+    """Blocks of host memory for what the prefix cache gives up; 0: it is forgotten."""
+    host_block_ps: int = 0
+    """Time to load one such block."""
     async_scheduling: bool = True
     """Two batches in flight: a batch is scheduled while the one before it runs."""
 
@@ -47,6 +51,10 @@ class EngineSettings:
             raise ValueError("a prefix cache with sliding-window layers or reserved blocks is not modelled")
         if self.compression and (self.window_blocks or self.reservation != "none" or self.swap_block_ps):
             raise ValueError("KV compression with sliding-window layers, reserved blocks or swapping is not modelled")
+        if self.host_blocks and self.compression:
+            raise ValueError("KV compression with a host tier is not modelled")
+        if self.host_blocks and not self.enable_prefix_caching:
+            raise ValueError("host_blocks keep what the prefix cache gives up; without a prefix cache there is nothing")
         for name in (
             "num_gpu_blocks",
             "block_size",

@@ -59,7 +59,7 @@ class Step:
         self.memory = replica.memory
         """The scheduler's own notes on this replica, kept from step to step."""
         self.now_ps = 0
-        self.copied_blocks = 0
+        self.copied_ps = 0
         self.budget = 0
         """Tokens that this step may still compute."""
         self.hold = 1
@@ -77,6 +77,9 @@ class Step:
         self._budget = settings.max_num_batched_tokens
         self._caching = settings.enable_prefix_caching
         self._compression = settings.compression
+        self._host_decides = settings.host_blocks > 0 and not (
+            settings.scheduler_reserve_full_isl and settings.enable_chunked_prefill
+        )
         self._paged = settings.reservation == "none" and not (
             settings.window_blocks or settings.swap_block_ps or settings.compression
         )
@@ -89,7 +92,7 @@ class Step:
         self.wake_on_arrival = True
         self.wake_on_phase = False
         self.wake_at_ps = NEVER_PS
-        self.copied_blocks = 0
+        self.copied_ps = 0
         if self.work:
             self.work = {}
         if self.preempted:
@@ -278,13 +281,15 @@ class Step:
         if request.awaits_kv:
             return self._reserve(request) if request.awaits_kv == KV_TO_COME else self._go_on(request)
         hits: Any = ()
-        hit = revived = 0
+        hit = revived = loaded = 0
         caching = self._caching
         if caching and not request.swapped:
             hits, hit = kv.lookup(request)
             if hit:
                 revived = kv.revived(hits)
-        cached = hit * block + request.swapped
+            if kv.host is not None:
+                loaded = kv.host.found(request, hit, (request.known - 1) // block)
+        cached = (hit + loaded) * block + request.swapped
         known = request.known
         new = known - cached
         limit = settings.max_model_len
@@ -319,9 +324,14 @@ class Step:
             if need > spare:
                 return False
         self.waiting.remove(request)
+        if loaded:
+            assert kv.host is not None
+            kv.host.touch(request, hit, hit + loaded)
+            request.host_tokens += loaded * block
+            self.copied_ps += loaded * settings.host_block_ps
         kv.admit(request, hits, hit, need)
         request.computed = cached + new
-        replica.seat(request, hit * block, hit + need)
+        replica.seat(request, (hit + loaded) * block, hit + need)
         if request.swapped:
             replica.swap_in(request)
         if caching:
@@ -330,7 +340,7 @@ class Step:
             replica.copies.begin(request, hit, request.computed // block)
         self.budget = budget - new
         self.work[request] = new
-        self.admitted.append((request, hit * block))
+        self.admitted.append((request, (hit + loaded) * block))
         return True
 
     def admit_heads(self, *, chunk_limit: int = 0, overtaking: bool = True) -> None:
@@ -351,7 +361,7 @@ class Step:
                     return
                 request = other
             if not self._admit(request, chunk_limit):
-                if not request._kin or self.stays_refused(request):
+                if not (request._kin or self._host_decides) or self.stays_refused(request):
                     self.hold = FOREVER
                     self.wake_on_arrival = overtaking
                 return
@@ -433,6 +443,8 @@ class Step:
 
         Need and free blocks fall together, so it is; unless a running request registers blocks that *request* would hit.
         """
+        if self._host_decides:
+            return False  # what goes to the host, or is dropped there, changes what is left to compute
         if not request._kin or request.pieces is None:
             return True
         return not any(piece.space.owner is not None and piece.space.owner.running for piece in request.pieces[:-1])

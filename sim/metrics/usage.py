@@ -101,6 +101,7 @@ def kv(results: Results) -> dict[str, Any]:
             "running_mean": running / length_all if length_all else float("nan"),
             "memory_efficiency": live / reserved if reserved else float("nan"),
             "waste": _waste(areas, live, capacity),
+            "prefix_cache": _prefix_cache(results, pool),
             "memory": dict(pool.memory),
         }
     return {"memory_efficiency": live_all / reserved_all if reserved_all else float("nan"), "pools": pools}
@@ -119,6 +120,22 @@ def _waste(areas: dict[str, float], live: float, capacity: float) -> dict[str, f
         "cached_unreferenced": areas["cached"],
     }
     return {name: value / capacity if capacity else float("nan") for name, value in parts.items()}
+
+
+def _prefix_cache(results: Results, pool: PoolInfo) -> dict[str, float]:
+    """What admissions of the windows' requests found, in the GPU's memory and in the host's: tokens, and shares of all
+    that they would have computed."""
+    requests = results.tables["requests"]
+    rows = requests.equals("pool", pool.name) & requests["in_window"]
+    cached, host = int(requests["cached_tokens"][rows].sum()), int(requests["host_tokens"][rows].sum())
+    asked = cached + int(requests["scheduled_tokens"][rows].sum())
+    return {
+        "hit_tokens": cached,
+        "hit_share": _ratio(cached, asked),
+        "host_hit_tokens": host,
+        "host_hit_share": _ratio(host, asked),
+        "host_blocks": pool.host_blocks,
+    }
 
 
 def cost(results: Results) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from sim.engine.settings import EngineSettings
 
+COPY_EFFICIENCY = 0.8
+"""Share of the link's bandwidth that copies of single blocks reach."""
+
 
 @dataclass(frozen=True)
 class HostLink:

@@ -235,6 +235,7 @@ REQUESTS: tuple[Column, ...] = (
         "Prompt tokens found in the prefix cache when it was first admitted.",
     ),
     _c("cached_tokens", "int64", "tokens", "Tokens found in the prefix cache over all its admissions."),
+    _c("host_tokens", "int64", "tokens", "Of cached_tokens, those loaded from the host's memory."),
     _c("scheduled_tokens", "int64", "tokens", "Tokens computed for it, recomputation included."),
     _c("steps", "int64", "steps", "Steps that computed something for it."),
     _c(

@@ -45,6 +45,8 @@ class PoolInfo:
     """KV blocks of a replica, the null block included."""
     kv_bytes_per_token: int
     """Of a whole replica, all its GPUs together."""
+    host_blocks: int = 0
+    """Blocks of host memory of a replica for what the prefix cache gives up."""
     on_at_ps: tuple[int, ...] = ()
     """When replicas went on or off, ascending; empty: they all stayed."""
     on_replicas: tuple[int, ...] = ()

@@ -72,6 +72,8 @@ BytesPerSecond = Annotated[float, *_quantity(units.parse_bytes_per_second, units
 """A bandwidth: ``50 GB/s``."""
 ByteCount = Annotated[int, *_quantity(units.parse_bytes, units.write_bytes), Field(gt=0)]
 """A size: ``45 GB``."""
+GibibyteCount = Annotated[int, *_quantity(units.parse_gibibytes, units.write_bytes), Field(gt=0)]
+"""A size as vLLM's command line reads it: ``64`` (GiB), or with a unit, ``64 GB``."""
 EngineCount = Annotated[
     int,
     BeforeValidator(units.parse_engine_count),

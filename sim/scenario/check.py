@@ -193,6 +193,14 @@ def _check_step(engine: Engine) -> None:
     assert tokens is not None
     assert seqs is not None
     assert longest is not None
+    if engine.kv_offloading_size is not None and not engine.enable_prefix_caching:
+        raise InputError(
+            Problem(
+                "what the prefix cache gives up goes to the host, and enable_prefix_caching is false",
+                key="kv_offloading_size",
+                expected="enable_prefix_caching: true, or no kv_offloading_size",
+            )
+        )
     if tokens < seqs:
         raise InputError(
             Problem(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sim.scenario.base import ByteCount, EngineCount, Section, Share
+from sim.scenario.base import ByteCount, EngineCount, GibibyteCount, Section, Share
 from sim.scenario.policy import Policy, PolicyRef
 
 GIB = 2**30
@@ -19,6 +19,7 @@ NOT_MODELLED = {
     "disable_sliding_window",
     "enable_lora",
     "enforce_eager",
+    "kv_offloading_backend",
     "kv_transfer_config",
     "limit_mm_per_prompt",
     "lora_modules",
@@ -78,6 +79,10 @@ class Engine(Section):
     )
     kv_cache_memory_bytes: ByteCount | None = Field(
         default=None, description="KV memory of a GPU, such as 45 GB, instead of what utilization leaves"
+    )
+    kv_offloading_size: GibibyteCount | None = Field(
+        default=None,
+        description="host memory of a replica, all its GPUs together, for what the prefix cache gives up: 64 (GiB) or 64 GB",
     )
 
 

@@ -196,6 +196,7 @@ def _conclude(trace: Trace, log: StepLog | None, requests: list[Request]) -> Non
         seen["truncated"] += request.truncated and request.status == Status.COMPLETED
         seen["dropped tokens"] += request.dropped_tokens
         seen["cached tokens"] += request.cached_tokens
+        seen["host tokens"] += request.host_tokens
         seen["recomputed tokens"] += request.recomputed_tokens
         seen["completed"] += request.status == Status.COMPLETED
         seen["cancelled"] += request.status == Status.CANCELLED

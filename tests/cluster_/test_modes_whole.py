@@ -29,6 +29,8 @@ def random_scenario(seed: int) -> dict[str, Any]:
         engine["num_gpu_blocks_override"] //= 8
     if rng.random() < 0.4:
         engine["kv"] = rng.choice(("static", "predicted", "swap"))
+    if engine["enable_prefix_caching"] and rng.random() < 0.4:
+        engine["kv_offloading_size"] = rng.choice(("1 GB", "200 GB"))
     lengths = {
         "prompt": {"law": "lognormal", "median": rng.choice((60, 400)), "sigma": 1.0, "min": 1, "max": 3000},
         "reasoning": {"law": "lognormal", "median": 200, "sigma": 1.0, "min": 0, "max": 3000},

@@ -45,7 +45,7 @@ class DressedCase(Case):
 
 
 def dressed_case(seed: int, *, memory: str = "plain") -> DressedCase:
-    """Case number *seed*; *memory* is ``plain``, ``swap``, ``reserve``, ``window``, ``all`` or ``compress``."""
+    """Case number *seed*; *memory* is ``plain``, ``swap``, ``reserve``, ``window``, ``host``, ``all`` or ``compress``."""
     case, rng = random_case(seed), Random(seed * 7 + 1)
     if memory == "compress":
         case = compressed_case(case, seed)
@@ -77,6 +77,11 @@ def _memory(settings: Any, kind: str, rng: Random) -> Any:
         changes["window_blocks"] = rng.choice((1, 2, 5))
     if kind in ("reserve", "window", "all"):
         changes["enable_prefix_caching"] = False
+    if kind == "host":
+        changes["enable_prefix_caching"] = True
+        changes["host_blocks"] = rng.choice((2, 10, 60, 5000))
+        changes["host_block_ps"] = rng.choice((1, 30))
+        changes["swap_block_ps"], changes["swap_blocks"] = rng.choice(((0, 0), (0, 0), (5, 20)))
     if kind == "all" and rng.random() < 0.5:
         changes["reservation"] = "none"
     return replace(settings, **changes)

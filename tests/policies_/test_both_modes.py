@@ -15,7 +15,7 @@ from sim.policies.schedulers import scheduler
 from sim.results.sinks import REQUEST_ROW
 from sim.validation.modes import compare
 
-MEMORIES = ("plain", "swap", "reserve", "window", "all", "compress")
+MEMORIES = ("plain", "swap", "reserve", "window", "host", "all", "compress")
 POLICIES = [(name, options) for name in scheduler.names() for options in OPTIONS.get(name, [{}])]
 
 

@@ -50,7 +50,7 @@ def _laws(replica: Replica, trace: Trace) -> None:
 @given(
     policy=st.sampled_from(POLICIES),
     seed=st.integers(100_000, 10_000_000),
-    memory=st.sampled_from(("plain", "swap", "reserve", "window", "all")),
+    memory=st.sampled_from(("plain", "swap", "reserve", "window", "host", "all")),
     stepwise=st.booleans(),
 )
 def test_laws(policy: tuple[str, dict[str, Any]], seed: int, memory: str, stepwise: bool) -> None:

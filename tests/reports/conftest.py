@@ -114,6 +114,7 @@ def _queries(shape: Shape, replication: int) -> list[Any]:
                 preemptions=0,
                 cached_tokens_first=0,
                 cached_tokens=0,
+                host_tokens=0,
                 scheduled_tokens=0,
                 steps=0,
                 recomputed_tokens=0,

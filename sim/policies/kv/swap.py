@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sim.engine.settings import EngineSettings
 from sim.policies.kv import kv
-from sim.policies.memory import HostLink, KvPolicy
+from sim.policies.memory import COPY_EFFICIENCY, HostLink, KvPolicy
 
 
 @kv("swap")
@@ -19,7 +19,7 @@ class Swap(KvPolicy):
     reach, ``link_bytes_per_s`` a bandwidth instead of the hardware's own (0: that)."""
 
     space_bytes: int = 64 * 2**30
-    efficiency: float = 0.8
+    efficiency: float = COPY_EFFICIENCY
     link_bytes_per_s: float = 0.0
 
     def __post_init__(self) -> None:
