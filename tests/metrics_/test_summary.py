@@ -308,6 +308,15 @@ def paths(data, prefix="") -> set[str]:
     return found
 
 
+def with_extras(run):
+    """The same run as one with a trace cache and a trainer would describe it."""
+    kept = dict.fromkeys(("capacity", "held", "held_most", "held_tokens", "held_tokens_most", "evicted", "expired"), 1)
+    times = {"start_ps": 0, "generated_ps": 5 * 10**12, "updated_ps": 6 * 10**12}
+    step = {**times, "started": 4, "resumed": 0, "trained": 4, "lag_sum": 0, "lag_most": 0}
+    trainer = {"prompts": 4, "max_lag": 0, "training_ps": 10**12, "weight_sync_ps": 0, "training_gpus": 0}
+    return replace(run, trace_cache=kept, rollout={**trainer, "steps": [step]})
+
+
 def test_every_key_is_declared_and_every_declared_key_occurs(toy):
     """Over runs that have intervals, censoring, targets known and unknown, and none at all."""
     found = set()
@@ -325,5 +334,6 @@ def test_every_key_is_declared_and_every_declared_key_occurs(toy):
         done = toy.simulate(toy.random_work(replication, 30, gap_s=0.4), slo=slo, replication=replication)
         settled.append((done.results.runs[0], done.results.tables))
     found |= paths(finish(Results(scenario_yaml="", runs=settled)).summary)
+    found |= paths(finish(Results(scenario_yaml="", runs=[(with_extras(run), t) for run, t in settled])).summary)
     assert found - set(KEYS) == set()
     assert set(KEYS) - found == set()
