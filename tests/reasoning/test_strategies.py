@@ -9,6 +9,8 @@ import pytest
 
 from sim import load, simulate
 from sim.errors import InputError
+from sim.rng import Streams
+from workloads.quality.judge import Judge
 
 VERIFIER = {"model": "llama-3.1-8b", "hardware": "h100-sxm", "role": "verify"}
 LAW = {"accuracy": 0.6, "concentration": 2.0, "wrong_answers": 4}
@@ -280,3 +282,37 @@ def test_bad_input_is_said(changes, words):
         changes = {**changes, "quality": {"length_correlation": 0.0}}
     with pytest.raises(InputError, match=words):
         scenario(**changes)
+
+
+TWO_POOLS = {name: {"model": "llama-3.1-8b", "hardware": "h100-sxm", "replicas": 2} for name in ("main", "large")}
+
+
+def test_a_classifier_is_right_as_often_as_its_confusion_matrix_says():
+    how = {"name": "difficulty_routing", "easy_pool": "main", "hard_pool": "large", "hard_share": 0.3}
+    made = scenario({**how, "sensitivity": 0.8, "specificity": 0.9}, pools=TWO_POOLS, measure={"queries": 400})
+    results = simulate(made)
+    queries = results.queries[results.queries["in_window"]]
+    judged = Judge(made.quality, Streams(3), pools=[("main", "llama-3.1-8b")], categories=["all"])
+    number = queries["query"].to_numpy()
+    hard = judged.easiness(number, np.full(len(number), -1)) < 0.3
+    sent = (queries["pool"] == "large").to_numpy()
+    assert hard.mean() == pytest.approx(0.3, abs=0.06)
+    assert sent[hard].mean() == pytest.approx(0.8, abs=0.09)
+    assert sent[~hard].mean() == pytest.approx(0.1, abs=0.05)
+
+
+def test_a_cascade_buys_accuracy_where_confidence_tells_right_from_wrong():
+    """Escalated are mostly wrong answers, so that it is nearly as right as the large model alone."""
+    law = {"models": {"any": {"b": LAW, "large": {**LAW, "accuracy": 0.9}}}, "benchmark": "b"}
+    quality = {**law, "pools": {"large": {"benchmark": "large"}}}
+    accuracy, escalated = {}, {}
+    for sharp in (0.0, 3.0):
+        how = {"name": "cascade", "first_pool": "main", "then_pool": "large", "threshold": sharp / 2}
+        made = scenario({**how, "discrimination": sharp}, quality=quality, pools=TWO_POOLS, measure={"queries": 200})
+        results = simulate(made)
+        accuracy[sharp] = results.summary["quality"]["accuracy"]
+        escalated[sharp] = float((results.queries["requests"] > 1).mean())
+    assert accuracy[3.0] > accuracy[0.0] + 0.05
+    assert accuracy[3.0] > 0.84
+    assert abs(escalated[3.0] - 0.43) < 0.12
+    assert abs(escalated[0.0] - 0.5) < 0.1

@@ -127,15 +127,20 @@ class TreeSearch(Strategy):
         return max(leaves, key=lambda leaf: leaf.score).outcome if leaves else None
 
     def _select(self, top: list[_Node], root_visits: int) -> _Node | None:
-        """The node to expand: down the tree by upper confidence, to one without children."""
+        """The node to expand: down the tree by upper confidence, to one without children; None: the prompt, where
+        nothing is left below."""
         node, siblings, visits = None, top, max(root_visits, 1)
         while siblings:
-            open_nodes = [each for each in siblings if each.depth < self.depth]
+            open_nodes = [each for each in siblings if self._open(each)]
             if not open_nodes:
-                return node.parent if node is not None else None
+                return None
             node = max(open_nodes, key=lambda each: self._bound(each, visits))
             siblings, visits = node.children, node.visits
         return node
+
+    def _open(self, node: _Node) -> bool:
+        """There is something to expand at or below *node*."""
+        return node.depth < self.depth and (not node.children or any(self._open(child) for child in node.children))
 
     def _bound(self, node: _Node, visits: int) -> float:
         return node.value + self.exploration * math.sqrt(math.log(visits + 1) / node.visits)
