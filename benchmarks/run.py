@@ -231,6 +231,9 @@ def main(arguments: list[str] | None = None) -> int:
         rows += main_table(requests // 2, repeats, SQUEEZED, title, {})
         growth_table(requests, max(1, repeats // 2))
         policies_table(requests // 4, max(1, repeats // 2))
+        from benchmarks.strategies import strategies_table  # it needs this module
+
+        strategies_table(requests // 2, max(1, repeats // 2))
     missed = [row for row in rows if row.gated and row.ratio is not None and row.ratio > GATE]
     for row in missed:
         print(f"over {GATE:g} x the bare loop: {row.name} ({row.ratio:.2f})", file=sys.stderr)

@@ -44,6 +44,7 @@ class Case:
         """The scenario; *quick*: few queries and replications, for a look."""
         changes = list(self.changes)
         if quick:
+            changes = [change for change in changes if not change.startswith("measure.")]
             changes += [
                 f"measure.queries={QUICK_QUERIES}",
                 f"measure.replications={QUICK_REPLICATIONS}",
