@@ -68,6 +68,7 @@ class Judge:
         self._chunks: dict[tuple[int, int], tuple[list[list[float]], ...]] = {}
         self._easiness: dict[tuple[bool, int], list[float]] = {}
         self._uniforms: dict[tuple[str, int, int], list[float]] = {}
+        self._chances: dict[tuple[int, float, bool, int], list[float]] = {}
 
     def _law(self, pool: str, model: str, category: str) -> AnswerLaw:
         spec = self.spec
@@ -249,7 +250,17 @@ class Judge:
         )
 
     def _chance(self, known: AnswerLaw, query: int, prompt: int, effort: float) -> float:
-        return float(known.chance(np.float64(self.easiness_of(query, prompt)), effort))  # type: ignore[arg-type]
+        if known.concentration is None:
+            return known.mean(effort)
+        own = prompt < 0
+        which = query if own else prompt
+        key = (id(known), effort, own, which // QUERIES)
+        chunk = self._chances.get(key)
+        if chunk is None:
+            self.easiness_of(query, prompt)
+            found = known.chance(np.array(self._easiness[own, which // QUERIES]), effort)
+            chunk = _keep(self._chances, key, found.tolist())
+        return chunk[which % QUERIES]
 
 
 def _keep(chunks: dict[K, V], key: K, chunk: V) -> V:
