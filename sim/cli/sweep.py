@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sim.cli._arguments import add_scenario, overrides_of
-from sim.cli._planning import add_runner, estimate, interrupted, runner_of
+from sim.cli._planning import add_precision, add_runner, estimate, interrupted, precision_of, runner_of
 
 HELP = "simulate a scenario over values of its keys: grid, list or random"
 
@@ -29,6 +29,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--list", action="store_true", dest="as_list", help="first values together, then the second …")
     way.add_argument("--random", metavar="N", type=int, help="N combinations drawn from the grid")
+    add_precision(parser)
     add_runner(parser)
 
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         settings = sweep.drawn(axes, args.random, base.seed)
     else:
         settings = sweep.grid(axes)
+    precision = precision_of(args, base)
     runner = runner_of(args, Path("runs") / f"{folder_name(base.name)}-sweep")
     found = sweep.points(args.scenario, overrides, settings, named)
     try:
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         said = estimate(runner, tasks)
         if said and not args.quiet:
             print(said, file=sys.stderr)
-        table = sweep.run(found, runner)
+        table = sweep.run(found, runner, precision)
     except KeyboardInterrupt:
         return interrupted(runner)
     sweep.write(table, runner.store.folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sim.planning.pooled import pooled
 from sim.planning.sizing import HALVE, SCREEN, Sized, Sizer
 
 FINALISTS = 2
@@ -36,5 +37,9 @@ def _cheapest(sizer: Sizer, who: Sequence[Sized]) -> list[Sized]:
 
 
 def _tail(sizer: Sizer, sized: Sized) -> float:
+    """p99 TTA, in seconds: of equals in cost the faster one is taken."""
     assert sized.sizes is not None
-    return -sizer.bench.answer(sizer.asked(sized.candidate, sized.sizes)).judgement.deciding.margin
+    records = sizer.bench.answer(sizer.asked(sized.candidate, sized.sizes)).records
+    figures = pooled(records, sizer.bench.runner.store)
+    known = float(figures["p99_tta_s"])
+    return float(figures.get("p99_tta_at_least_s", math.inf)) if math.isnan(known) else known

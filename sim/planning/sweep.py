@@ -19,6 +19,7 @@ from sim.scenario.load import load
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sim.planning.precision import Precision
     from sim.planning.runs import Record, Runner
     from sim.scenario.model import Scenario
 
@@ -216,11 +217,21 @@ def tasks_of(scenario: Scenario, replications: int | None = None) -> list[Task]:
     return [Task(scenario, number) for number in range(count)]
 
 
-def run(found: Sequence[Point], runner: Runner) -> pd.DataFrame:
+def run(found: Sequence[Point], runner: Runner, precision: Precision | None = None) -> pd.DataFrame:
     """Compute all points and return their table: a row a point, in their order; nothing in it depends on the
-    machine, the workers or the time it took."""
+    machine, the workers or the time it took. With *precision* each point has as many replications as it needs."""
     import pandas as pd
 
+    if precision is not None:
+        from sim.planning.precision import replicate
+
+        scenarios = [point.scenario for point in found if point.scenario is not None]
+        each = iter(replicate(scenarios, runner, precision))
+        rows = [
+            {**dict(point.settings), **_row(point, [] if point.scenario is None else next(each), runner)}
+            for point in found
+        ]
+        return pd.DataFrame(rows)
     tasks, places = [], []
     for number, point in enumerate(found):
         if point.scenario is not None:

@@ -11,6 +11,7 @@ from sim.planning.design import Bill
 from sim.planning.point import NEUTRAL
 from sim.planning.pooled import pooled
 from sim.planning.sizing import Sized, Sizer
+from sim.units import format_duration
 
 
 def target_data(target: Any) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def alternatives(sizer: Sizer, ranked: Sequence[Sized]) -> list[dict[str, Any]]:
                 if place == 0
                 else f"{sized.usd / best.usd - 1:+.0%} in cost"
                 if sized.usd > best.usd
-                else "as cheap, with less to spare"
+                else f"as cheap, but slower: p99 TTA {format_duration(figures['p99_tta_s'])}"
             )
         else:
             row["reason"] = sized.reason or "no size meets the targets"

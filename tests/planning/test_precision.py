@@ -11,6 +11,7 @@ import pytest
 
 from sim.cli.main import main
 from sim.errors import InputError
+from sim.planning import sweep
 from sim.planning.compare import compare
 from sim.planning.precision import Precision, deciding, relative_width, replicate
 from sim.planning.runs import Runner, Store
@@ -67,6 +68,14 @@ def test_a_comparison_goes_on_until_the_difference_is_clear(tmp_path: Path) -> N
     tight = compare([first, other], Runner(Store(tmp_path)), Precision(0.0001, "p50_tta", 5))
     assert loose["replications"] < tight["replications"] == 5
     assert loose["precision"] <= 0.9
+
+
+def test_a_sweep_gives_each_point_what_it_needs(tmp_path: Path) -> None:
+    found = sweep.points("quickstart", CHANGES, sweep.grid([sweep.parse_axis("workload.rate=0.2/s,0.4/s")]))
+    loose = sweep.run(found, Runner(Store(tmp_path)), Precision(0.9, "p50_tta", 6))
+    tight = sweep.run(found, Runner(Store(tmp_path)), Precision(0.0001, "p50_tta", 6))
+    assert all(3 <= count < 6 for count in loose["replications"])
+    assert tight["replications"].tolist() == [6, 6]
 
 
 def test_a_share_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

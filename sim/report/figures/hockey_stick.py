@@ -98,7 +98,7 @@ def figure(data: pd.DataFrame, plan: Mapping[str, Any]) -> go.Figure:
     top = max(float(known[["p99_tta_s", "p99_tta_high_s"]].max().max()), target or 0.0)
     values, texts = formats.log_ticks(floor, top * 1.2, "seconds")
     fig.update_yaxes(type="log", tickvals=values, ticktext=texts, title_text="p99 time to answer")
-    fig.update_xaxes(title_text="queries/s", rangemode="tozero")
+    fig.update_xaxes(title_text="queries/s")
     return theme.describe(
         fig,
         title=title,

@@ -54,8 +54,10 @@ def _said(row: Any, plan: Mapping[str, Any]) -> str:
     """Beside a bar: how many replicas, and what becomes cheaper."""
     if row.flips_to:
         return theme.safe(f"{row.flips_to} is cheaper", 40)
+    from sim.planning.text import replicas_words
+
     needed = next(each["replicas_needed"] for each in plan["sensitivity"] if each["words"] == row.assumption)
-    count = "none is enough" if needed is None else f"{sum(needed.values())} replicas"
+    count = "none is enough" if needed is None else replicas_words(needed)
     return count if row.still_meets else f"misses; {count}"
 
 
