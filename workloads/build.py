@@ -36,7 +36,8 @@ def generated(spec: WorkloadSpec, *, name: str, facts: dict[str, object], stream
     extras = Extras(spec.shared_prefix, spec.runaway, spec.recurrence, spec.even_draws)
     categories: tuple[str, ...]
     if spec.clients is not None:
-        clients = tuple(spec.clients.members)
+        whose = [member.client or name for name, member in spec.clients.members.items()]
+        clients = tuple(dict.fromkeys(whose))
         categories = tuple(sorted({member.category or "all" for member in spec.clients.members.values()}))
         process: Process
         steady = spec.profile == "steady" or (spec.profile is None and spec.rate is not None)
@@ -47,11 +48,11 @@ def generated(spec: WorkloadSpec, *, name: str, facts: dict[str, object], stream
         kinds = [
             Kind(
                 categories.index(member.category or "all"),
-                code,
+                clients.index(client),
                 member.lengths,
                 *_limits(spec, member.max_tokens, member.priority),
             )
-            for code, member in enumerate(spec.clients.members.values())
+            for client, member in zip(whose, spec.clients.members.values(), strict=True)
         ]
         weights = [sum(member.rates) / len(member.rates) for member in spec.clients.members.values()]
     else:

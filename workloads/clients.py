@@ -23,13 +23,12 @@ import numpy.typing as npt
 
 from sim.rng import Streams
 from workloads.arrivals import PS, Chunk, to_ps, weibull_shape
+from workloads.even_gaps import GOLDEN, levels, shown_shape
+from workloads.even_gaps import weibull as even_weibull
 from workloads.spec import Clients
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
-
-_GOLDEN = 0.6180339887498949
-"""Steps of this size around a circle leave no large gap on it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class ClientArrivals:
             weibull[row, list(member.weibull)] = True
         mean = float(rates.sum(axis=0).mean())
         self._stretch = 1.0
+        self._steady = steady
         if steady:
             share = rates / np.maximum(rates.sum(axis=1, keepdims=True), 1e-300)
             cvs = (cvs * share).sum(axis=1, keepdims=True)
@@ -69,7 +69,8 @@ class ClientArrivals:
         self._expected = rates * clients.window
         self._cvs = cvs
         self._weibull = weibull
-        self._laws = [(row, member.gaps) for row, member in enumerate(members) if member.gaps is not None]
+        self._laws = {row: member.gaps for row, member in enumerate(members) if member.gaps is not None}
+        self._has_law = np.array([member.gaps is not None for member in members])
         self._window_s = clients.window
         self._streams = streams
         self.mean_rate = mean if rate is None else rate
@@ -100,18 +101,21 @@ class ClientArrivals:
             return np.empty(0, np.int64), owner
         gaps = np.empty(len(owner))
         gamma = ~weibull[owner]
-        wanted = _population_cv2(cvs, counts)
+        wanted = _population_cv2(cvs, counts, mean=not self._steady)
         gaps[gamma] = rng.standard_gamma((1.0 / wanted)[owner[gamma]])
-        for client in np.flatnonzero(weibull & (counts > 0)):
-            shape = weibull_shape(float(min(np.sqrt(wanted[client]), 40.0)))
-            gaps[owner == client] = rng.standard_exponential(int(counts[client])) ** (1.0 / shape)
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        for row, law in self._laws:
-            size = int(counts[row])
+        even = np.zeros(len(counts), np.bool_)
+        for row in np.flatnonzero((weibull | self._has_law) & (counts > 0)).tolist():
+            law, size, part = self._laws.get(row), int(counts[row]), slice(first[row], first[row] + counts[row])
+            if law is None and self._steady:
+                shape = weibull_shape(float(min(np.sqrt(wanted[row]), 40.0)))
+                gaps[part] = rng.standard_exponential(size) ** (1.0 / shape)
+                continue
             # Spread evenly over the law, in random order; the longest gaps take turns from window to window.
-            offset = float(np.mod(self._streams.uniforms("arrivals.gaps", row)[()] + index * _GOLDEN, 1.0))
-            drawn = law.quantile((np.arange(size) + max(offset, 1e-9)) / size) if size else np.empty(0)
-            gaps[first[row] : first[row] + size] = rng.permutation(drawn)
+            at = levels(size, float(np.mod(self._streams.uniforms("arrivals.gaps", row)[()] + index * GOLDEN, 1.0)))
+            drawn = law.quantile(at) if law is not None else even_weibull(at, shown_shape(float(cvs[row]), size))
+            gaps[part] = rng.permutation(drawn)
+            even[row] = True
         alive = counts > 0
         whole = np.zeros(len(counts))
         whole[alive] = np.add.reduceat(gaps, first[alive])
@@ -123,6 +127,12 @@ class ClientArrivals:
         before = np.where(first[alive] == 0, 0.0, before)
         start = np.zeros(len(counts))
         start[alive] = before
+        for row in np.flatnonzero(even & (counts >= 3)).tolist():
+            # What is spread evenly has all it shows in its longest gap: the window must not end inside it.
+            ends = reached[first[row] : first[row] + counts[row]] - start[row]
+            longest = int(np.argmax(np.diff(ends, prepend=0.0)))
+            begin, end = (ends[longest - 1] if longest else 0.0), ends[longest]
+            turn[row] = np.mod(1.0 - end - turn[row] * (1.0 - (end - begin)), 1.0)
         place = np.mod(reached - start[owner] + turn[owner], 1.0)
         order = np.argsort(place, kind="stable")
         window_s = self._window_s * self._stretch
@@ -130,20 +140,44 @@ class ClientArrivals:
         return np.minimum(begin_ps + to_ps(place[order] * window_s), end_ps), owner[order]
 
 
-def _population_cv2(cvs: FloatArray, counts: Int64Array) -> FloatArray:
+def _population_cv2(cvs: FloatArray, counts: Int64Array, *, mean: bool) -> FloatArray:
     """Squared CV that gaps must be drawn with for the gaps of a window to show *cvs*.
 
     n gaps that are scaled to fill a window spread less than the law they are drawn from: for Gamma gaps of
     shape k the mean squared CV is (n - 1) / (n k + 1), a fact of the Dirichlet law, so k follows from what
     shall be shown. Published CVs are measured on windows, and n gaps can show at most sqrt(n - 1).
+
+    With *mean* it is the CV's own mean over windows that is met, rather than that of its square, which differs where
+    gaps are wild; and one gap fewer counts, as the window's edge cuts one (what is left is Dirichlet again).
     """
-    shown = np.minimum(cvs**2, 0.98 * np.maximum(counts - 1, 1))
-    return np.asarray(counts * shown / np.maximum(counts - 1 - shown, 0.02 * shown + 1e-9)).clip(1e-6, 1e4)
+    gaps = np.maximum(counts - 1, 1) if mean else counts
+    squares = cvs**2
+    wanted = _solved(squares, gaps)
+    for _ in range(4 if mean else 0):
+        shape = 1.0 / wanted
+        whole = gaps * shape
+        second = (shape + 1) / (whole + 1)
+        fourth = (
+            (shape + 1)
+            * ((shape + 2) * (shape + 3) + (gaps - 1) * shape * (shape + 1))
+            / ((whole + 1) * (whole + 2) * (whole + 3))
+        )
+        shown = np.maximum(gaps * second - 1, 1e-9)
+        relative = np.maximum(gaps**2 * (fourth - second**2), 0.0) / shown**2
+        # The mean of a square root, to second order.
+        wanted = _solved(squares / np.clip(1 - relative / 8, 0.6, 1.0) ** 2, gaps)
+    return wanted
 
 
-def read_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]], float]:
-    """Clients' rates, spreads of gaps and Weibull windows from a CSV of windows, and the length of a window
-    in s.
+def _solved(squares: FloatArray, gaps: npt.NDArray[Any]) -> FloatArray:
+    """Squared CV of a law of which so many *gaps*, scaled to a sum, show *squares* in the mean."""
+    shown = np.minimum(squares, 0.98 * np.maximum(gaps - 1, 1))
+    return np.asarray(gaps * shown / np.maximum(gaps - 1 - shown, 0.02 * shown + 1e-9)).clip(1e-6, 1e4)
+
+
+def read_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]], float, float]:
+    """Clients' rates, spreads of gaps and Weibull windows from a CSV of windows; the length of a window and the
+    start of the first one in s.
 
     Columns: client_id, window_start_s, req_per_s, iat_cv, iat_family (Gamma or Weibull). The first window is
     the earliest one of the file; a client that a window does not name is silent in it.
@@ -186,4 +220,4 @@ def read_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]
         member["cvs"][window] = cv
         if kind.lower() == "weibull":
             member["weibull"].append(window)
-    return members, window_s
+    return members, window_s, starts[0]

@@ -104,6 +104,7 @@ class GeneratedSource:
         }
         self._columns = tuple(name for name, is_used in used.items() if is_used)
         self._blocks = _Lately(_KEPT_BLOCKS)
+        self._codes: dict[int, Int64Array] = {}
         self._samples = _Lately(_KEPT_SAMPLES)
         self._prefixes: tuple[npt.NDArray[np.float64], Int64Array] | None = None
         self._popular: npt.NDArray[np.float64] | None = None
@@ -188,6 +189,9 @@ class GeneratedSource:
         problem = self._problem(query)
         topic = _luck(query, problem) if turns is None else turns.session
         code = self._kind_of(topic, chunk)
+        self._codes[int(query[0]) // BLOCK] = code
+        if len(self._codes) > _KEPT_BLOCKS:
+            del self._codes[next(iter(self._codes))]
         latents = self._latents(query, problem, code, 0)
         reasoning, answer = self._run_away(query, 0, *ln.outputs(self._kinds, code, latents))
         prompt = ln.prompts(self._kinds, code, latents)
@@ -233,7 +237,7 @@ class GeneratedSource:
             return chunk.client.astype(np.int64)
         if len(self._kinds) == 1:
             return np.zeros(len(key), np.int64)
-        if len(self.clients) > 1:
+        if len(self.clients) > 1 or len(self.categories) < len(self._kinds):
             shares = np.cumsum(self._weights)
             place = self._streams.uniforms("client", key)
             return np.searchsorted(shares / shares[-1], place).astype(np.int64)
@@ -258,9 +262,11 @@ class GeneratedSource:
         return latents.evened(code) if self._extras.even_draws else latents
 
     def _code_of(self, block: QueryBlock) -> Int64Array:
-        place = {(kind.category, kind.client): index for index, kind in enumerate(self._kinds)}
-        pairs = zip(block.category.tolist(), block.client.tolist(), strict=True)
-        return np.array([place[pair] for pair in pairs], dtype=np.int64)
+        """Kind of each query of *block*, as it was when the block was made."""
+        index = block.first // BLOCK
+        if index not in self._codes:
+            self._make(index)
+        return self._codes[index]
 
     def _run_away(
         self, query: Int64Array, sample: int, reasoning: Int64Array, answer: Int64Array

@@ -270,13 +270,14 @@ class Client(Strict):
 
     *cvs* are the coefficients of variation of its gaps in each window; *weibull* lists the windows whose gaps
     are Weibull (the others are Gamma). One number stands for all windows. Instead, *gaps* is a law of gaps of any
-    shape, relative to their mean.
+    shape, relative to their mean. Several members may be one *client*, at different hours, say.
     """
 
     rates: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
     cvs: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (1.0,)
     weibull: tuple[int, ...] = ()
     gaps: Law | None = None
+    client: Name | None = None
     lengths: Lengths
     category: Name | None = None
     max_tokens: MaxTokens | None = None

@@ -184,6 +184,67 @@ def test_other_windows_may_be_given():
     assert source.block(0).arrived_ps[-1] / 1e12 == pytest.approx(4096 / 15, rel=0.2)
 
 
+@published
+@pytest.mark.slow
+@pytest.mark.parametrize("begin", [0, 21_600])
+def test_production_follows_the_published_figures_of_any_six_hours(begin, tmp_path):
+    """Given the clients' rates of some hours, the outputs and bursts of these hours; clients change over the day."""
+    import pandas as pd
+
+    windows = pd.read_csv(WINDOWS)
+    windows = windows[(windows["window_start_s"] >= begin) & (windows["window_start_s"] < begin + 21_600)]
+    path = tmp_path / "windows.csv"
+    windows.to_csv(path, index=False)
+    source = make(3, preset=NAMES[0], windows=str(path))
+    blocks = [source.block(index) for index in range(-(-int(windows["req_per_s"].sum() * 600) // BLOCK))]
+    arrived = np.concatenate([block.arrived_ps for block in blocks]) / 1e12
+    inside = arrived < 21_600
+    arrived = arrived[inside]
+    output = np.concatenate([block.num_decode_tokens for block in blocks])[inside]
+    client = np.concatenate([block.client for block in blocks])[inside]
+    tables = json.loads(QUANTILES.read_text())
+    u = (np.arange(4000) + 0.5) / 4000
+    values, weights = [], []
+    for name, fields in tables["clients"].items():
+        count = windows[windows["client_id"] == int(name)]["req_per_s"].sum() * 600
+        if str(begin) in fields and count:
+            heights = np.log(np.maximum(fields[str(begin)]["output_tokens"], 1))
+            values.append(np.exp(np.interp(u, tables["quantile_levels"], heights)))
+            weights.append(np.full(len(u), count / len(u)))
+    values, weights = np.concatenate(values), np.concatenate(weights)
+    order = np.argsort(values)
+    values, weights = values[order], weights[order] / weights.sum()
+    for level in (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99):
+        real = values[np.searchsorted(np.cumsum(weights), level)]
+        assert np.quantile(output, level) == pytest.approx(real, rel=0.05), level
+    assert output.mean() == pytest.approx((values * weights).sum(), rel=0.02)
+    drawn = np.random.default_rng(0).choice(values, 300_000, p=weights)
+    for share in (0.01, 0.1):
+        assert top_share(output, share) == pytest.approx(top_share(drawn, share), abs=0.02)
+    assert hill(output) == pytest.approx(hill(drawn), abs=0.2)
+    number = np.bincount((arrived / 600).astype(int), minlength=36)
+    expected = windows.groupby("window_start_s")["req_per_s"].sum().to_numpy() * 600
+    assert np.abs((number - expected) / np.sqrt(expected)).max() < 3
+    published_cv = np.average(windows["iat_cv"], weights=windows["req_per_s"])
+    assert client_cv(arrived, client.astype(np.uint16), 600.0) == pytest.approx(published_cv, rel=0.1)
+
+
+@published
+def test_hours_without_figures_of_their_own_have_those_of_the_client(tmp_path):
+    path = tmp_path / "windows.csv"
+    path.write_text(
+        "client_id,window_start_s,req_per_s,iat_cv,iat_family\n"
+        "35,21000,2,2,Weibull\n35,21600,2,2,Weibull\n35,79200,2,2,Weibull\n999,79200,1,1,Gamma\n"
+    )
+    source = make(preset=NAMES[0], windows=str(path))
+    assert source.clients == ("35", "999")
+    block = source.block(0)
+    first, second = block.arrived_ps < 600e12, (block.arrived_ps >= 600e12) & (block.arrived_ps < 1200e12)
+    assert np.median(block.num_decode_tokens[second]) > 1.3 * np.median(block.num_decode_tokens[first])
+    block._check()
+    assert source.sample_lengths(7, 1) == make(preset=NAMES[0], windows=str(path)).sample_lengths(7, 1)
+
+
 def test_windows_that_are_wrong(tmp_path):
     path = tmp_path / "w.csv"
     path.write_text("client_id,window_start_s,req_per_s,iat_cv,iat_family\n1,0,-1,1,Gamma\n")

@@ -60,7 +60,9 @@ class DeepSeekR1Production:
     figures of ServeGen ("ServeGen: workload characterization and generation of LLM serving in production",
     arXiv 2505.09999; Apache-2.0), first 12 hours. Without ``rate`` the half day as measured, 16.8/s in the
     mean; with ``rate`` its mean traffic all the time, or with ``profile: day`` its shape. ``windows`` takes
-    other rates: a CSV with client_id, window_start_s, req_per_s, iat_cv, iat_family. Assumed: prompt and
+    other rates: a CSV with client_id, window_start_s (from midnight of the source, which says whose hours they
+    are), req_per_s, iat_cv, iat_family. Lengths and bursts of a client differ between its first and its second
+    six hours; hours past the twelve have those of both together, as has traffic of one mean rate. Assumed: prompt and
     output are independent within a client, and longer outputs have a larger share of reasoning, so that
     answers stay as narrow as those of MLPerf Inference v5.1.
     """
@@ -68,33 +70,68 @@ class DeepSeekR1Production:
     def parts(self, asked: WorkloadSpec, base: Path | None) -> Mapping[str, Any]:
         figures = _figures()
         if asked.windows is not None:
-            members, window_s = _from_windows(asked.windows, base)
+            members, window_s, start_s = _from_windows(asked.windows, base)
         else:
-            window_s = figures["window_s"]
+            window_s, start_s = figures["window_s"], 0.0
             members = {
                 name: {"rates": client["rates"], "cvs": [client["cv"]], "weibull": _all(client)}
                 for name, client in figures["clients"].items()
                 if any(client["rates"])
             }
-        clients = {
-            name: member | {"lengths": _lengths(figures["clients"].get(name, figures["others"]))}
-            for name, member in members.items()
-        }
+        timed = asked.arrivals is None and asked.profile != "steady" and (asked.profile == "day" or asked.rate is None)
+        clients: dict[str, Any] = {}
+        for name, member in members.items():
+            client = figures["clients"].get(name, figures["others"])
+            if timed and "blocks" in client:
+                measured = asked.windows is not None
+                clients |= _by_hours(name, member, client, window_s, start_s, figures["block_s"], measured=measured)
+            else:
+                clients[name] = member | {"lengths": _lengths(client)}
         return {"clients": {"window": f"{window_s:g} s", "members": clients}, "rate": "16.8/s"}
+
+
+def _by_hours(
+    name: str,
+    member: dict[str, Any],
+    client: Mapping[str, Any],
+    window_s: float,
+    start_s: float,
+    block_s: float,
+    *,
+    measured: bool,
+) -> dict[str, Any]:
+    """A client as one member for each stretch of hours that has figures of its own, and one for all other hours.
+
+    *measured* spreads of gaps stay; others are those of the hours.
+    """
+    count = len(member["rates"])
+    hours = [f"{(start_s + i * window_s) % 86_400 // block_s * block_s:g}" for i in range(count)]
+    parts: dict[str, Any] = {}
+    for block in dict.fromkeys(hour if hour in client["blocks"] else "other" for hour in hours):
+        figures = client["blocks"].get(block, client)
+        mine = [(hour if hour in client["blocks"] else "other") == block for hour in hours]
+        rates = [rate if here else 0.0 for rate, here in zip(member["rates"], mine, strict=True)]
+        if not any(rates):
+            continue
+        bursts = (
+            {} if measured else {"cvs": [figures["cv"]], "weibull": list(range(count)) if figures["weibull"] else []}
+        )
+        parts[f"{name}@{block}"] = member | bursts | {"client": name, "rates": rates, "lengths": _lengths(figures)}
+    return parts
 
 
 def _all(client: Mapping[str, Any]) -> list[int]:
     return list(range(len(client["rates"]))) if client["weibull"] else []
 
 
-def _from_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]], float]:
-    """Rates and spreads of gaps by client from a CSV of windows, and the length of a window."""
+def _from_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]], float, float]:
+    """Rates and spreads of gaps by client from a CSV of windows, the length of a window and the first one's start."""
     from workloads.clients import read_windows
 
-    members, window_s = read_windows(name, base)
+    members, window_s, start_s = read_windows(name, base)
     if not members:
         raise InputError(Problem("holds no window with traffic", source=name, key="workload.windows"))
-    return members, window_s
+    return members, window_s, start_s
 
 
 _CAP = 20_000

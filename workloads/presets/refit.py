@@ -53,36 +53,55 @@ def refit(quantiles: dict[str, Any], windows: FloatArray, families: list[str]) -
             block: float(rates[int(float(block) // window_s) : int((float(block) + block_s) // window_s)].sum())
             for block in blocks
         }
-        if sum(weight.values()) == 0:
-            weight = dict.fromkeys(blocks, 1.0)
         if not blocks:
             continue
-        fields = {
-            name: np.concatenate(
-                [spread(levels, np.array(table[name]), log=name != "reason_ratio") for table in blocks.values()]
-            )
-            for name in FIELDS
-        }
-        weights = np.repeat([weight[block] for block in blocks], _POINTS)
+        if sum(weight.values()) == 0:
+            weight = dict.fromkeys(blocks, 1.0)
+        values = {block: _values(levels, table) for block, table in blocks.items()}
+        fields, weights = _joined(values, weight)
         requests = sum(weight.values()) * window_s
-        size = float(np.clip(requests, 200.0, 6000.0))
-        laws = _laws(fields, weights / weights.sum() * size, size)
         if requests < 0.02 * total:
             small.append((fields, weights * window_s / _POINTS))
-        shares = rows[:, 2] / max(rows[:, 2].sum(), 1e-300)
-        members[client] = {
-            "rates": [float(f"{rate:.3g}") for rate in rates] if rates.any() else [0.0],
-            "cv": float(f"{float((rows[:, 3] * shares).sum()) or 1.0:.3g}"),
-            "weibull": bool(sum(s for s, f in zip(shares.tolist(), family, strict=True) if f == "Weibull") > 0.5),
-            **laws,
-        }
+        member: dict[str, Any] = {"rates": [float(f"{rate:.3g}") for rate in rates] if rates.any() else [0.0]}
+        member |= _burstiness(rows, family) | _laws(fields, weights, requests)
+        if len(blocks) > 1:
+            member["blocks"] = {
+                block: _burstiness(rows[inside], [f for f, i in zip(family, inside.tolist(), strict=True) if i])
+                | _laws(*_joined({block: values[block]}, {block: 1.0}), weight[block] * window_s)
+                for block in blocks
+                for inside in [(rows[:, 1] >= float(block)) & (rows[:, 1] < float(block) + block_s)]
+                if weight[block] > 0
+            }
+        members[client] = member
     pooled = {name: np.concatenate([fields[name] for fields, _ in small]) for name in FIELDS}
     weights = np.concatenate([weight for _, weight in small])
-    others = _laws(pooled, weights / weights.sum() * 6000.0, 6000.0)
-    return {"window_s": window_s, "clients": members, "others": others}
+    others = _laws(pooled, weights, 6000.0)
+    return {"window_s": window_s, "block_s": block_s, "clients": members, "others": others}
 
 
-def _laws(fields: dict[str, FloatArray], weights: FloatArray, size: float) -> dict[str, Any]:
+def _values(levels: FloatArray, table: dict[str, Any]) -> dict[str, FloatArray]:
+    return {name: spread(levels, np.array(table[name]), log=name != "reason_ratio") for name in FIELDS}
+
+
+def _joined(
+    values: dict[str, dict[str, FloatArray]], weight: dict[str, float]
+) -> tuple[dict[str, FloatArray], FloatArray]:
+    """Values of several blocks and the weight of each."""
+    fields = {name: np.concatenate([values[block][name] for block in values]) for name in FIELDS}
+    return fields, np.repeat([weight[block] for block in values], _POINTS)
+
+
+def _burstiness(rows: FloatArray, family: list[str]) -> dict[str, Any]:
+    """Mean spread of gaps over windows, by requests, and whether most of these are Weibull."""
+    shares = rows[:, 2] / max(rows[:, 2].sum(), 1e-300)
+    weibull = sum(share for share, name in zip(shares.tolist(), family, strict=True) if name == "Weibull")
+    return {"cv": float(f"{float((rows[:, 3] * shares).sum()) or 1.0:.3g}"), "weibull": bool(weibull > 0.5)}
+
+
+def _laws(fields: dict[str, FloatArray], weights: FloatArray, requests: float) -> dict[str, Any]:
+    """The laws of a client; so many *requests* say how fine they may be."""
+    size = float(np.clip(requests, 200.0, 6000.0))
+    weights = weights / weights.sum() * size
     share = fit_shares(fields["reason_ratio"], weights, most=3, rows=size)
     return {
         "output": _parts(fit_lengths(fields["output_tokens"], weights, most=4, rows=size)),
@@ -115,7 +134,8 @@ def main() -> None:
     figures = table[["client_id", "window_start_s", "req_per_s", "iat_cv"]].to_numpy(dtype=np.float64)
     fitted = refit(json.loads(options.quantiles.read_text()), figures, table["iat_family"].fillna("").tolist())
     lines = [f"  {json.dumps(name)}: {json.dumps(member)}" for name, member in fitted["clients"].items()]
-    text = f'{{"window_s": {fitted["window_s"]}, "others": {json.dumps(fitted["others"])}, "clients": {{\n'
+    head = {name: fitted[name] for name in ("window_s", "block_s", "others")}
+    text = json.dumps(head)[:-1] + ', "clients": {\n'
     text += ",\n".join(lines) + "\n}}\n"
     options.out.write_text(text)
 
