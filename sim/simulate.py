@@ -364,6 +364,8 @@ def _run_info(
         ),
         value_of_correct=scenario.quality.value_of_correct if scenario.quality is not None else 0.0,
         cost_of_wrong=scenario.quality.cost_of_wrong if scenario.quality is not None else 0.0,
+        power_usage_effectiveness=scenario.energy.power_usage_effectiveness,
+        carbon_g_per_kwh=scenario.energy.carbon_intensity,
         not_modelled=NOT_MODELLED + tuple(_left_out(pool) for pool in pools if _left_out(pool)),
         banners=tuple(f"rejected: {reason}" for reason in tally.rejections),
     )
@@ -400,6 +402,7 @@ def _pool_info(
         num_gpu_blocks=settings.num_gpu_blocks,
         host_blocks=settings.host_blocks,
         kv_bytes_per_token=round(placed.memory.kv_bytes_per_token_replica),
+        power=asdict(placed.power),
         front_end_ps=placed.front_end_ps,
         async_scheduling=settings.async_scheduling,
         memory={

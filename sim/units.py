@@ -197,6 +197,12 @@ def parse_usd_per_hour(value: Any) -> float:
     return float(_read(value, units, "a price an hour", "2.50 USD/h", " USD/h"))
 
 
+def parse_grams_per_kwh(value: Any) -> float:
+    """A carbon intensity in grams of CO2e a kilowatt-hour: ``445 g/kWh``, ``0.4 kg/kWh``."""
+    scales = {"g/kWh": Decimal(1), "kg/kWh": Decimal(1000)}
+    return float(_read(value, scales, "a carbon intensity", "445 g/kWh", " g/kWh"))
+
+
 def parse_tokens(value: Any) -> int:
     """A whole number of tokens: ``16000``, ``16K tokens`` (16,000), ``16Ki tokens`` (16,384).
 
@@ -294,6 +300,11 @@ def write_bytes(size: int) -> str:
 def write_usd_per_hour(price: float) -> str:
     """A price that `parse_usd_per_hour` reads back exactly."""
     return f"{exact(price)} USD/h"
+
+
+def write_grams_per_kwh(grams: float) -> str:
+    """A carbon intensity that `parse_grams_per_kwh` reads back exactly."""
+    return f"{exact(grams)} g/kWh"
 
 
 def write_bytes_per_second(bandwidth: float) -> str:

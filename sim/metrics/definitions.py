@@ -63,6 +63,13 @@ FIGURES: tuple[Metric, ...] = (
         "The same cost over tokens generated, times 1e6.",
     ),
     Metric(
+        "kwh_per_query",
+        "kWh",
+        "run",
+        "lower",
+        "Energy of all GPUs on, idle ones too, times the site's overhead, over queries completed in the window.",
+    ),
+    Metric(
         "accuracy",
         "",
         "run",

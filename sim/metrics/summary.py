@@ -16,6 +16,7 @@ from sim.metrics import alone, balance
 from sim.metrics.anomalies import anomalies
 from sim.metrics.censored import Censored, Estimate
 from sim.metrics.definitions import DISTRIBUTIONS, QUANTILES
+from sim.metrics.energy import energy
 from sim.metrics.fairness import fairness, pressure
 from sim.metrics.fleet import fleet
 from sim.metrics.gaps import Gaps, joined, token_gaps
@@ -69,6 +70,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "rollout": rollout(results),
         "totals": balance.totals(results),
         "gpu": gpu_time(results),
+        "energy": {},
         "kv": kv(results),
         "pressure": pressure(results),
         "fairness": fairness(results),
@@ -88,6 +90,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "banners": _unique(text for each in results.runs for text in each.banners),
         "reasoning_known": run.reasoning_known,
     }
+    summary["energy"] = energy(results, summary["gpu"])
     for fidelity in summary["fidelity"].values():
         fidelity["in_range"] = not fidelity["out_of_range"]
     summary = plain(summary)

@@ -294,6 +294,16 @@ def tiles(results: Results) -> list[Tile]:
                 define="usd_per_million_output_tokens",
             )
         )
+    energy = summary.get("energy") or {}
+    if energy.get("kwh_per_query") is not None:
+        made.append(
+            Tile(
+                "energy a query",
+                f"{formats.number(1000 * energy['kwh_per_query'])} Wh",
+                f"{formats.number(energy['co2e_g_per_query'])} g CO₂e at {energy['carbon_intensity_g_per_kwh']:g} g/kWh",
+                define="kwh_per_query",
+            )
+        )
     return made
 
 

@@ -55,6 +55,8 @@ class PoolInfo:
     """Cold starts as start, end, start, end …"""
     crashes: int = 0
     """Replicas lost with all that was on them."""
+    power: Mapping[str, Any] = field(default_factory=dict)
+    """Watts of one GPU: idle_w, memory_bound_w, compute_bound_w, and basis, in words; empty: not known."""
     role: str = "generate"
     """What it is for: generate, verify, prefill, decode."""
     link_bytes_per_s: float = 0.0
@@ -110,6 +112,10 @@ class RunInfo:
     rollout: Mapping[str, Any] = field(default_factory=dict)
     """Training steps: ``prompts, max_lag, training_ps, weight_sync_ps, training_gpus`` and ``steps``, each with its
     times and counts; empty: no trainer."""
+    power_usage_effectiveness: float = 1.0
+    """Energy of the site over that of its machines."""
+    carbon_g_per_kwh: float = 0.0
+    """Grams of CO2e of a kilowatt-hour."""
     banners: tuple[str, ...] = ()
     """In words, what the run wants the reader to know (a policy's remark, a workload's)."""
 

@@ -68,6 +68,8 @@ PositivePicoseconds = Annotated[int, *_quantity(units.parse_ps, units.write_ps),
 """A duration above zero."""
 UsdPerHour = Annotated[float, *_quantity(units.parse_usd_per_hour, units.write_usd_per_hour), Field(ge=0)]
 """A price in US dollars an hour: ``2.50 USD/h``."""
+GramsPerKwh = Annotated[float, *_quantity(units.parse_grams_per_kwh, units.write_grams_per_kwh), Field(ge=0)]
+"""A carbon intensity: ``445 g/kWh``."""
 BytesPerSecond = Annotated[float, *_quantity(units.parse_bytes_per_second, units.write_bytes_per_second), Field(gt=0)]
 """A bandwidth: ``50 GB/s``."""
 ByteCount = Annotated[int, *_quantity(units.parse_bytes, units.write_bytes), Field(gt=0)]

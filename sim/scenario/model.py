@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sim.scenario.base import Count, Name, Section, freeze
 from sim.scenario.cost import Cost
+from sim.scenario.energy import Energy
 from sim.scenario.failures import Failures
 from sim.scenario.gateway import Gateway
 from sim.scenario.kv_transfer import KvTransfer
@@ -56,6 +57,7 @@ class Scenario(Section):
         default=None, description="answers that are kept for problems that come again; default: none"
     )
     slo: Slo = Field(default_factory=Slo, description="what must be reached")
+    energy: Energy = Field(default_factory=Energy, description="what a kilowatt-hour of GPUs is on site, and emits")
     cost: Cost = Field(default_factory=Cost, description="what is paid")
     measure: Measure = Field(default_factory=Measure, description="what counts")
     plan: Plan | None = Field(default=None, description="what `thinkcap plan` may choose from")

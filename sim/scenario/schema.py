@@ -24,6 +24,7 @@ QUANTITIES: dict[Callable[[Any], Any], JsonSchemaValue] = {
     units.parse_per_second: {"type": "string", "pattern": _NUMBER + ".*/", "examples": ["4/s"]},
     units.parse_bytes: {"type": "string", "pattern": _NUMBER + ".*B$", "examples": ["45 GB"]},
     units.parse_bytes_per_second: {"type": "string", "pattern": _NUMBER + ".*/s$", "examples": ["50 GB/s"]},
+    units.parse_grams_per_kwh: {"type": "string", "pattern": _NUMBER + "k?g/kWh$", "examples": ["445 g/kWh"]},
     units.parse_usd_per_hour: {"type": "string", "pattern": _NUMBER + "USD/", "examples": ["2.50 USD/h"]},
 }
 """What is written as text with a unit, by the function that reads it."""
