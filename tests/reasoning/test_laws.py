@@ -76,6 +76,12 @@ def test_an_ideal_verifier_finds_any_right_answer_and_a_useless_one_none(samples
     assert best_of(samples, p, concentration, 0.7) >= p - 1e-4
 
 
+def test_a_weak_verifier_loses_to_majority_and_a_strong_one_wins():
+    """DeepSeek-7B on MATH: majority 57.4 %, an outcome model 52.4 %, a process model 58.1 % (RLHFlow, N = 1,024)."""
+    vote = majority(64, 0.424, 1.0, 8)
+    assert best_of(64, 0.424, 1.0, 0.3) < vote < best_of(64, 0.424, 1.0, 2.5)
+
+
 @given(st.floats(0.5001, 0.99), st.integers(1, 60), st.integers(1, 6))
 @settings(deadline=None)
 def test_more_votes_never_hurt_above_one_half(p, samples, wrong):
