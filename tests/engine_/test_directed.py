@@ -163,6 +163,44 @@ def test_several_arrivals_and_ends_in_one_instant(asynchronous: bool) -> None:
     assert started[5] > first
 
 
+def test_a_child_in_prefill_registers_before_its_decoding_parent() -> None:
+    """The child is more urgent, so it stands first in the running order; both complete each block in the same step, one
+    token a step. So the child's copies are the older ones. When it is gone, a third request finds those: four blocks
+    are taken from the free list, none is shared with the parent."""
+    case = _case(
+        [
+            (0, {"prompt_tokens": 1, "output_tokens": 60, "priority": 1}),
+            (0, {"prompt_tokens": 17, "output_tokens": 1, "parent": 0, "prefix_len": 17}),
+            (30_500, {"prompt_tokens": 17, "output_tokens": 4, "parent": 0, "prefix_len": 17}),
+        ],
+        policy="priority",
+        long_prefill_token_threshold=1,
+    )
+    trace = _equal(case)
+    assert _of(trace, "cached_tokens") == [0, 0, 16]
+    before, after = trace.steps[30], trace.steps[31]
+    assert after[9] == [(2, 16)]
+    assert before[7] - after[7] == 4 + 1  # four revived, one for its last token; the parent's 32nd needs none
+
+
+def test_a_parent_s_blocks_are_older_than_those_its_child_completes_after_it() -> None:
+    """The parent decodes, so nothing of it is registered until somebody looks; its child, a token behind, completes the
+    same blocks one step later. A third request finds the parent's, who still runs: nothing is taken for them."""
+    case = _case(
+        [
+            (0, {"prompt_tokens": 1, "output_tokens": 60}),
+            (4_500, {"prompt_tokens": 17, "output_tokens": 1, "parent": 0, "prefix_len": 17}),
+            (30_500, {"prompt_tokens": 17, "output_tokens": 4, "parent": 0, "prefix_len": 17}),
+        ],
+        long_prefill_token_threshold=1,
+    )
+    trace = _equal(case)
+    assert _of(trace, "cached_tokens")[2] == 16
+    before, after = trace.steps[30], trace.steps[31]
+    assert after[9] == [(2, 16)]
+    assert before[7] - after[7] == 1
+
+
 def _space(*stretches: tuple[int, int]) -> tuple[PagedKv, Request, list[Tenure]]:
     """A pool in which the shared prefix of a new request has copies of these stretches, the oldest first."""
     kv = PagedKv(100, 1, caching=True, committed=lambda request: request.computed)
