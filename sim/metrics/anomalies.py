@@ -17,6 +17,11 @@ RECOMPUTED_LIMIT = 0.10
 BLOCKED_LIMIT = 0.20
 STALL_LIMIT_S = 10.0
 """A pause between two tokens that any user notices."""
+STARVED_LIMIT_S = 30.0
+STARVED_FACTOR = 10.0
+"""A request starves when it goes so long, and so many times the mean wait in the queue, without any progress."""
+UNUSED_LIMIT = 0.25
+DUPLICATE_LIMIT = 0.05
 DECILE_LIMIT = 3.0
 """Shortest queries slowed down so many times more than the longest."""
 IMBALANCE_LIMIT = 0.25
@@ -30,6 +35,9 @@ ANOMALIES: dict[str, str] = {
     "thrashing": "Recomputed tokens exceed 10 % of generated ones.",
     "head_of_line_blocking": "The head of a pool's queue is kept out over 20 % of the window.",
     "stalled_stream": "A request stood still for over 10 s between two tokens.",
+    "starving": "A request got nothing for over 30 s and 10 times the mean wait, in the queue or between tokens.",
+    "reserved_in_vain": "Over 25 % of a pool's KV memory is set aside for tokens that have not come.",
+    "duplicate_prefixes": "Over 5 % of a pool's KV memory holds once more what another request holds.",
     "rejected": "Queries were refused.",
     "timed_out": "Clients gave up.",
     "failed": "Queries were lost with a replica.",
@@ -134,6 +142,30 @@ def _memory(summary: Mapping[str, Any], add: Add) -> None:
             f"an answer stood still for {pressure['longest_stall_s']:.1f} s between two tokens",
             "preemptions cause this: see thrashing, or use swap preemption",
         )
+    age, mean_wait = pressure["starvation_age_s"], summary["metrics"]["queue_time"]["mean"]
+    if age is not None and mean_wait is not None and age > max(STARVED_LIMIT_S, STARVED_FACTOR * mean_wait):
+        add(
+            "starving",
+            "warning",
+            f"a request got nothing for {age:.0f} s, where the mean wait in the queue is {mean_wait:.2g} s",
+            "the scheduler passes it over: one that promises progress (vllm, vtc, mlfq with starvation_s), or more KV memory",
+        )
+    for name, pool in summary["kv"]["pools"].items():
+        waste = pool["waste"]
+        if (waste["reserved_unused"] or 0) > UNUSED_LIMIT:
+            add(
+                "reserved_in_vain",
+                "warning",
+                f"{waste['reserved_unused']:.0%} of the KV memory of pool {name} is reserved for tokens that have not come",
+                "kv: paged takes blocks as tokens come; or lower max_tokens",
+            )
+        if (waste["duplicate_prefixes"] or 0) > DUPLICATE_LIMIT:
+            add(
+                "duplicate_prefixes",
+                "note",
+                f"{waste['duplicate_prefixes']:.0%} of the KV memory of pool {name} holds copies of common prefixes",
+                "enable_prefix_caching: true keeps one copy for all",
+            )
 
 
 def _service(summary: Mapping[str, Any], add: Add) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.metrics import finish
+from sim.metrics import finish, summarise
+from sim.metrics.anomalies import anomalies
 from sim.metrics.fairness import jain
 
 
@@ -75,6 +76,20 @@ def test_starvation_age_is_the_longest_wait_or_stall(toy):
     stall, wait = run.results.stalls.gap_s.max(), run.results.requests.queue_s.max()
     assert pressure["longest_stall_s"] == pytest.approx(stall)
     assert pressure["starvation_age_s"] == pytest.approx(max(stall, wait))
+
+
+def test_one_that_is_passed_over_starves_and_all_who_wait_alike_do_not(toy):
+    """One of 300 stands still for a minute, the others hardly wait: starving. In overload all wait long: it is not."""
+    quick = [(i * toy.PS, 20, 0, 5) for i in range(300)]
+    calm = finish(toy.simulate(quick, seats=4).results)
+    names = {finding["name"] for finding in calm.summary["anomalies"]}
+    assert "starving" not in names
+    queue = calm.tables["requests"].columns["queue_s"]
+    queue[7] = 61.0
+    found = {finding["name"] for finding in anomalies(calm, summarise(calm))}
+    assert "starving" in found
+    queue[:] = np.linspace(0, 120, len(queue))
+    assert "starving" not in {finding["name"] for finding in anomalies(calm, summarise(calm))}
 
 
 def test_every_anomaly_says_what_to_do(toy):
