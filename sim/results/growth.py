@@ -58,6 +58,19 @@ class RunGrowth:
         del self.takes[-size:]
         return Run(takes, self.at.pop(), *self.parts.pop(row, (b"", b"")))
 
+    def only(self, kept: NDArray[np.bool_]) -> RunGrowth:
+        """The growth of the rows flagged in *kept*, which are numbered anew."""
+        found = RunGrowth()
+        rows, length = np.array(self.rows, dtype=np.int64), np.array(self.length, dtype=np.int64)
+        number, mine = np.cumsum(kept) - 1, kept[rows]
+        found.rows = array("q", number[rows[mine]].tobytes())
+        found.length = array("H", length[mine].astype(np.uint16).tobytes())
+        found.at = array("H", np.array(self.at, dtype=np.uint16)[mine].tobytes())
+        takes = np.frombuffer(bytes(self.takes), dtype=np.uint16)
+        found.takes = bytearray(takes[np.repeat(mine, length)].tobytes())
+        found.parts = {int(number[row]): parts for row, parts in self.parts.items() if kept[row]}
+        return found
+
     def run(self, place: int, start: int) -> Run:
         """Entry number *place*, whose pattern begins at byte *start*."""
         takes = bytes(self.takes[start : start + self.length[place] * WIDTH])

@@ -62,14 +62,7 @@ def _cut(rows: Rows, growth: RunGrowth, blocks: int, edges_ps: Sequence[int]) ->
         return rows, growth
     places = {row: place for place, row in enumerate(growth.rows)}
     begins = np.concatenate([[0], np.cumsum(np.array(growth.length, dtype=np.int64) * 2)])
-    kept = RunGrowth()
-    new_number = np.cumsum(~over) - 1
-    for place, row in enumerate(growth.rows):
-        if not over[row]:
-            run = growth.run(place, int(begins[place]))
-            kept.add(int(new_number[row]), run.takes, run.at)
-            if run.unused:
-                kept.add_parts(run.unused, run.window)
+    kept = growth.only(~over)
     more: list[tuple[int, ...]] = []
     count = int((~over).sum())
     for number in np.flatnonzero(over).tolist():

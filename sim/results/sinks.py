@@ -44,6 +44,8 @@ SEGMENT_ROW = (
 )
 """What ``SegmentSink.add`` takes, in this order; see ``columns.SEGMENTS``. End and kind follow from it."""
 
+_SEGMENT_BYTES = 8 * len(SEGMENT_ROW)
+
 STALL_ROW = ("request", "at_ps", "gap_ps")
 
 REQUEST_ROW = (
@@ -136,7 +138,18 @@ class SegmentSink:
     >>> sink.stall(7, 33, 20)
     """
 
-    __slots__ = ("_grows", "_pack", "_segments", "_stall_pack", "_stalls", "_unpack", "blocks", "pool", "replica")
+    __slots__ = (
+        "_grow",
+        "_grows",
+        "_pack",
+        "_segments",
+        "_stall_pack",
+        "_stalls",
+        "_unpack",
+        "blocks",
+        "pool",
+        "replica",
+    )
 
     def __init__(self, pool: int = 0, replica: int = 0, blocks: int = 0) -> None:
         """*blocks* is the size of the replica's KV pool: it says when free blocks without content run out."""
@@ -144,6 +157,7 @@ class SegmentSink:
         self.replica = replica
         self.blocks = blocks
         self._grows = RunGrowth()
+        self._grow = self._grows.add
         packed = Struct(f"={len(SEGMENT_ROW)}q")
         self._pack, self._unpack = packed.pack, packed.unpack
         self._stall_pack = Struct(f"={len(STALL_ROW)}q").pack
@@ -152,9 +166,10 @@ class SegmentSink:
 
     def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None:
         """Append a run of like steps: a tuple in the order of SEGMENT_ROW, and how its blocks grow (see ``RunGrowth``)."""
-        self._segments += self._pack(*row)
+        segments = self._segments
+        segments += self._pack(*row)
         if takes:
-            self._grows.add(len(self._segments) // (8 * len(SEGMENT_ROW)) - 1, takes, at)
+            self._grow(len(segments) // _SEGMENT_BYTES - 1, takes, at)
 
     def add_reserved(self, row: tuple[int, ...], takes: bytes, at: int, unused: bytes, window: bytes) -> None:
         """The same for a run with reserved blocks or a window: how these two parts change."""
