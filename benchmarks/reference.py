@@ -37,8 +37,8 @@ class Job:
 
     __slots__ = (
         "_kin", "arrived_ps", "base", "cached_tokens", "computed", "counted", "counted_from", "finished_ps",
-        "first_scheduled_ps", "first_token_ps", "known", "last", "order", "owner", "parent", "pieces",
-        "preemptions", "prefix_group", "prefix_len", "running", "scheduled_tokens", "space", "steps", "tenure",
+        "first_scheduled_ps", "first_token_ps", "known", "last", "order", "owner", "parent", "pieces", "point",
+        "preemptions", "prefix_group", "prefix_len", "running", "scheduled_tokens", "shared_blocks", "space", "steps", "tenure",
     )  # fmt: skip
 
     def __init__(self, arrived_ps: int, prompt: int, output: int, pool: object) -> None:
@@ -50,7 +50,7 @@ class Job:
         self.owner = pool
         self.parent: Job | None = None
         self.prefix_group: int | None = None
-        self.prefix_len = 0
+        self.prefix_len = self.shared_blocks = self.point = 0
         self.space: Any = None
         self.pieces: Any = None
         self.tenure: Any = None

@@ -323,6 +323,7 @@ class FastForward(Replica):
             and log is None
             and not settings.swap_block_ps
             and not settings.compression
+            and not settings.host_blocks
             and not settings.long_prefill_token_threshold
             and bool(getattr(scheduler, "serves_all_then_admits_heads", False))
         )
@@ -725,6 +726,7 @@ class FastForward(Replica):
             or self.chunking
             or request.order
             or request.shared_blocks
+            or request.awaits_kv
         ):
             return False
         start, planned_ps = self._run_start_ps, self._run_planned_ps
@@ -800,7 +802,7 @@ class FastForward(Replica):
             self._settle(start, first, growth, steps)
         self._add_row(
             (start, steps, first, growth, decodes, 0, 0, before, 0, 0, 0, 0, held, ends_at, live,
-             len(running), 0, len(step.preempted), tail, 0, 0, self.copies.duplicates), takes, at
+             len(running), 0, len(step.preempted), tail, *self._no_parts, self.copies.duplicates), takes, at
         )  # fmt: skip
         # ---- the step that the request enters in
         step.now_ps = now
@@ -858,7 +860,7 @@ class FastForward(Replica):
         self._add_row(
             (gpu_free_ps, 1, span, step_growth, decodes + fresh, fresh, dropped, seen, chunks, chunk_tokens, pairs, under,
              held, held, self.computed_tokens - (self.table_blocks - held) * size, len(running), 0, 0,
-             kv.free - kv._unhashed, 0, 0, self.copies.duplicates)
+             kv.free - kv._unhashed, *self._no_parts, self.copies.duplicates)
         )  # fmt: skip
         request.scheduled_tokens = new
         request.steps = 1
