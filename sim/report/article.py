@@ -204,7 +204,7 @@ def _serving(rows: Sequence[Row]) -> list[Exhibit]:
         ("p99 time to answer", "p99 time to answer"),
     ):
         mine = [
-            row for row in rows if row["unit"] == "change" and f": {what}" in row["what"] and row["ours"] is not None
+            row for row in rows if row["unit"] == "change" and f": {what}," in row["what"] and row["ours"] is not None
         ]
         if not mine:
             continue

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from sim.errors import InputError, Problem
 from sim.metrics.intervals import interval
+from sim.planning.point import source_of
 from sim.planning.pooled import sample
 from sim.planning.sweep import tasks_of
 from sim.scenario.load import load
+from workloads.source import BLOCK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,13 +136,36 @@ class Ran:
 
     def change(self, case: str, base: str, what: str) -> Estimate:
         """Relative change from *base* to *case*."""
-        found = self.ratio(case, base, what)
-        return Estimate(found.value - 1, tuple(each - 1 for each in found.each))
+        return relative(self.figure(case, what), self.figure(base, what))
 
     def difference(self, case: str, base: str, what: str) -> Estimate:
         """*case* minus *base*, paired by replication."""
         one, two = self.figure(case, what), self.figure(base, what)
         return Estimate(one.value - two.value, tuple(a - b for a, b in zip(one.each, two.each, strict=True)))
+
+    def kinds(self, case: str) -> list[list[str]]:
+        """The category of each measured query, by replication."""
+        made = []
+        for task, frame in zip(self.tasks[case], self.frames(case), strict=True):
+            source = source_of(task)
+            names = []
+            for query in frame["query"]:
+                block = source.block(int(query) // BLOCK)
+                assert block is not None
+                names.append(source.categories[int(block.category[int(query) - block.first])])
+            made.append(names)
+        return made
+
+    def time_of(self, case: str, kind: str) -> Estimate:
+        """Mean time to answer of the queries of one category, in seconds."""
+        import pandas as pd
+
+        mine = [
+            frame[[name == kind for name in names]]
+            for frame, names in zip(self.frames(case), self.kinds(case), strict=True)
+        ]
+        each = [float(sample(frame, "tta_s").mean().value) for frame in mine]
+        return Estimate(float(sample(pd.concat(mine), "tta_s").mean().value), tuple(each))
 
     def _time(self, case: str, q: float | None) -> Estimate:
         import pandas as pd
@@ -151,6 +176,12 @@ class Ran:
 
         frames = self.frames(case)
         return Estimate(of(pd.concat(frames, ignore_index=True)), tuple(of(frame) for frame in frames))
+
+
+def relative(one: Estimate, base: Estimate) -> Estimate:
+    """Relative change from *base* to *one*, paired by replication."""
+    each = tuple(_ratio(a, b) - 1 for a, b in zip(one.each, base.each, strict=True))
+    return Estimate(_ratio(one.value, base.value) - 1, each)
 
 
 TIMES: Mapping[str, float | None] = {"tta_mean": None, "tta_p50": 0.5, "tta_p99": 0.99}

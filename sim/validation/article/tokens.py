@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.planning.point import source_of
 from sim.validation.article.cases import Case, Ran
 from sim.validation.article.rows import Row, Table, Value, claims, pair
 
@@ -45,12 +44,8 @@ def table(ran: Ran) -> Table:
     for mode in ("standard", "reasoning"):
         case = f"tokens/{mode}"
         parts: dict[str, list[tuple[float, float]]] = {}
-        for task, frame in zip(ran.tasks[case], ran.frames(case), strict=True):
-            source = source_of(task)
-            for query, tokens, tta in zip(frame["query"], frame["output_tokens"], frame["tta_s"], strict=True):
-                block = source.block(int(query) // 4096)
-                assert block is not None
-                kind = source.categories[int(block.category[int(query) - block.first])]
+        for frame, kinds in zip(ran.frames(case), ran.kinds(case), strict=True):
+            for kind, tokens, tta in zip(kinds, frame["output_tokens"], frame["tta_s"], strict=True):
                 parts.setdefault(kind, []).append((float(tokens), float(tta)))
         whole = sum(tokens for each in parts.values() for tokens, _ in each)
         for kind in (name for name in said if name != "section"):
