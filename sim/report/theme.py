@@ -95,7 +95,9 @@ PART_STYLES: dict[str, Style] = {
     "KV live": GREEN,
     "KV wasted": VERMILLION,
     "KV free": Style(GREY.color, GREY.dark, "dot", "circle-open", ""),
-    "KV reserved": GREEN,
+    "KV copied": Style(GREEN.color, GREEN.dark, "dot", "circle-open", "x"),
+    "KV reserved": ORANGE,
+    "KV cached": Style(BLUE.color, BLUE.dark, "dot", "circle-open", "."),
     "not usable": Style(GREY.color, GREY.dark, "dot", "circle-open", "x"),
 }
 """Where a GPU's time and memory go; what is also a phase keeps that colour."""

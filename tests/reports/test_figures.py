@@ -239,6 +239,13 @@ def test_memory_adds_up_to_the_gpu(synthetic: Any) -> None:
     pool = kv["pools"]["reasoning"]
     size = pool["memory"]["kv_bytes"] / 1e9
     assert data["KV live"] + data["KV wasted"] == pytest.approx(size * pool["use_mean"])
+    split = {**pool, "waste": {"reserved_unused": 0.004, "duplicate_prefixes": 0.1, "cached_unreferenced": 0.02}}
+    parts = memory.table({"pools": {"reasoning": split}}, {"reasoning": 4}).set_index("part")["gigabytes"]
+    assert parts.sum() == pytest.approx(80)
+    assert parts["KV reserved"] == pytest.approx(0.004 * size)
+    assert parts["KV copied"] + parts["KV live"] == pytest.approx(data["KV live"])
+    assert parts["KV cached"] + parts["KV free"] == pytest.approx(data["KV free"])
+    assert parts["KV cached"] == pytest.approx(0.02 * size)
     assert data["KV live"] == pytest.approx(size * pool["use_mean"] * pool["memory_efficiency"])
 
 

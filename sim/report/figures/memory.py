@@ -1,4 +1,4 @@
-"""What holds the memory? Weights, activations, KV that holds live tokens, KV reserved in vain, free KV; by
+"""What holds the memory? Weights, activations, KV that holds live tokens, reserved in vain, wasted, cached, free; by
 pool."""
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ PARTS: dict[str, str] = {
     "weights": "the model's weights",
     "activations": "activations, graphs and buffers",
     "KV live": "KV blocks, the part that holds live tokens",
-    "KV wasted": "KV blocks with a reference, the part without a token",
-    "KV free": "KV blocks that nothing uses, or that only the prefix cache keeps",
+    "KV copied": "live tokens of a common prefix that another request holds too",
+    "KV wasted": "what the last blocks of requests leave empty",
+    "KV reserved": "set aside for tokens that have not come",
+    "KV cached": "kept by the prefix cache alone, given up when needed",
+    "KV free": "KV blocks that nothing uses",
     "not usable": "left alone by gpu_memory_utilization",
 }
 
@@ -25,7 +28,7 @@ PARTS: dict[str, str] = {
 def table(kv: Mapping[str, Any], gpus: Mapping[str, int]) -> pd.DataFrame:
     """``pool, part, gigabytes`` (10⁹ bytes) of one GPU, from the summary's ``kv`` section.
 
-    KV is its mean over the measured windows. *gpus* says how many GPUs a replica of each pool has.
+    KV is its mean over the measured windows, waste by cause. *gpus* says how many GPUs a replica of each pool has.
     """
     import pandas as pd
 
@@ -39,12 +42,20 @@ def table(kv: Mapping[str, Any], gpus: Mapping[str, int]) -> pd.DataFrame:
         capacity = sizes.get("kv") or entry["capacity_tokens"] * entry["kv_bytes_per_token"] / gpus[pool]
         used = capacity * min(float(entry["use_mean"] or 0.0), 1.0)
         live = used * min(float(entry["memory_efficiency"] or 0.0), 1.0)
+        waste = entry.get("waste", {})
+        reserved, copied, cached = (
+            capacity * float(waste.get(name) or 0.0)
+            for name in ("reserved_unused", "duplicate_prefixes", "cached_unreferenced")
+        )
         parts = {
             "weights": sizes.get("weights", 0.0),
             "activations": sizes.get("activations", 0.0),
-            "KV live": live,
-            "KV wasted": used - live,
-            "KV free": capacity - used,
+            "KV live": max(live - copied, 0.0),
+            "KV copied": min(copied, live),
+            "KV wasted": max(used - live - reserved, 0.0),
+            "KV reserved": reserved,
+            "KV cached": cached,
+            "KV free": max(capacity - used - cached, 0.0),
         }
         if "hbm" in sizes:
             parts["not usable"] = max(sizes["hbm"] - sum(parts.values()), 0.0)
@@ -57,14 +68,17 @@ def finding(data: pd.DataFrame) -> str:
     if data.empty:
         return "The memory of the pools is not known"
     wide = data.pivot(index="pool", columns="part", values="gigabytes").fillna(0.0)
-    kv = wide["KV live"] + wide["KV wasted"] + wide["KV free"]
-    use = ((wide["KV live"] + wide["KV wasted"]) / kv.where(kv > 0)).fillna(0.0)
+    held = wide["KV live"] + wide["KV copied"] + wide["KV wasted"] + wide["KV reserved"]
+    kv = held + wide["KV cached"] + wide["KV free"]
+    use = (held / kv.where(kv > 0)).fillna(0.0)
     pool = str(use.idxmax())
     weights, total = wide["weights"].to_dict()[pool], kv.to_dict()[pool]
     place = f" in pool {pool}" if len(wide) > 1 else ""
+    vain = float(wide["KV reserved"].to_dict()[pool]) / total if total else 0.0
+    whereof = f", {formats.percent(vain, 2)} for tokens that have not come" if vain >= 0.01 else ""
     return (
         f"Of {formats.number(total)} GB a GPU for KV{place}, {formats.percent(float(use[pool]), 2)} is in "
-        f"use in the mean; weights hold {formats.number(weights)} GB"
+        f"use in the mean{whereof}; weights hold {formats.number(weights)} GB"
     )
 
 
