@@ -44,7 +44,7 @@ def lengths_of(held: Held, rows: Int64Array) -> dict[str, Any]:
         lengths["prompt_correlation"] = digits(tie, 3)
     if not held.split_known:
         return lengths | {"answer": plain(length_law(output))}
-    reasoning = held.reasoning_at(rows)
+    reasoning = held.reasoning_at(rows).astype(np.int64)
     return lengths | _joint(plain(length_law(output)), output.astype(np.int64), reasoning)
 
 
