@@ -62,7 +62,7 @@ def fit(held: Held, *, window_s: float | None = None, keep_names: bool = False) 
         # One stream: shorter windows may carry what bursts a single renewal process cannot have.
         tries = [window_s, window_s / 4, max(times[-1] / _STREAM_WINDOWS, 50 * times[-1] / len(held), 1.0)]
         for shorter in [] if given else sorted({length for length in tries if length < window_s}, reverse=True):
-            if whens[0][1].distance <= 1.0:
+            if whens[0][1].distance <= 0.5:
                 break
             other = _windowed(times, float(times[-1]), shorter)
             whens = [other] if other[1].distance < whens[0][1].distance else whens
