@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ from workloads import source as workload
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from calibration.step_cost import StepCost
     from sim.scenario.model import Scenario
     from sim.scenario.pools import Pool
     from workloads.source import QuerySource
@@ -211,6 +212,7 @@ def run_once(
         failures=coming.failures,
         scalings=coming.scalings,
         lost=lambda index, now_ps: sinks[index].lose(now_ps),
+        costs=_costs(pools, replicas),
         link=wiring.link(scenario),
         block_bytes=[_block_bytes(pool) for pool in pools],
     )
@@ -239,6 +241,19 @@ def run_once(
             [judged.prompts.get(query, -1) for query in queries["query"].tolist()], np.int64
         )
     return info, tables
+
+
+def _costs(
+    pools: Sequence[PlacedPool], replicas: Sequence[tuple[ReplicaInfo, Engine]]
+) -> Callable[[int, float], StepCost]:
+    """What the steps of a replica cost when they take a factor times as long."""
+
+    @cache
+    def of_pool(number: int, factor: float) -> StepCost:
+        placed = pools[number].placed
+        return placed.step_cost if factor == 1 else placed.with_step_scaled(factor).step_cost
+
+    return lambda index, factor: of_pool(replicas[index][0].pool_index, factor)
 
 
 def _engine(pool: PlacedPool, sink: SegmentSink, *, stepwise: bool) -> Engine:

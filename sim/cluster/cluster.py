@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sim.cluster.clock import Clock
 from sim.cluster.dispatch import Predictor
@@ -27,6 +28,9 @@ from sim.policies.routing import ReplicaInfo, Router
 from sim.results.sinks import RequestSink, RowSink
 from sim.rng import Streams
 from workloads.source import QuerySource
+
+if TYPE_CHECKING:
+    from calibration.step_cost import StepCost
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Cluster:
         judged: Judged | None = None,
         traces: TraceCache | None = None,
         rollout: RolloutSettings | None = None,
+        costs: Callable[[int, float], StepCost] | None = None,
         link: Link | None = None,
         block_bytes: Sequence[int] = (),
     ) -> None:
@@ -114,6 +119,7 @@ class Cluster:
         self._off = off
         self._failures = failures
         self._scalings = scalings
+        self._costs = costs
         self._lost = lost
         self.fleet: Fleet | None = None
         self.controllers: list[Controller] = []
@@ -138,7 +144,7 @@ class Cluster:
         self.gateway.dispatch.membership_changed()
         if self._failures is not None:
             self.gateway.retries.max_retries = self._failures.max_retries
-            Mishaps(self.clock, fleet, self._failures, self._streams).start()
+            Mishaps(self.clock, fleet, self._failures, self._streams, self._costs).start()
         for number, scaling in enumerate(self._scalings):
             controller = Controller(self.clock, self.gateway, fleet, scaling, number)
             self.controllers.append(controller)

@@ -7,6 +7,7 @@ failures.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +16,10 @@ from sim.cluster.clock import FAILURE, Clock
 from sim.rng import Streams
 
 if TYPE_CHECKING:
+    from calibration.step_cost import StepCost
     from sim.cluster.fleet import Fleet
+
+    Costs = Callable[[int, float], StepCost]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,21 @@ class RollingRestart:
 
 
 @dataclass(frozen=True)
+class Slowdown:
+    """Replica *index* is a straggler from *at_ps* on for *for_ps* (None: to the end): every step takes *factor* times as
+    long. Where several overlap, their factors multiply."""
+
+    index: int
+    factor: float
+    at_ps: int = 0
+    for_ps: int | None = None
+
+    def holds(self, now_ps: int) -> bool:
+        """Whether it holds for steps planned at *now_ps*."""
+        return self.at_ps <= now_ps and (self.for_ps is None or now_ps < self.at_ps + self.for_ps)
+
+
+@dataclass(frozen=True)
 class Failures:
     """All that befalls the replicas of a run."""
 
@@ -52,6 +71,7 @@ class Failures:
     mttr_ps: int = 0
     """Mean time to repair after such a crash."""
     restart: RollingRestart | None = None
+    slowdowns: tuple[Slowdown, ...] = ()
     max_retries: int = 3
     """How often a request that lost its replica is sent again before it fails for the client."""
 
@@ -59,7 +79,17 @@ class Failures:
 class Mishaps:
     """Sets the alarms of *failures* on the replicas of *fleet*."""
 
-    def __init__(self, clock: Clock, fleet: Fleet, failures: Failures, streams: Streams) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        fleet: Fleet,
+        failures: Failures,
+        streams: Streams,
+        costs: Costs | None = None,
+    ) -> None:
+        """*costs* says what the steps of a replica cost at a factor; needed where there are slow-downs."""
+        assert costs is not None or not failures.slowdowns, "slow-downs need costs"
+        self._costs = costs
         self._clock = clock
         self._fleet = fleet
         self._failures = failures
@@ -79,6 +109,7 @@ class Mishaps:
             clock.at(outage.at_ps, FAILURE, order, partial(self._outage, outage, order))
         for index in range(len(self._generators)):
             self._next_crash(index)
+        self._start_slowdowns()
         if self._failures.restart is not None:
             clock.at(self._failures.restart.at_ps, FAILURE, -1, partial(self._restart, 0))
 
@@ -87,6 +118,29 @@ class Mishaps:
         if outage.for_ps is not None:
             back_ps = self._clock.now_ps + outage.for_ps
             self._clock.at(back_ps, FAILURE, order, partial(self._fleet.start, outage.index))
+
+    # ------------------------------------------------------------------ stragglers
+
+    def _start_slowdowns(self) -> None:
+        clock, slowdowns = self._clock, self._failures.slowdowns
+        if not slowdowns:
+            return
+        self._fleet.renewed = self._set_pace
+        size = (2 * len(slowdowns) + len(self._failures.outages) + 2) * len(self._fleet)
+        for number, slow in enumerate(slowdowns):
+            order = size + 2 * number * len(self._fleet) + slow.index  # after crashes and repairs of the instant
+            clock.at(slow.at_ps, FAILURE, order, partial(self._set_pace, slow.index))
+            if slow.for_ps is not None:
+                end_ps = slow.at_ps + slow.for_ps
+                clock.at(end_ps, FAILURE, order + len(self._fleet), partial(self._set_pace, slow.index))
+
+    def _set_pace(self, index: int) -> None:
+        now_ps, factor = self._clock.now_ps, 1.0
+        for slow in self._failures.slowdowns:
+            if slow.index == index and slow.holds(now_ps):
+                factor *= slow.factor
+        assert self._costs is not None
+        self._fleet.slow(index, self._costs(index, factor))
 
     # ------------------------------------------------------------------ by chance
 

@@ -15,6 +15,7 @@ from sim.cluster.clock import FAILURE, Alarm, Clock
 from sim.cluster.shell import Engine, Shell
 
 if TYPE_CHECKING:
+    from calibration.step_cost import StepCost
     from sim.cluster.gateway import Gateway
 
 Drained = Callable[[], None]
@@ -43,6 +44,8 @@ class Fleet:
         self._intervals: list[list[tuple[int, int]]] = [[] for _ in shells]
         self._draining: dict[int, Drained | None] = {}
         self._starting: dict[int, Alarm] = {}
+        self.renewed: Callable[[int], None] | None = None
+        """Told of each replica that has a fresh engine."""
         self.lost: Callable[[int, int], None] | None = None
         """Told of each replica that is lost or switched off, and when."""
         self.crashes = 0
@@ -129,7 +132,7 @@ class Fleet:
             return
         if not self.is_on(index):
             self._on_since[index] = self._clock.now_ps
-            shell.renew(self._makers[index]())
+            self._renew(index)
         shell.accepting = True
         self._gateway.dispatch.membership_changed()
 
@@ -152,9 +155,18 @@ class Fleet:
     def _booted(self, index: int) -> None:
         if self._starting.pop(index, None) is not None:
             self._booted_after(index)
-            self._shells[index].renew(self._makers[index]())
+            self._renew(index)
             self._shells[index].accepting = True
             self._gateway.dispatch.membership_changed()
+
+    def _renew(self, index: int) -> None:
+        self._shells[index].renew(self._makers[index]())
+        if self.renewed is not None:
+            self.renewed(index)
+
+    def slow(self, index: int, cost: StepCost) -> None:
+        """Replica *index* computes at *cost* from now on."""
+        self._shells[index].use_cost(cost)
 
     def _booted_after(self, index: int) -> None:
         since_ps = self._on_since[index]

@@ -5,12 +5,15 @@ requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.cluster.clock import COMPLETION, Clock
 from sim.engine.request import Request
 from sim.policies.routing import ReplicaInfo
 from sim.results.columns import Status
+
+if TYPE_CHECKING:
+    from calibration.step_cost import StepCost
 
 
 class Engine(Protocol):
@@ -23,6 +26,7 @@ class Engine(Protocol):
     def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None: ...
     def snapshot(self, now_ps: int) -> Any: ...
     def settle(self, now_ps: int) -> None: ...
+    def use_cost(self, cost: StepCost, now_ps: int) -> None: ...
     def land(self, request: Request, now_ps: int) -> None: ...
     def let_go(self, request: Request, now_ps: int) -> None: ...
     @property
@@ -93,6 +97,12 @@ class Shell:
         """The run is over: the engine books what it has done until now."""
         if self.on:
             self.engine.settle(self._clock.now_ps)
+
+    def use_cost(self, cost: StepCost) -> None:
+        """The GPUs of this replica have become slower, or are themselves again."""
+        if self.on:
+            self.touch()
+            self.engine.use_cost(cost, self._clock.now_ps)
 
     def lose(self) -> None:
         """The replica is gone, and what its engine was doing ends here."""

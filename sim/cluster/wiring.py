@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sim.cluster.failures import Failures, Outage, RollingRestart
+from sim.cluster.failures import Failures, Outage, RollingRestart, Slowdown
 from sim.cluster.handover import Link
 from sim.cluster.retries import Backoff
 from sim.cluster.rollout import RolloutSettings
@@ -79,6 +79,9 @@ def coming(scenario: Scenario, placed: Sequence[Deployment]) -> Coming:
             ),
             mtbf_ps=said.mtbf_ps,
             mttr_ps=said.mttr_ps or 0,
+            slowdowns=tuple(
+                Slowdown(firsts[one.pool] + one.replica, one.factor, one.at_ps, one.for_ps) for one in said.slowdowns
+            ),
             restart=RollingRestart(said.restart.at_ps, said.restart.down_ps) if said.restart else None,
             max_retries=said.max_retries,
         )

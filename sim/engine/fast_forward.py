@@ -334,10 +334,8 @@ class FastForward(Replica):
         self._wake = True
         self._no_parts = _NO_PARTS
         """Blocks set aside outside the batch, and of windows there: what a row begins with."""
-        most = min(settings.max_num_seqs, settings.max_num_batched_tokens, 1024)
-        self._decode_ps = [cost.decode_ps(decodes, 0) for decodes in range(most + 1)]
+        self._tabulate(cost)
         """A decode step without its context, by the number of decodes."""
-        self._kv_ps = cost.kv_ps
         self._add_row = self.sink.add
 
     def _new_step(self) -> Step:
@@ -576,6 +574,16 @@ class FastForward(Replica):
         self._points.clear()
         self.chunking.clear()
         self.walking = True
+
+    def use_cost(self, cost: StepCost, now_ps: int) -> None:
+        """See :meth:`Replica.use_cost`; a run under way ends with the step under way."""
+        super().use_cost(cost, now_ps)
+        self._tabulate(cost)
+
+    def _tabulate(self, cost: StepCost) -> None:
+        most = min(self.settings.max_num_seqs, self.settings.max_num_batched_tokens, 1024)
+        self._decode_ps = [cost.decode_ps(decodes, 0) for decodes in range(most + 1)]
+        self._kv_ps = cost.kv_ps
 
     # ------------------------------------------------------------------ KV from and for other engines
 

@@ -249,6 +249,11 @@ class Replica(ABC):
         self._withdraw(request, now_ps)
         return request.finished_ps >= 0
 
+    def use_cost(self, cost: StepCost, now_ps: int) -> None:
+        """Steps planned from now on take what *cost* says: the GPU has become slower, or is itself again."""
+        self._interrupt(now_ps)
+        self.cost = cost
+
     # ------------------------------------------------------------------ KV from and for other engines
 
     def land(self, request: Request, now_ps: int) -> None:

@@ -285,8 +285,12 @@ def _check_fleet(scenario: Scenario, document: Document) -> list[Problem]:
                     expected=f"{scaling.min_replicas} to {scaling.max_replicas}",
                 )
             )
-    for place, outage in enumerate(scenario.failures.outages):
-        path: KeyPath = ("failures", "outages", place)
+    befallen = [
+        (("failures", kind, place), one)
+        for kind in ("outages", "slowdowns")
+        for place, one in enumerate(getattr(scenario.failures, kind))
+    ]
+    for path, outage in befallen:
         if outage.pool not in sizes:
             problems.append(
                 document.problem(

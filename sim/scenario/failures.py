@@ -25,6 +25,20 @@ class Outage(Section):
     )
 
 
+class Slowdown(Section):
+    """One replica is a straggler for a while, or from then on: all its steps take longer."""
+
+    pool: Name = Field(description="pool of the replica")
+    replica: Annotated[Count, Field(ge=0)] = Field(default=0, description="which one, counted from 0")
+    factor: Annotated[float, Field(gt=0, le=1000)] = Field(
+        description="how many times as long each step takes: 1.3 for a GPU that throttles; overlapping ones multiply"
+    )
+    at_ps: Picoseconds = Field(default=0, alias="at", description="when it begins, from the start of the run")
+    for_ps: PositivePicoseconds | None = Field(
+        default=None, alias="lasts", description="how long; default: to the end of the run"
+    )
+
+
 class Restart(Section):
     """A rolling restart: every replica in turn is drained, is down, and is back before the next one goes."""
 
@@ -33,7 +47,7 @@ class Restart(Section):
 
 
 class Failures(Section):
-    """Crashes by chance or at given times, spot preemption with notice, rolling restarts."""
+    """Crashes by chance or at given times, spot preemption with notice, rolling restarts, stragglers."""
 
     mtbf_ps: PositivePicoseconds | None = Field(
         default=None, alias="mtbf", description="mean time between crashes of a replica; default: none by chance"
@@ -43,6 +57,7 @@ class Failures(Section):
     )
     outages: tuple[Outage, ...] = Field(default=(), strict=False, description="losses at given times")
     restart: Restart | None = Field(default=None, description="a rolling restart; default: none")
+    slowdowns: tuple[Slowdown, ...] = Field(default=(), strict=False, description="stragglers")
     max_retries: Annotated[Count, Field(ge=0)] = Field(
         default=3, description="how often a request that lost its replica is sent again before it fails"
     )
@@ -56,4 +71,4 @@ class Failures(Section):
     @property
     def any(self) -> bool:
         """Something befalls a replica."""
-        return self.mtbf_ps is not None or bool(self.outages) or self.restart is not None
+        return self.mtbf_ps is not None or bool(self.outages or self.slowdowns) or self.restart is not None

@@ -99,6 +99,7 @@ class Rig:
             block_bytes=[self.block_bytes] * 2,
             makers=makers if self.failures else None,
             failures=self.failures,
+            costs=lambda index, factor: self.cost if factor == 1 else _slower(self.cost, factor),
             lost=lambda index, now_ps: sinks[index].lose(now_ps),
         )
         return cluster.run(), sinks, cluster
@@ -118,6 +119,18 @@ class Rig:
     def _engine(self, role: str, sink: SegmentSink) -> Replica:
         scheduler = registry("scheduler").make("vllm")
         return make_replica(self._settings(role), self.cost, scheduler, stepwise=self.stepwise, segments=sink)
+
+
+def _slower(cost: StepCost, factor: float) -> StepCost:
+    """*cost* of whole picoseconds, *factor* (whole) times as long."""
+    times = round(factor)
+    return StepCost(
+        cost.host_ps * times,
+        tuple(value * times for value in cost.linear_ps),
+        cost.linear_slope_ps * times,
+        kv_ps=cost.kv_ps * times,
+        half_pair_ps=cost.half_pair_ps * times,
+    )
 
 
 def legs(outcome: Outcome, role: Role) -> list[dict[str, int]]:
