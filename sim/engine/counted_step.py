@@ -1,0 +1,200 @@
+"""A scheduling pass of the fast mode: the same decisions as :class:`Step`, by counts where that is exact.
+
+All decodes are served at once, by the engine's one counter and its histogram of where they stand within their blocks; only
+prefills and victims are looked at one by one. What counts cannot say, a walk does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.engine.request import Request
+from sim.engine.step import Step
+
+if TYPE_CHECKING:
+    from sim.engine.fast_forward import FastForward
+
+
+def by_order(request: Request) -> int:
+    """Place of *request* in the running order."""
+    return request.order
+
+
+class CountedStep(Step):
+    """A step whose decodes are counted where that is exact, and walked where it is not."""
+
+    replica: FastForward
+    served: bool
+
+    def begin(self, now_ps: int) -> None:
+        """Start a new pass at *now_ps*."""
+        super().begin(now_ps)
+        self.served = False
+
+    def serve_running(self, *, chunk_limit: int = 0, decodes: bool = True) -> None:
+        """See :meth:`Step.serve_running`; the same decisions, counted."""
+        replica = self.replica
+        if decodes and not replica.chunking and not replica.walking:
+            # NOTE: _serve_counted() where no prefill goes on and blocks suffice, for performance reasons
+            decoders, kv = replica.decoders, replica.kv
+            crossing = replica.crossing[-replica.counter % self._block_size]
+            if decoders <= self.budget and crossing <= kv.free:
+                if crossing:
+                    kv.take(crossing)
+                    replica.table_blocks += crossing
+                replica.counter += 1
+                replica.context += decoders
+                replica.computed_tokens += decoders
+                self.budget -= decoders
+                self.served = True
+                return
+            if decoders <= self.budget and self._fcfs:
+                self._serve_short(crossing)
+                decoders = replica.decoders
+                replica.counter += 1
+                replica.context += decoders
+                replica.computed_tokens += decoders
+                self.budget -= decoders  # victims take nothing from it
+                self.served = True
+                return
+        if not decodes and not replica.chunking and not replica.walking:
+            return
+        if replica.walking or not decodes or not self._serve_counted(chunk_limit):
+            replica.walk(self.now_ps)
+            super().serve_running(chunk_limit=chunk_limit, decodes=decodes)
+
+    def computed(self, request: Request) -> int:
+        """See :meth:`Step.computed`."""
+        return request.base + self.replica.counter if request.counted else request.computed
+
+    def generated(self, request: Request) -> int:
+        """See :meth:`Step.generated`."""
+        # NOTE: with computed() inlined for performance reasons; schedulers ask it of everybody who runs
+        computed = request.base + self.replica.counter if request.counted else request.computed
+        peak, prompt = request.peak, request.prompt_tokens
+        if computed < peak:
+            computed = peak
+        return computed + 1 - prompt if computed >= prompt else 0
+
+    def answering(self, request: Request) -> bool:
+        """See :meth:`Step.answering`."""
+        return self.generated(request) > request.reasoning_tokens
+
+    def blocks_needed(self, *, chunk_limit: int = 0) -> int:
+        """See :meth:`Step.blocks_needed`."""
+        replica = self.replica
+        if replica.walking:
+            return super().blocks_needed(chunk_limit=chunk_limit)
+        size = replica.kv.block_size
+        need = replica.crossing[-replica.counter % size]
+        left = self.budget - replica.decoders
+        chunking = replica.chunking
+        if replica.resumed:
+            for request in chunking:
+                if request.decoding:
+                    held = request.computed - request.evicted
+                    need += self._growth_at(request, held) if held % size == 0 else 0
+                    left -= 1
+            chunking = [request for request in chunking if not request.decoding]
+        for request in sorted(chunking, key=by_order):
+            if left > 0:
+                new = min(self.left_to_compute(request), chunk_limit or left, left)
+                need += replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
+                left -= new
+        return need
+
+    def pause(self, request: Request) -> None:
+        """See :meth:`Step.pause`."""
+        super().pause(request)
+        self.replica.park(request)
+
+    def resume(self, request: Request) -> None:
+        """See :meth:`Step.resume`."""
+        super().resume(request)
+        self.replica.unpark(request)
+
+    def _serve_counted(self, chunk_limit: int) -> bool:
+        """Serve by counts; False, with nothing changed, where only a walk is exact."""
+        replica = self.replica
+        kv = replica.kv
+        size = kv.block_size
+        budget = self.budget - replica.decoders
+        if budget < 0:
+            return False
+        crossing = replica.crossing[-replica.counter % size]
+        chunking = replica.chunking
+        chunks: list[tuple[Request, int, int]] = []
+        victim: Request | None = None
+        if crossing > kv.free or chunking:
+            alone = not chunking or (len(chunking) == 1 and chunking[0] is next(reversed(replica.running)))
+            short = crossing > kv.free
+            if short and (self.settings.policy == "priority" or not alone):
+                return False
+            if short:
+                self._serve_short(crossing)
+                crossing = 0
+                budget = self.budget - replica.decoders  # victims take nothing from it
+            elif chunking:
+                free, left = kv.free - crossing, budget
+                for request in chunking:
+                    new = request.known - request.computed
+                    if self._compression and request.computed + new > request.point:
+                        new = request.point - request.computed
+                    if 0 < chunk_limit < new:
+                        new = chunk_limit
+                    if new > left:
+                        if not alone:
+                            return False
+                        new = left
+                    if not alone and request._kin:
+                        return False
+                    if new:
+                        need = replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
+                        free -= need
+                        if free < 0:
+                            if self.settings.policy == "priority" or not alone:
+                                return False
+                            victim = request  # the last in order is the one that needs: it preempts itself
+                            break
+                        chunks.append((request, new, need))
+                    left -= new
+                budget = left
+        if crossing:
+            kv.take(crossing)
+            replica.table_blocks += crossing
+        if victim is not None:
+            self.preempt(victim)
+        decoders = replica.decoders
+        replica.counter += 1
+        replica.context += decoders
+        replica.computed_tokens += decoders
+        self.served = True
+        for request, new, need in chunks:
+            kv.extend(request, need)
+            replica.table_blocks += need
+            request.computed += new
+            replica.computed_tokens += new
+            kv.register(request, request.computed // size)
+            if request.shared_blocks:
+                replica.copies.grow(request, request.computed // size)
+            self.work[request] = new
+        self.budget = budget
+        return True
+
+    def _serve_short(self, crossing: int) -> None:
+        """Blocks are short: the first of the requests that need one are served, then the last admitted go."""
+        replica = self.replica
+        kv = replica.kv
+        while True:
+            taken = min(crossing, kv.free)
+            kv.take(taken)
+            replica.table_blocks += taken
+            crossing -= taken
+            if not crossing:
+                return
+            victim = next(reversed(replica.running))
+            if replica.paused:
+                victim = next(request for request in reversed(replica.running) if not request.paused)
+            if victim.counted and (victim.base - victim.evicted + replica.counter) % kv.block_size == 0:
+                crossing -= victim.growth  # the last of those not yet served
+            self.preempt(victim)
