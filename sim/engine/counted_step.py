@@ -12,7 +12,7 @@ from sim.engine.request import Request
 from sim.engine.step import Step
 
 if TYPE_CHECKING:
-    from sim.engine.fast_forward import FastForward
+    from sim.engine.counted_batch import CountedBatch
 
 
 def by_order(request: Request) -> int:
@@ -23,7 +23,7 @@ def by_order(request: Request) -> int:
 class CountedStep(Step):
     """A step whose decodes are counted where that is exact, and walked where it is not."""
 
-    replica: FastForward
+    replica: CountedBatch
     served: bool
 
     def begin(self, now_ps: int) -> None:

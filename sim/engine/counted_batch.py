@@ -1,0 +1,382 @@
+"""The decoding requests of the fast mode: counted, not walked.
+
+One counter of decode steps serves all: a request's computed tokens are its ``base`` plus the counter. A histogram of where
+they stand within their blocks says how many blocks a step takes; heaps on the counter say who stops, who begins to answer,
+whose growth changes and whose cache is compressed next. Here requests join this batch and leave it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from sim.engine.counted_step import CountedStep, by_order
+from sim.engine.host_tier import HostTier
+from sim.engine.paged_kv import PagedKv
+from sim.engine.replica import Replica, Sink
+from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
+from sim.engine.step import Scheduler, Step
+from sim.engine.step_log import StepLog
+
+if TYPE_CHECKING:
+    from calibration.step_cost import StepCost
+
+
+_NO_PARTS = (0, 0)
+
+
+class CountedBatch(Replica):
+    """A replica that counts its decodes."""
+
+    # NOTE: slots for performance reasons: with more than 30 attributes a dictionary is slow to read
+    __slots__ = (
+        "_add_row",
+        "_asks_nothing",
+        "_before",
+        "_borders",
+        "_budget",
+        "_compressed",
+        "_decode_ps",
+        "_joined",
+        "_joins",
+        "_kv_ps",
+        "_left",
+        "_marks",
+        "_no_parts",
+        "_paged",
+        "_pending",
+        "_points",
+        "_run_applied",
+        "_run_growth_ps",
+        "_run_planned_ps",
+        "_run_start_ps",
+        "_run_step_ps",
+        "_run_steps",
+        "_stops",
+        "_waited",
+        "_wake",
+        "chunking",
+        "context",
+        "counter",
+        "crossing",
+        "decoders",
+        "growing",
+        "resumed",
+        "walking",
+    )
+
+    kv: PagedKv
+    _step: CountedStep
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        cost: StepCost,
+        scheduler: Scheduler,
+        *,
+        segments: Sink | None = None,
+        log: StepLog | None = None,
+    ) -> None:
+        super().__init__(settings, cost, scheduler, segments=segments, log=log)
+        settings = self.settings
+        self.kv = PagedKv(
+            settings.usable_blocks,
+            settings.block_size,
+            caching=settings.enable_prefix_caching,
+            committed=self._committed,
+        )
+        if settings.host_blocks:
+            self.kv.host = HostTier(settings.host_blocks)
+        self._budget = settings.max_num_batched_tokens
+        self.counter = 0
+        self.decoders = 0
+        self.growing = 0
+        self.context = 0
+        self.crossing = array("H", [0] * settings.block_size)
+        """Blocks that the counted batch takes when a decode stands at each place within its block."""
+        self.chunking: list[Request] = []
+        self.resumed = False
+        """Whether a request in ``chunking`` may be a decode that paused."""
+        self.walking = False
+        self._stops: list[tuple[int, int, Request]] = []
+        self._marks: list[tuple[int, int, Request]] = []
+        self._pending: list[tuple[int, int, Request]] = []
+        self._run_steps = 0
+        self._run_start_ps = self._run_step_ps = self._run_growth_ps = 0
+        self._waited = 0
+        self._joined: list[tuple[int, int]] = []
+        self._run_applied = self._run_planned_ps = 0
+        self._before: tuple[int, ...] | None = None
+        """Ends of the batches in flight before a chained run, None when the run under way is not chained."""
+        self._left = False
+        self._borders: list[tuple[int, int, int, Request]] = []
+        self._points: list[tuple[int, int, Request]] = []
+        """When counted requests come to the next compression of their cache, by the counter."""
+        self._compressed: list[tuple[Request, int]] = []
+        self._paged = settings.reservation == "none" and not settings.window_blocks
+        self._joins = (
+            self._paged
+            and log is None
+            and not settings.swap_block_ps
+            and not settings.compression
+            and not settings.host_blocks
+            and not settings.long_prefill_token_threshold
+            and bool(getattr(scheduler, "serves_all_then_admits_heads", False))
+        )
+        """Whether an arrival into a batch that decodes needs no asking; see `_join`."""
+        self._asks_nothing = (
+            bool(getattr(scheduler, "serves_all_when_nobody_waits", False)) and not settings.compression
+        )
+        self._wake = True
+        self._no_parts = _NO_PARTS
+        """Blocks set aside outside the batch, and of windows there: what a row begins with."""
+        self._tabulate(cost)
+        """A decode step without its context, by the number of decodes."""
+        self._add_row = self.sink.add
+
+    def _new_step(self) -> Step:
+        return CountedStep(self)
+
+    def _committed(self, request: Request) -> int:
+        """Tokens of a running request that are computed and known."""
+        if request.counted:
+            return request.base + self.counter - self.lag
+        if request.paused:
+            return request.computed - int(request.busy_until_ps > self._step.now_ps)
+        return request.computed - request.in_flight
+
+    def _count(self, request: Request, end_ps: int) -> None:
+        """*request* got a token at *end_ps* in the batch just planned: from the next on it is counted, or it leaves."""
+        computed, counter, end, order = request.computed, self.counter, request.end, request.order
+        left = end - 1 - computed
+        if self.lag and end < request.foreseen_end:
+            left += 1  # an end that the engine does not foresee: one token more is computed, and dropped
+        if left <= 0:
+            self._leave(request, end_ps)
+            return
+        request.counted = True
+        request.base = base = computed - counter
+        request.counted_from = counter
+        evicted = request.evicted
+        self.decoders += 1
+        self.context += computed - evicted
+        if self._paged:
+            request.growth = growth = 1
+            if self.compression:
+                heappush(self._points, (request.point - base, request.order, request))
+        else:
+            self._set_growth(request)
+            growth = request.growth
+        self.crossing[(base - evicted) % self._block_size] += growth
+        self.growing += growth
+        request.stop = stop = counter + left
+        heappush(self._stops, (stop, order, request))
+        request.mark = -1
+        if request.first_answer_ps < 0:
+            reasoned = request.prompt_tokens + request.reasoning_tokens
+            if reasoned < end:
+                request.mark = mark = reasoned - base
+                heappush(self._marks, (mark, order, request))
+
+    def _uncount(self, request: Request) -> None:
+        """*request* leaves the counted batch; its own fields hold from here."""
+        counter, base, growth, evicted = self.counter, request.base, request.growth, request.evicted
+        steps = counter - request.counted_from
+        request.counted = request.decoding = False
+        request.computed = computed = base + counter
+        request.scheduled_tokens += steps
+        request.steps += steps
+        self.decoders -= 1
+        self.context -= computed - evicted
+        self.crossing[(base - evicted) % self._block_size] -= growth
+        self.growing -= growth
+
+    def _leave(self, request: Request, end_ps: int) -> None:
+        """Its last token comes at *end_ps*: nothing more is scheduled for *request*, which drains until then."""
+        request.draining = True
+        request.in_flight = self.lag
+        request.known = request.end - self.lag
+        request.last_token_ps = request.busy_until_ps = end_ps
+        heappush(self._pending, (end_ps, request.order, request))
+
+    def evict(self, request: Request, planned: int) -> None:
+        """Take a running request's blocks and computed tokens; a token in flight is kept when it arrives."""
+        if request.shared_blocks:
+            self.copies.drop(request)
+        counted = request.counted
+        if counted:
+            self._uncount(request)
+            request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
+            request.in_flight = self.lag
+            if self.lag and request.computed + 1 >= request.end:
+                self._leave(request, self.gpu_free_ps)
+            request.known = request.computed + 1
+        elif request.decoding:
+            request.in_flight = int(request.busy_until_ps > self._step.now_ps)
+            if request.paused or (request.draining and request.cancelled is not None):
+                request.known = request.computed + 1 - request.in_flight
+            if request in self.chunking:  # resumed in this very step
+                self.chunking.remove(request)
+        elif request in self.chunking:
+            self.chunking.remove(request)
+        blocks = self.blocks_of(request)
+        self.table_blocks -= blocks
+        self.computed_tokens -= request.computed - request.evicted
+        self.kv.release(request, blocks, request.computed - request.in_flight)
+        self._end_tenure(request, planned)
+        self._swap_out(request, planned)
+        self._unpause(request)
+        if not counted:
+            request.known += request.in_flight  # it will have come before the request can be looked at again
+        request.computed = request.reserved = request.evicted = 0
+        if self.compression:
+            request.point = self.compression.first_point(request.prompt_tokens)
+        request.in_flight = 0
+        request.decoding = request.running = False
+        del self.running[request]
+
+    def seat(self, request: Request, cached: int, blocks: int) -> None:
+        """See :meth:`Replica.seat`; keeps the counts."""
+        # NOTE: inlined from Replica.seat() for performance reasons
+        self._admissions = request.order = self._admissions + 1
+        request.running = True
+        self.running[request] = None
+        request.reused = cached
+        request.cached_tokens += cached
+        if request.cached_tokens_first < 0:
+            request.cached_tokens_first = cached
+        self.table_blocks += blocks
+        self.computed_tokens += request.computed
+
+    def _set_growth(self, request: Request) -> None:
+        """How many blocks *request* takes when it crosses into a new one, and when that changes."""
+        size, window = self.kv.block_size, self.settings.window_blocks
+        computed = request.base + self.counter
+        request.growth = int(computed >= request.reserved * size) + int(computed < window * size)
+        for border, change in ((request.reserved, 1), (window, -1)):
+            if border * size > computed:
+                heappush(self._borders, (border * size - request.base, request.order, change, request))
+
+    def _cross_borders(self) -> None:
+        """Apply the changes of growth that the counter has reached."""
+        borders, size = self._borders, self.kv.block_size
+        before: tuple[int, int, int, Request] | None = None
+        while borders and borders[0][0] <= self.counter:
+            entry = heappop(borders)
+            at, order, change, request = entry
+            if entry == before:
+                continue  # who pauses and goes on at once is noted twice
+            before = entry
+            if (
+                request.counted
+                and request.order == order
+                and request.base + at == (request.reserved if change > 0 else self.settings.window_blocks) * size
+            ):
+                request.growth += change
+                self.crossing[request.base % size] += change
+                self.growing += change
+
+    def _due(self) -> list[Request]:
+        """Counted requests that have come to a compression of their cache in the step that was just counted."""
+        points, counter = self._points, self.counter
+        due: list[Request] = []
+        while points and points[0][0] <= counter:
+            at, order, request = heappop(points)
+            valid = request.counted and request.order == order and request.point - request.base == at == counter
+            if valid and (not due or due[-1] is not request):  # who pauses and goes on at once is noted twice
+                due.append(request)
+        return due
+
+    def _plan_compression(self, due: list[Request]) -> int:
+        """Choose who of *due* is compressed after this step; return the time that it takes."""
+        self._compressed, work_ps = self.compressible(due)
+        chosen = {request for request, _ in self._compressed}
+        for request in due:
+            if request.counted and request not in chosen:
+                heappush(self._points, (request.point - request.base, request.order, request))
+        return work_ps
+
+    def _compress(self) -> None:
+        """The caches of those that were chosen hold what they keep from the next step on."""
+        compression, size = self.compression, self._block_size
+        assert compression is not None
+        for request, kept in self._compressed:
+            counted, base = request.counted, request.base
+            computed = base + self.counter if counted else request.computed
+            evicted = computed - kept
+            gone = evicted - request.evicted
+            if request.shared_blocks:
+                self.copies.leave(request)
+            blocks, kept_blocks = -(-(computed - request.evicted) // size), -(-kept // size)
+            self.kv.compact(request, blocks, kept_blocks, self._committed(request))
+            self.table_blocks -= blocks - kept_blocks
+            self.computed_tokens -= gone
+            request.point = computed + compression.interval_tokens
+            if counted:
+                self.context -= gone
+                self.crossing[(base - request.evicted) % size] -= request.growth
+                self.crossing[(base - evicted) % size] += request.growth
+                heappush(self._points, (request.point - base, request.order, request))
+            request.evicted = evicted
+        self._compressed = []
+
+    def park(self, request: Request) -> None:
+        """*request* is paused: it leaves the counted batch with a token in flight, if it decodes."""
+        if request.counted:
+            self._uncount(request)
+            request.decoding = True
+            request.last_batch = self.batches - 1
+            request.in_flight = self.lag
+            request.known = request.computed + 1 - self.lag
+            request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
+            if self.lag and request.computed + 1 >= request.end:
+                self._leave(request, self.gpu_free_ps)
+        elif request in self.chunking:
+            self.chunking.remove(request)
+
+    def unpark(self, request: Request) -> None:
+        """*request* is resumed: its next token is given like a prefill of one token, then it is counted again."""
+        if request.draining:
+            return
+        if request.decoding:
+            request.in_flight = 0
+            request.known = request.computed + 1
+            if self.walking:
+                return
+            self.resumed = True
+        if not self.walking:
+            self.chunking.append(request)
+            self.chunking.sort(key=by_order)
+
+    def walk(self, now_ps: int) -> None:
+        """From here on this step is walked: every request's own fields are brought up to date."""
+        for request in self.running:
+            if request.counted:
+                self._uncount(request)
+                request.busy_until_ps = request.last_token_ps = self.gpu_free_ps
+                request.last_batch = self.batches - 1
+                if self.lag and request.computed + 1 >= request.end:
+                    self._leave(request, self.gpu_free_ps)
+                    request.draining = False  # its end is not foreseen: one token more is computed
+                request.decoding = True
+            if request.decoding:
+                request.in_flight = int(request.busy_until_ps > now_ps)
+                request.known = request.computed + 1 - request.in_flight
+        self._stops.clear()
+        self._marks.clear()
+        self._borders.clear()
+        self._points.clear()
+        self.chunking.clear()
+        self.walking = True
+
+    def use_cost(self, cost: StepCost, now_ps: int) -> None:
+        """See :meth:`Replica.use_cost`; a run under way ends with the step under way."""
+        super().use_cost(cost, now_ps)
+        self._tabulate(cost)
+
+    def _tabulate(self, cost: StepCost) -> None:
+        most = min(self.settings.max_num_seqs, self.settings.max_num_batched_tokens, 1024)
+        self._decode_ps = [cost.decode_ps(decodes, 0) for decodes in range(most + 1)]
+        self._kv_ps = cost.kv_ps
