@@ -108,8 +108,17 @@ def _text(table: object, keys: list[str]) -> str:
 
     say: dict[str, Callable[[float | None], str]] = dict.fromkeys(columns, formats.duration)
     say |= dict.fromkeys(("attainment", "kv_use_max", "accuracy"), formats.percent)
-    if "accuracy" not in table:
-        del columns["accuracy"]
+    extra: dict[str, tuple[str, Callable[[float | None], str]]] = {
+        "training_step_s": ("training step", formats.duration),
+        "gpu_hours_per_step": ("GPU-hours a step", formats.number),
+        "bubble_share": ("seats empty", formats.percent),
+        "hit_rate": ("cache hits", formats.percent),
+    }
+    for key, (head_of, words) in extra.items():
+        columns[key], say[key] = head_of, words
+    for key in ("accuracy", *extra):
+        if key not in table:
+            del columns[key]
     say |= {"queries_per_s": formats.number, "cost_per_query_usd": formats.number}
     rows = []
     for record in table.to_dict("records"):

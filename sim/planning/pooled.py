@@ -74,6 +74,18 @@ def pooled(records: Sequence[Mapping[str, Any]], store: Store) -> dict[str, Any]
         row["cost_per_query_usd"] = sum(total) / queries if queries else math.nan
         row["usd_per_million_output_tokens"] = 1e6 * sum(total) / tokens if tokens else math.nan
     row |= _accuracy(whole, frames, costs, priced=all(value is not None for value in total))
+    steps = [summary["rollout"] for summary in summaries if summary.get("rollout")]
+    if steps:
+        for name, key in (
+            ("training_step_s", "step_s"),
+            ("gpu_hours_per_step", "gpu_hours_per_step"),
+            ("bubble_share", "bubble_share"),
+        ):
+            row[name] = _mean([each[key] for each in steps])
+    found = [summary["trace_cache"] for summary in summaries if summary.get("trace_cache")]
+    if found:
+        looked = sum(each["lookups"] for each in found)
+        row["hit_rate"] = sum(each["hits"] for each in found) / looked if looked else math.nan
     row["overloaded"] = sum(summary["verdict"] == "overloaded" for summary in summaries)
     row["saturated"] = sum(summary["verdict"] == "saturated" for summary in summaries)
     row["kv_use_max"] = max(

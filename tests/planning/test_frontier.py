@@ -109,3 +109,33 @@ def test_the_command_writes_the_table_and_the_report(tmp_path, capsys):
     assert "tradeoffs" in (out / "report.html").read_text(encoding="utf-8")
     assert main(["sweep", str(scenario), "--out", str(out), "--resume", "--quiet", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 4
+
+
+def test_the_steps_of_a_trainer_and_the_hits_of_a_cache_stand_in_the_table(tmp_path, capsys):
+    import yaml
+
+    lengths = {"prompt": 100, "reasoning": {"law": "lognormal", "median": 300, "sigma": 0.8}, "answer": 40}
+    trainer = {"process": "rollout", "prompts": 4, "training": "20 s"}
+    made: dict[str, Any] = {
+        "name": "steps",
+        "workload": {"arrivals": trainer, "lengths": lengths, "recurrence": {"problems": 6}},
+        "pools": {"main": {"model": "r1-distill-qwen-7b", "hardware": "h100-sxm"}},
+        "strategy": {"name": "group", "samples": 2},
+        "measure": {"queries": 16},
+        "sweep": {
+            "over": {"workload.arrivals.max_lag": [0, 1]},
+            "candidates": {"kept": {"trace_cache": {"lookup": "0 s"}}},
+        },
+    }
+    scenario = tmp_path / "steps.yaml"
+    scenario.write_text(yaml.safe_dump(made))
+    assert main(["sweep", str(scenario), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert "GPU-hours a step" in said
+    assert "cache hits" in said
+    table = pd.read_parquet(tmp_path / "out" / "table.parquet")
+    waits, ahead = table.to_dict("records")
+    assert waits["training_step_s"] > ahead["training_step_s"] > 0
+    assert waits["gpu_hours_per_step"] > ahead["gpu_hours_per_step"]
+    assert 0 < waits["hit_rate"] < 1
+    assert not (tmp_path / "out" / "report.html").exists()
