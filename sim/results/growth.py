@@ -112,7 +112,7 @@ class Run:
             "reserved_blocks_last": row["reserved_blocks"] + last,
             "live_tokens": row["live_tokens"] + decodes * first,
             "preempted": 0 if first else row["preempted"],
-            "cached_blocks": row["cached_blocks"] - max(0, taken - plain),
+            "cached_blocks": max(0, row["cached_blocks"] - max(0, taken - plain)),
             "unused_blocks": row["unused_blocks"] - self._grown(self.unused, first),
             "window_blocks": row["window_blocks"] + self._grown(self.window, first),
         }
