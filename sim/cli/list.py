@@ -28,10 +28,17 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         help="one of " + ", ".join([*KINDS, "policies"]) + " (default: how many there are of each)",
     )
     parser.add_argument("--names", action="store_true", help="names only, one a line")
+    parser.add_argument("--json", action="store_true", help="print names and descriptions as JSON, by kind")
 
 
 def run(args: argparse.Namespace) -> int:
     """List them."""
+    if args.json:
+        import json
+
+        wanted = KINDS if args.what is None else POLICIES if args.what == "policies" else [args.what]
+        print(json.dumps({kind: dict(KINDS[kind]()) for kind in wanted}, indent=2))
+        return 0
     if args.what is None:
         for kind, rows in KINDS.items():
             print(f"{kind:<12}{len(list(rows())):>4}   thinkcap list {kind}")

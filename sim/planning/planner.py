@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sim.errors import DoesNotFit
 from sim.planning.bench import Bench
 from sim.planning.design import candidates, rate_of
+from sim.planning.forecast import forecast
 from sim.planning.halving import search
 from sim.planning.sizing import Say, Sized, Sizer
 from sim.planning.tables import alternatives, frontier, points
@@ -37,6 +38,7 @@ def make_plan(
     if not any(sized.candidate.scenario is not None and not sized.reason for sized in found):
         raise DoesNotFit("\n".join(f"{s.candidate.name}: {s.candidate.reason}" for s in found))
     sizer = Sizer(bench, settings, base, found, say, rate_of(base))
+    say(forecast(sizer))
     ranked = search(sizer)
     data: dict[str, Any] = {
         "schema_version": 1,

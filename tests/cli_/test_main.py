@@ -214,3 +214,15 @@ def test_validate_prints_the_resolved_scenario(thinkcap, here, tiny):
     again = thinkcap("validate", "resolved.yaml", "--resolved")
     assert again.out == ran.out
     assert "seed: 3" in ran.out
+
+
+@pytest.mark.parametrize("command", [["scenarios"], ["list"], ["list", "models"], ["list", "policies"]])
+def test_lists_as_json(command, capsys):
+    assert cli.main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    if command == ["scenarios"]:
+        assert "quickstart" in {row["name"] for row in found}
+    elif command == ["list"]:
+        assert found["routers"]["round_robin"]
+    else:
+        assert all(text for kind in found.values() for text in kind.values())

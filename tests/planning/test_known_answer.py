@@ -93,7 +93,10 @@ def test_the_true_minimum_is_found(tmp_path: Path) -> None:
     assert shares[6] > 0.93
     data = scenario(rate, asked, limit_s=limit_s, queries=300)
     data["plan"] |= {"candidates": {"cheap": {}, "dear": {"pools.only.price": "2 USD/h"}}}
-    found = make_plan(data, (), Runner(Store(tmp_path)))
+    said: list[str] = []
+    found = make_plan(data, (), Runner(Store(tmp_path)), say=said.append)
+    assert "2 candidates, roughly" in said[0]
+    assert "of memory with 1 worker" in said[0]
     best = found["recommendation"]
     assert (best["name"], best["replicas"]) == ("cheap", {"only": 6})
     assert best["certain"]
