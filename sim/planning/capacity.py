@@ -45,7 +45,8 @@ def capacity(sizer: Sizer, candidate: Candidate, chosen: Sizes) -> dict[str, Any
         largest(within.misses or sizer.rate, precision=SUSTAINED_PRECISION, most=sizer.rate * 64), test("sustained")
     )
     found["slo_rate_per_s"], found["slo_missed_at_per_s"] = within.meets, within.misses
-    found["sustained_rate_per_s"], found["overloaded_at_per_s"] = sustained.meets, sustained.misses
+    rates = [rate for rate in (sustained.meets, within.meets) if rate is not None]
+    found["sustained_rate_per_s"], found["overloaded_at_per_s"] = max(rates, default=None), sustained.misses
     found["precision"], found["sustained_precision"] = RATE_PRECISION, SUSTAINED_PRECISION
     found["first_miss_records"] = misses.get(within.misses) if within.misses is not None else None
     curve = [
