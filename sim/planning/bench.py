@@ -72,7 +72,7 @@ class Bench:
             for place, number in enumerate(open_):
                 mine = records[place * count : (place + 1) * count]
                 found = judge(mine, confidence=self.confidence, looks=len(looks))
-                if found.state != "undecided" or count == looks[-1]:
+                if count == looks[-1] or _clear(found):
                     judged[number] = settle(found) if exactly is not None else found
                     self._keep(wanted[number], judged[number], mine)
         return [judged[number] for number in range(len(wanted))]
@@ -91,3 +91,11 @@ class Bench:
         """Why points of it failed; empty when none did."""
         failed: list[dict[str, Any]] = [r for r in self.answer(asked).records if r["state"] == "failed"]
         return str(failed[0]["error"]) if failed else ""
+
+
+def _clear(found: Judgement) -> bool:
+    """Whether more replications are not needed. That the backlog grew in one of one says little: the slope of a short
+    window is noise, so this alone does not end a look."""
+    if found.state == "misses" and found.replications == 1:
+        return any(target.high < target.asked for target in found.targets)
+    return found.state != "undecided"
