@@ -59,13 +59,26 @@ class StepCost:
         """By how much each further step of an unchanged decode batch is longer than the one before."""
         return self.kv_ps * batch
 
-    def step_ps(self, *, decodes: int, context: int, chunks: int, chunk_tokens: int, pairs: int, cached: int) -> int:
-        """One step of *decodes* reading *context* tokens beside *chunks* of prefill.
+    def step_ps(
+        self,
+        *,
+        decodes: int,
+        context: int,
+        chunks: int,
+        chunk_tokens: int,
+        pairs: int,
+        cached: int,
+        drafted: int = 0,
+    ) -> int:
+        """One step of *decodes* reading *context* tokens beside *chunks* of prefill, and *drafted* tokens that are verified.
 
         *chunk_tokens* is Σn, *pairs* Σ(n² + 2nc), *cached* Σc over the chunks.
         """
         cost = (
-            self.host_ps + self.linear(decodes + chunk_tokens) + self.seq_ps * (decodes + chunks) + self.kv_ps * context
+            self.host_ps
+            + self.linear(decodes + drafted + chunk_tokens)
+            + self.seq_ps * (decodes + chunks)
+            + self.kv_ps * context
         )
         if chunks:
             cost += self.half_pair_ps * pairs + self.cached_ps * cached + self.mixed_ps * decodes

@@ -29,6 +29,7 @@ from sim.cluster.shell import Engine
 from sim.cluster.window import Measure
 from sim.engine.replica import make_replica
 from sim.engine.settings import EngineSettings
+from sim.engine.speculation import PPM, Speculation
 from sim.metrics.summary import finish
 from sim.policies.memory import COPY_EFFICIENCY, HostLink
 from sim.policies.routing import ReplicaInfo
@@ -145,6 +146,14 @@ def place(name: str, pool: Pool, scenario: Scenario) -> PlacedPool:
     reserves = getattr(engine.scheduler.make("scheduler"), "reservation", "none")
     if reserves != "none":
         settings = replace(settings, reservation=reserves, enable_prefix_caching=False)
+    drafts = engine.speculative_config
+    if drafts is not None:
+        speculation = Speculation(
+            draft_tokens=drafts.num_speculative_tokens,
+            acceptance=drafts.acceptance,
+            draft_ppm=round(drafts.draft_cost * PPM),
+        )
+        settings = replace(settings, speculation=speculation, async_scheduling=False)
     link = HostLink(
         bytes_per_s=placed.hardware.pcie_bytes_per_s,
         block_bytes=placed.memory.kv_bytes_per_token * engine.block_size,
@@ -177,6 +186,7 @@ def run_once(
     pulse: _Pulse | None = None,
 ) -> tuple[RunInfo, dict[str, Table]]:
     """One replication: its description and its tables."""
+    pools = [_seeded(pool, scenario.seed, replication) for pool in pools]
     sinks: list[SegmentSink] = []
     replicas: list[tuple[ReplicaInfo, Engine]] = []
     makers: list[Callable[[], Engine]] = []
@@ -425,11 +435,20 @@ def _pool_info(
             "kv_tokens": placed.memory.kv_tokens,
             "lines": [*placed.memory.lines(), *_kv_words(pool)],
         },
-        linear_steps=settings.compression is None,
+        linear_steps=settings.compression is None and settings.speculation is None,
         fidelity=_profile(placed),
         out_of_range=_out_of_range(number, placed, outcome, sinks),
         deployment=placed,
     )
+
+
+def _seeded(pool: PlacedPool, seed: int, replication: int) -> PlacedPool:
+    """*pool* with the draws of this replication for its drafts."""
+    drafts = pool.settings.speculation
+    if drafts is None:
+        return pool
+    own = replace(drafts, seed=(seed << 32) + replication)
+    return replace(pool, settings=replace(pool.settings, speculation=own))
 
 
 def _kv_words(pool: PlacedPool) -> list[str]:

@@ -399,7 +399,7 @@ class Replica(ABC):
 
     def blocks_of(self, request: Request) -> int:
         """Blocks that an admitted *request* holds."""
-        return self.blocks_for(request, request.computed)
+        return self.blocks_for(request, request.computed + request.ahead)
 
     def parts_of(self, request: Request, computed: int) -> tuple[int, int]:
         """Blocks of *request* with *computed* tokens that are reserved and not reached by them, and blocks of windows."""
@@ -520,6 +520,8 @@ def _has_landed(request: Request) -> bool:
 class Stepwise(Replica):
     """One step at a time, every request walked, every block a number: slow, obvious, and always right."""
 
+    pool: type[BlockPool] | type[PagedKv] = BlockPool
+
     def __init__(
         self,
         settings: EngineSettings,
@@ -531,11 +533,11 @@ class Stepwise(Replica):
     ) -> None:
         super().__init__(settings, cost, scheduler, segments=segments, log=log)
         settings = self.settings
-        self.kv = BlockPool(
+        self.kv = self.pool(
             settings.usable_blocks,
             settings.block_size,
             caching=settings.enable_prefix_caching,
-            committed=lambda request: request.computed - request.in_flight,
+            committed=lambda request: min(request.computed - request.in_flight, request.known),
         )
         if settings.host_blocks:
             self.kv.host = HostTier(settings.host_blocks)
@@ -568,6 +570,7 @@ class Stepwise(Replica):
         self._swap_out(request, planned)
         self._unpause(request)
         request.computed = request.reserved = request.evicted = 0
+        request.ahead = request.burst = request.drafted = 0
         if self.compression:
             request.point = self.compression.first_point(request.prompt_tokens)
         request.decoding = request.running = False
@@ -584,11 +587,13 @@ class Stepwise(Replica):
         admitted = {request for request, _ in step.admitted}
         decodes = fresh = context = chunks = chunk_tokens = pairs = cached = dropped = 0
         outputs: list[tuple[Request, bool]] = []
+        drafted = 0
         for request, new in step.work.items():
-            before = request.computed - request.evicted - new
+            before = request.computed - request.evicted - (request.burst or new)
             follows = False
-            if new == 1:
+            if new == 1 or request.drafted:
                 decodes += 1
+                drafted += request.drafted
                 context += before
                 follows = request.last_batch == self.batches - 1 and request not in admitted
                 fresh += not follows
@@ -597,7 +602,7 @@ class Stepwise(Replica):
                 chunk_tokens += new
                 pairs += new * (new + 2 * before)
                 cached += before
-            if request.computed == request.known + request.in_flight:
+            if request.drafted or request.computed == request.known + request.in_flight:
                 request.decoding = True
                 outputs.append((request, follows))
                 request.last_batch = self.batches
@@ -609,7 +614,10 @@ class Stepwise(Replica):
             chunk_tokens=chunk_tokens,
             pairs=pairs,
             cached=cached,
+            drafted=drafted,
         )
+        if drafted and self.settings.speculation:
+            cost += self.settings.speculation.draft_ps(decodes, self.cost)
         cost += step.copied_ps
         compressed: list[tuple[Request, int]] = []
         if self.compression:
@@ -623,7 +631,10 @@ class Stepwise(Replica):
             if request.first_scheduled_ps < 0:
                 request.first_scheduled_ps = start
         for request, _ in outputs:
-            request.in_flight += 1
+            request.in_flight += request.burst or 1
+            if request.drafted:
+                request.dropped_tokens += 1 + request.drafted - request.burst
+                request.drafted = 0
         self._outputs.append((end, outputs))
         self._ends.append(end)
         self.gpu_free_ps = end
@@ -638,14 +649,14 @@ class Stepwise(Replica):
         parts = [self.parts_of(request, request.computed) for request in self.running]
         self.sink.add(
             (start, 1, cost, self.cost.decode_growth_ps(decodes) if not chunks else 0, decodes, fresh, dropped, context, chunks,
-             chunk_tokens, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted),
+             chunk_tokens + drafted, pairs, cached, held, held, live, len(self.running), len(self.waiting), len(step.preempted),
              self.kv.cached, sum(unused for unused, _ in parts) + self.blocks_to_fill, sum(window for _, window in parts),
              self.copies.duplicates)
         )  # fmt: skip
         if self.log is not None:
             self.log.rows.append(
                 StepRow(
-                    now_ps, start, end, decodes + chunk_tokens, context + cached + decodes + chunk_tokens,
+                    now_ps, start, end, decodes + drafted + chunk_tokens, context + cached + decodes + drafted + chunk_tokens,
                     len(self.running), len(self.waiting), self.kv.free, self.kv.free,
                     [(request.id, hit) for request, hit in step.admitted],
                     sorted(request.id for request in step.preempted), [],
@@ -671,15 +682,19 @@ class Stepwise(Replica):
         assert end == now_ps
         ended: list[Request] = []
         for request, follows in outputs:
-            request.in_flight -= 1
+            tokens, request.burst = request.burst or 1, 0
+            request.in_flight -= tokens
             if request.status != Status.UNFINISHED:
                 continue
-            request.known += 1
+            before = request.known - request.prompt_tokens
+            request.known += tokens
             if request.last_token_ps < 0:
                 request.first_token_ps = now_ps
             elif not follows:
                 self.sink.stall(request.id, now_ps, now_ps - request.last_token_ps)
-            if request.known - request.prompt_tokens == request.reasoning_tokens + 1:
+            for _ in range(tokens - 1):  # they come together with the first
+                self.sink.stall(request.id, now_ps, 0)
+            if before <= request.reasoning_tokens < request.known - request.prompt_tokens:
                 request.first_answer_ps = now_ps
             request.last_token_ps = now_ps
             if request.running:
@@ -729,6 +744,12 @@ class Stepwise(Replica):
         )
 
 
+class Walked(Stepwise):
+    """One step at a time with counted blocks: the fast mode where tokens a step vary (speculative decoding)."""
+
+    pool = PagedKv
+
+
 def make_replica(
     settings: EngineSettings,
     cost: StepCost,
@@ -741,6 +762,8 @@ def make_replica(
     """A replica in the fast mode, or *stepwise*: the oracle."""
     if stepwise:
         return Stepwise(settings, cost, scheduler, segments=segments, log=log)
+    if settings.speculation:
+        return Walked(settings, cost, scheduler, segments=segments, log=log)
     from sim.engine.fast_forward import FastForward
 
     return FastForward(settings, cost, scheduler, segments=segments, log=log)

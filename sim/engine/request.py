@@ -61,9 +61,11 @@ class Request:
 
     __slots__ = (
         "_kin",
+        "ahead",
         "arrived_ps",
         "awaits_kv",
         "base",
+        "burst",
         "busy_until_ps",
         "cached_tokens",
         "cached_tokens_first",
@@ -75,6 +77,7 @@ class Request:
         "counted_from",
         "deadline_ps",
         "decoding",
+        "drafted",
         "draining",
         "dropped_tokens",
         "end",
@@ -197,6 +200,7 @@ class Request:
         self.order = 0
         self.reserved = self.reused = self.growth = self.swapped = 0
         self.evicted = self.point = 0
+        self.ahead = self.burst = self.drafted = 0
         self.awaits_kv = NO_KV_TO_COME
         self.keeps_kv = False
         self.kv_arrived_ps = -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim.engine.compression import Compression
+from sim.engine.speculation import Speculation
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class EngineSettings:
     """Blocks of host memory for what the prefix cache gives up; 0: it is forgotten."""
     host_block_ps: int = 0
     """Time to load one such block."""
+    speculation: Speculation | None = None
+    """How drafts are verified; None: every decode computes one token. Not with asynchronous scheduling."""
     async_scheduling: bool = True
     """Two batches in flight: a batch is scheduled while the one before it runs."""
 
@@ -55,6 +58,10 @@ class EngineSettings:
             raise ValueError("KV compression with a host tier is not modelled")
         if self.host_blocks and not self.enable_prefix_caching:
             raise ValueError("host_blocks keep what the prefix cache gives up; without a prefix cache there is nothing")
+        if self.speculation and (self.compression or self.window_blocks or self.async_scheduling):
+            raise ValueError(
+                "speculative decoding with KV compression, sliding-window layers or asynchronous scheduling is not modelled"
+            )
         for name in (
             "num_gpu_blocks",
             "block_size",

@@ -77,6 +77,7 @@ class Step:
         self._budget = settings.max_num_batched_tokens
         self._caching = settings.enable_prefix_caching
         self._compression = settings.compression
+        self._speculation = settings.speculation
         self._host_decides = settings.host_blocks > 0 and not (
             settings.scheduler_reserve_full_isl and settings.enable_chunked_prefill
         )
@@ -165,6 +166,12 @@ class Step:
         left = self.budget
         for request in running:
             if request.decoding and not self._foreseen(request):
+                if self._speculation:
+                    drafted = self._drafted(request, left)
+                    more = replica.blocks_for(request, request.computed + 1 + drafted) - replica.blocks_of(request)
+                    need += max(0, more)
+                    left -= 1 + drafted
+                    continue
                 held = request.computed - request.evicted
                 need += self._growth_at(request, held) if held % size == 0 else 0
                 left -= 1
@@ -174,6 +181,12 @@ class Step:
                 need += replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
                 left -= new
         return need
+
+    def _drafted(self, request: Request, budget: int) -> int:
+        """Tokens of the draft that a decode of *request* verifies when *budget* tokens are left."""
+        assert self._speculation is not None
+        most = min(budget - 1, request.foreseen_end - request.computed - 2)
+        return max(0, min(self._speculation.draft_tokens, most))
 
     def _foreseen(self, request: Request) -> bool:
         return request.in_flight > 0 and request.computed + 1 >= request.foreseen_end
@@ -225,7 +238,8 @@ class Step:
             if new <= 0:
                 at += 1
                 continue
-            need = replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
+            drafted = self._drafted(request, self.budget) if self._speculation and request.decoding else 0
+            need = replica.blocks_for(request, request.computed + new + drafted) - replica.blocks_of(request)
             while need > kv.free:
                 if priority:
                     victim = max(order, key=lambda r: (r.priority, r.arrived_ps))
@@ -239,9 +253,14 @@ class Step:
                 if victim is request:
                     break
             if request.running:
-                kv.extend(request, need)
-                request.computed += new
-                kv.register(request, (request.computed - request.in_flight) // block)
+                kv.extend(request, max(0, need))
+                if drafted:
+                    self._verify(request, drafted)
+                    new = 1 + drafted
+                else:
+                    request.computed += new
+                    request.ahead = max(0, request.ahead - new)
+                kv.register(request, min(request.computed - request.in_flight, request.known) // block)
                 if request.shared_blocks:
                     replica.copies.grow(request, request.computed // block)
                 self.work[request] = new
@@ -249,6 +268,15 @@ class Step:
                 at += 1
             elif not priority:
                 return
+
+    def _verify(self, request: Request, drafted: int) -> None:
+        """*request* computes its token and a draft of *drafted* more, of which those before the first wrong one stay."""
+        assert self._speculation is not None
+        burst = 1 + min(drafted, self._speculation.accepted(request), request.end - request.known - 1)
+        slots = max(request.computed + request.ahead, request.computed + 1 + drafted)
+        request.computed += burst
+        request.ahead = slots - request.computed
+        request.burst, request.drafted = burst, drafted
 
     def preempt(self, request: Request) -> None:
         """Take everything from *request*: its blocks go back, what it computed is lost, it waits again.
@@ -260,7 +288,7 @@ class Step:
             raise PolicyError(f"{replica.scheduler_name}: request {request.id} is not running and cannot be preempted")
         planned = self.work.pop(request, 0)
         self.budget += planned
-        replica.evict(request, planned)
+        replica.evict(request, request.burst if planned and request.drafted else planned)
         replica.requeue(request)
         request.preemptions += 1
         self.preempted.append(request)

@@ -291,7 +291,7 @@ SEGMENTS: tuple[Column, ...] = (
         "Context that the decodes of the first step read; it grows by `decodes` a step.",
     ),
     _c("chunks", "int32", "", "Prefill chunks in the step."),
-    _c("chunk_tokens", "int64", "tokens", "Tokens of these chunks."),
+    _c("chunk_tokens", "int64", "tokens", "Tokens of these chunks, and of drafts that decodes verify."),
     _c("pairs", "int64", "", "Sum of n² + 2nc over the chunks: n new tokens on c cached ones."),
     _c("cached", "int64", "tokens", "Sum of c over the chunks."),
     _c(

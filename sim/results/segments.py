@@ -184,7 +184,12 @@ def _join(rows: Rows, edges_ps: Sequence[int]) -> Rows:
     after = {name: column[1:] for name, column in rows.items()}
     steps = before["steps"]
     ends = _ends(before)
-    like = (before["chunks"] == 0) & (after["chunks"] == 0) & (ends == after["start_ps"])
+    like = (
+        (before["chunks"] == 0)
+        & (after["chunks"] == 0)
+        & (before["chunk_tokens"] + after["chunk_tokens"] == 0)
+        & (ends == after["start_ps"])
+    )
     like &= (after["fresh"] == 0) & (before["dropped"] == 0) & (after["preempted"] == 0)
     like &= after["step_ps"] == before["step_ps"] + before["step_growth_ps"] * steps
     for name in _SAME:

@@ -36,6 +36,14 @@ def check_compression(scenario: Scenario, document: Document) -> list[Problem]:
                     expected="between_chunks: host together with kv: swap",
                 )
             )
+        if pool.engine.speculative_config is not None:
+            spot = ("pools", name, "engine", "speculative_config")
+            if architecture(pool.model).sliding_window:
+                problems.append(
+                    document.problem(spot, f"drafts for sliding-window layers ({pool.model}) are not modelled")
+                )
+            if compresses(pool):
+                problems.append(document.problem(spot, "drafts together with KV compression are not modelled"))
         if not compresses(pool) or pool.engine.kv is None:
             continue
         path = ("pools", name, "engine", "kv")

@@ -31,10 +31,22 @@ NOT_MODELLED = {
     "prefill_schedule_interval",
     "max_num_active_seqs",
     "scheduling_policy",
-    "speculative_config",
     "swap_space",
 }
 """Settings of vLLM that exist and are not modelled: refused by name, with that reason."""
+
+
+class SpeculativeConfig(Section):
+    """Speculative decoding: a draft is verified in one step, and its tokens before the first wrong one stay."""
+
+    num_speculative_tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="tokens of a draft")
+    acceptance: Share = Field(
+        description="probability that a token of the draft is right, if those before it are; measure yours"
+    )
+    draft_cost: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.05,
+        description="a draft token's time over the target's for one token of the same batch, context aside; an assumption",
+    )
 
 
 class Engine(Section):
@@ -70,6 +82,9 @@ class Engine(Section):
     )
     scheduler_reserve_full_isl: bool = Field(
         default=True, description="admit a request only when its whole prompt fits"
+    )
+    speculative_config: SpeculativeConfig | None = Field(
+        default=None, description="drafts that are verified; without async_scheduling, which it turns off"
     )
     async_scheduling: bool = Field(default=True, description="a step is scheduled while the one before it runs")
     preemption: Literal["recompute"] = Field(default="recompute", description="what becomes of a victim's KV")

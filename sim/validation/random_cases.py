@@ -13,6 +13,7 @@ from typing import Any
 from calibration.step_cost import StepCost
 from sim.engine.compression import Compression
 from sim.engine.settings import EngineSettings
+from sim.engine.speculation import Speculation
 from sim.validation.modes import ARRIVE, CANCEL, PROBE, Case, Cue
 
 
@@ -53,6 +54,18 @@ def compressed_case(case: Case, seed: int) -> Case:
         least = -(-compression.peak(prompt, longest) // settings.block_size)
         settings = replace(settings, num_gpu_blocks=min(settings.num_gpu_blocks, 1 + least + rng.choice((0, 1, least))))
     return replace(case, settings=settings)
+
+
+def speculative_case(case: Case, seed: int) -> Case:
+    """*case* with drafts that are verified; synchronous."""
+    rng = Random(seed * 37 + 11)
+    speculation = Speculation(
+        draft_tokens=rng.choice((1, 2, 3, 7)),
+        acceptance=rng.choice((0.0, 0.4, 0.8, 1.0)),
+        draft_ppm=rng.choice((0, 50_000)),
+        seed=seed,
+    )
+    return replace(case, settings=replace(case.settings, speculation=speculation, async_scheduling=False))
 
 
 def _requests(rng: Random, count: int, plain: bool) -> list[dict[str, Any]]:

@@ -55,9 +55,9 @@ BROKEN: list[tuple[str, str, int | None, str | None, tuple[str, ...]]] = [
     ),
     (
         "max_num_seqs: 256",
-        "speculative_config: {}",
+        "num_scheduler_steps: 4",
         12,
-        "pools.reasoning.engine.speculative_config",
+        "pools.reasoning.engine.num_scheduler_steps",
         ("not modelled",),
     ),
     ("warmup: 10 min", "warm_up: 10 min", 16, "measure.warm_up", ("'warmup'",)),
