@@ -89,8 +89,8 @@ def _two_legs_ps(
     cost = pool.deployment.step_cost
     prompt = results.tables["requests"]["prompt_tokens"][rows]
     sources = [other for other in run.pools if other.role == "prefill" and other.model == pool.model]
-    prefill = sources[0].deployment
-    if len(sources) != 1 or prefill is None:
+    prefill = sources[0].deployment if len(sources) == 1 else None
+    if prefill is None:
         return np.full(len(rows), np.nan)
     first = _prefill_ps(prefill.step_cost, prompt, sources[0].max_num_batched_tokens)
     whole = first + copy_ps(pool, prompt) + _decode_ps(cost, prompt - 1, tokens)

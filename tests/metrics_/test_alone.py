@@ -96,3 +96,29 @@ def test_an_engine_run_of_one_request_equals_the_closed_form(asynchronous, stepw
         end = engine.plan(end)
     alone = alone_ps(LONE, np.array([prompt]), np.array([output]), 256)[0]
     assert request.finished_ps - 12_345 == alone
+
+
+def test_a_pool_that_verifies_needs_no_prefill_elsewhere() -> None:
+    from sim import load, simulate
+
+    results = simulate(
+        load(
+            {
+                "name": "verified",
+                "workload": {
+                    "arrivals": "poisson",
+                    "rate": "1/s",
+                    "lengths": {"prompt": 50, "reasoning": 60, "answer": 20},
+                },
+                "pools": {
+                    "main": {"model": "r1-distill-qwen-7b", "hardware": "h100-sxm"},
+                    "verifier": {"model": "r1-distill-qwen-7b", "hardware": "h100-sxm", "role": "verify"},
+                },
+                "strategy": {"name": "best_of_n", "samples": 2, "verifier_pool": "verifier"},
+                "quality": {"benchmark": "math-500"},
+                "measure": {"queries": 5},
+            }
+        )
+    )
+    assert len(results.queries) >= 5
+    assert results.queries["alone_s"].isna().all()
