@@ -82,7 +82,7 @@ def test_fit_then_sample(traffic):
         if name.startswith("output, p"):
             assert abs(row.distance) <= 0.05 or abs(row.generated - row.real) <= 1, row
         if name.startswith(("reasoning, p", "answer, p")):
-            assert abs(row.distance) <= 0.07 or abs(row.generated - row.real) <= 1, row
+            assert abs(row.distance) <= 0.07 or abs(row.generated - row.real) <= 3, row
         if name == "output, mean tokens":
             assert abs(row.distance) <= 0.02, row
         if name.startswith("output, share of top"):

@@ -29,7 +29,7 @@ _BANDS = 10
 _BAND_ROWS = 150
 _DRAWN = 40_000
 _NEAR = 0.02
-"""What a quantile or mean of reasoning and answer may be off by, or half a token, or a standard error."""
+"""What a quantile or mean of reasoning and answer may be off by, or half a token, or most of a standard error."""
 
 
 def lengths_of(held: Held, rows: Int64Array) -> dict[str, Any]:
@@ -83,8 +83,8 @@ class _Target:
         self.quantiles = np.quantile(ordered, at)
         self.mean = float(values.mean())
         errors = quantile_errors(ordered, at)
-        self.near = np.maximum(np.maximum(_NEAR * self.quantiles, 0.5), 1.5 * errors)
-        self.near_mean = max(_NEAR * self.mean, 0.5, 1.5 * float(values.std()) / len(values) ** 0.5)
+        self.near = np.maximum(np.maximum(_NEAR * self.quantiles, 0.5), 0.7 * errors)
+        self.near_mean = max(_NEAR * self.mean, 0.5, 0.7 * float(values.std()) / len(values) ** 0.5)
 
     def distance(self, made: Int64Array) -> float:
         """How far off *made* is at worst; up to 1 is near enough."""

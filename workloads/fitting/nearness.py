@@ -27,7 +27,7 @@ _HILL = 0.08
 def follows(law: LawBase, values: FloatArray, *, floor: float = 1.0) -> bool:
     """Whether *law* is near enough to *values*: in the KS distance, in each quantile of ``CHECKED``, and in sums.
 
-    Quantiles may differ by 2 % of themselves, by *floor*, or by the standard error of a sample as large as
+    Quantiles may differ by 2 % of themselves, by *floor*, or by half the standard error of a sample as large as
     *values* where that is more; a *floor* below 1 is for shares, whose sums say little.
     """
     ordered = np.sort(values)
@@ -37,11 +37,11 @@ def follows(law: LawBase, values: FloatArray, *, floor: float = 1.0) -> bool:
     below = np.searchsorted(ordered, drawn, side="right") / count
     above = np.searchsorted(ordered, drawn - 0.5 * floor, side="left") / count
     distance = np.maximum(above - levels, levels - below).max()
-    if distance > max(_KS, 0.9 / np.sqrt(count)):
+    if distance > max(_KS, 0.5 / np.sqrt(count)):
         return False
     at = np.array(CHECKED)
     real, made = np.quantile(ordered, at), law.quantile(at)
-    near = np.maximum(np.maximum(_QUANTILE * real, floor), quantile_errors(ordered, at))
+    near = np.maximum(np.maximum(_QUANTILE * real, floor), 0.5 * quantile_errors(ordered, at))
     if not bool((np.abs(made - real) <= near).all()):
         return False
     return floor < 1.0 or _sums_follow(law, ordered)
@@ -72,7 +72,7 @@ def _sums_follow(law: LawBase, ordered: FloatArray) -> bool:
             return False
     real, made = hill(ordered), hill(np.rint(drawn))
     # Capped lengths have no tail to speak of: an index above 10 need not be kept.
-    return not (np.isfinite(real) and real < 10.0 and abs(made - real) > max(_HILL, real / np.sqrt(0.05 * count)))
+    return not (np.isfinite(real) and real < 10.0 and abs(made - real) > max(_HILL, 0.2 * real / np.sqrt(0.05 * count)))
 
 
 def by_quantiles(values: FloatArray) -> Empirical:
