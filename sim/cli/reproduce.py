@@ -1,7 +1,7 @@
 """Simulate the background article's tables and set its figures beside published ones and ours.
 
 Writes DIR/reproduce.html, one page, and DIR/reproduce.json (docs/article.md says what is in it). Finished points are
-kept in DIR and used again, also after Ctrl-C; a few minutes on two cores.
+kept in DIR and used again, also after Ctrl-C.
 """
 
 from __future__ import annotations

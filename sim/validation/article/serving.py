@@ -87,7 +87,7 @@ def table(ran: Ran) -> Table:
     for name in CHANGES:
         if name == "standard":
             continue
-        words_of = name.replace("_", " ")
+        words_of = spoken(name)
         claim = said.get(name)
         for users, load in LOADS.items():
             case, reference = f"serving/{name}/{users}", f"serving/standard/{users}"
@@ -132,6 +132,11 @@ def table(ran: Ran) -> Table:
     )
 
 
+def spoken(name: str) -> str:
+    """The name of an optimisation in words."""
+    return name.replace("_", " ").replace("kv ", "KV ")
+
+
 def _finding(ran: Ran) -> str:
     parts = []
     for name in CHANGES:
@@ -140,5 +145,5 @@ def _finding(ran: Ran) -> str:
         queries = ran.change(f"serving/{name}/64", "serving/standard/64", "queries_per_s").value
         tokens = ran.change(f"serving/{name}/64", "serving/standard/64", "throughput").value
         p99 = ran.change(f"serving/{name}/64", "serving/standard/64", "tta_p99").value
-        parts.append(f"{name.replace('_', ' ')} {tokens:+.0%} tokens, {queries:+.0%} queries a second, p99 {p99:+.0%}")
+        parts.append(f"{spoken(name)} {tokens:+.0%} tokens, {queries:+.0%} queries a second, p99 {p99:+.0%}")
     return "With 64 users on eight A100: " + "; ".join(parts) + "."
