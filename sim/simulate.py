@@ -62,7 +62,7 @@ NOT_MODELLED = (
     "the network between clients and the gateway",
     "the gateway's own processing time",
     "tokenisation and detokenisation beyond the profile's front-end time",
-    "loading of weights and warm-up of the engines before the run",
+    "loading of weights and warm-up of engines that are on when the run begins",
 )
 
 
