@@ -56,6 +56,8 @@ def random_scenario(seed: int) -> dict[str, Any]:
             "max_drain": rng.choice(("1 s", "60 s")),
         },
     }
+    if data["pools"]["main"]["model"] == "gpt-oss-20b":
+        engine["max_model_len"] = 4096  # beside the windows, the whole pool is no request's
     if rng.random() < 0.4 and data["pools"]["main"]["model"] != "gpt-oss-20b":
         data["strategy"] = {"name": "majority_vote", "samples": 3}
         data["quality"] = {"benchmark": "math-500"}
