@@ -119,7 +119,8 @@ def deploy(
     wanted = Wanted(arch, gpu, tp, pp, dp, enable_expert_parallel, dtype, kv_dtype)
     hardware_half, fidelity = choose(wanted, profile=profile, base=base)
     fidelity = replace(fidelity, engine=f"{engine_half.name} {engine_half.version}")
-    pool = max(1, memory.kv_tokens // dp - block_size)  # one block of each rank is the null block
+    # one block of each rank is the null block, and a request's windows lie beside its context
+    pool = max(1, memory.kv_tokens // dp - block_size * (1 + memory.window_blocks_per_request))
     return Deployment(
         architecture=arch,
         hardware=gpu,

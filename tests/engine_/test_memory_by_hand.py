@@ -102,3 +102,10 @@ def test_bytes_of_a_token(model: str, options: dict[str, Any], bytes_per_token: 
     """Grouped heads are split over the GPUs; MLA's latent of 512 + 64 is the same on every one of them."""
     placed = deploy(**{"model": model, "hardware": "h100-sxm", "tensor_parallel_size": 4, **options})
     assert placed.memory.kv_bytes_per_token_replica == bytes_per_token
+
+
+def test_the_longest_context_leaves_room_for_its_windows() -> None:
+    """599 usable blocks of 16, nine for the windows: 590 blocks hold 9,440 tokens, and not one more."""
+    placed = deploy(model="gpt-oss-20b", hardware="h100-sxm", num_gpu_blocks_override=600)
+    assert placed.memory.window_blocks_per_request == 9
+    assert placed.max_model_len == 590 * 16
