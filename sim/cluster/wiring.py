@@ -137,8 +137,29 @@ def history(fleet: Fleet | None, mine: Sequence[int]) -> dict[str, Any]:
         "on_at_ps": tuple(times),
         "on_replicas": tuple(on[time_ps] for time_ps in times),
         "boots_ps": tuple(boots),
+        "served_ps": tuple(served(fleet, mine)),
         "crashes": sum(index in members for _, index in fleet.losses),
     }
+
+
+def served(fleet: Fleet, mine: Sequence[int]) -> list[int]:
+    """Of the replicas *mine*, numbered from 0: replica, from, to (-1: to the end), replica … while each was on and started."""
+    ready = {(index, start_ps): end_ps for index, start_ps, end_ps in fleet.boots}
+    since: dict[int, int] = {}
+    found: list[int] = []
+    number = {index: place for place, index in enumerate(mine)}
+    for time_ps, index, change in fleet.changes():
+        if index not in number:
+            continue
+        if change > 0:
+            since[index] = ready.get((index, time_ps), time_ps)
+        else:
+            start_ps = since.pop(index)
+            if time_ps > start_ps:
+                found += [number[index], start_ps, time_ps]
+    for index in sorted(since):
+        found += [number[index], since[index], -1]
+    return found
 
 
 def trace_cache(scenario: Scenario, streams: Streams) -> TraceCache | None:

@@ -31,7 +31,7 @@ ANOMALIES: dict[str, str] = {
     "overloaded": "The verdict is overloaded.",
     "saturated": "The verdict is saturated.",
     "idle": "GPUs of a pool are in use less than 10 % of the time.",
-    "load_imbalance": "The busiest replica of a pool works over 25 % more than the mean.",
+    "load_imbalance": "The busiest replica of a pool works over 25 % more than the mean while it was on.",
     "thrashing": "Recomputed tokens exceed 10 % of generated ones.",
     "head_of_line_blocking": "The head of a pool's queue is kept out over 20 % of the window.",
     "stalled_stream": "A request stood still for over 10 s between two tokens.",
@@ -104,7 +104,7 @@ def _load(summary: Mapping[str, Any], add: Add) -> None:
             add(
                 "load_imbalance",
                 "warning",
-                f"the busiest replica of pool {name} works {pool['busy']:.0%} more than the mean",
+                f"the busiest replica of pool {name} works {pool['busy']:.0%} more than the mean while it is on",
                 "try router least_outstanding_tokens, or refresh the router's state more often",
             )
 

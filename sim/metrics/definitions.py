@@ -129,7 +129,7 @@ FIGURES: tuple[Metric, ...] = (
         "",
         "run",
         "lower",
-        "Busiest replica's time in steps over the mean of its pool, less 1.",
+        "Busiest replica's time in steps over the mean of its pool while it was on, less 1.",
     ),
 )
 """Metrics with one figure a run."""

@@ -30,7 +30,8 @@ KEYS: dict[str, str] = {
     "window.drained": "Every measured query ended; false: `max_drain` cut at least one.",
     "warm_up.stated": "The warm-up as the scenario states it.",
     "warm_up.seconds": "Its length in seconds.",
-    "warm_up.suggested_s": "What MSER would cut off; null where it cannot say (closed loop, under 200 queries).",
+    "warm_up.suggested_s": "What should be cut off; null where nothing can be said (closed loop, under 200 queries).",
+    "warm_up.method": "How that was found: `mser`; `residual` where the rate of arrivals goes up and down; null likewise.",
     "warm_up.adequate": "Whether the stated warm-up covers the suggested one, a tenth of the window allowed.",
     "metrics.<metric>.<stat>": "mean, p50, p90, p95, p99 or max over the measured windows of all replications, from raw "
     "values; null where censoring hides it.",
@@ -219,7 +220,7 @@ KEYS: dict[str, str] = {
     "fleet.slo_missed": "Measured queries that did not meet all their targets.",
     "fleet.slo_missed_with_retry": "Of these, retried or failed: at most so many misses are due to lost replicas and refusals.",
     "fleet.slo_missed_while_starting": "Of these, arrived while some replica was starting.",
-    "load_imbalance.value": "Time in steps of the busiest replica over the mean of its pool, less 1; the worst pool.",
+    "load_imbalance.value": "Time in steps of the busiest replica over its pool's mean while it was on, less 1; the worst pool.",
     "load_imbalance.unit": "Empty: a ratio.",
     "load_imbalance.pools.<pool>.busy": "The same by pool, mean over replications.",
     "load_imbalance.pools.<pool>.tokens": "The same for tokens computed.",

@@ -20,13 +20,14 @@ from sim.metrics.energy import energy
 from sim.metrics.fairness import fairness, pressure
 from sim.metrics.fleet import fleet
 from sim.metrics.gaps import Gaps, joined, token_gaps
+from sim.metrics.imbalance import load_imbalance
 from sim.metrics.intervals import CONFIDENCE, interval
 from sim.metrics.quality import quality
 from sim.metrics.rollout import rollout
 from sim.metrics.samples import sample, window_s
 from sim.metrics.slo import goodput, meets_all, slo_summary
 from sim.metrics.trace_cache import trace_cache
-from sim.metrics.usage import cost, gpu_time, kv, load_imbalance, throughput
+from sim.metrics.usage import cost, gpu_time, kv, throughput
 from sim.metrics.verdict import verdict
 from sim.metrics.warm_up import warm_up
 from sim.results.results import SCHEMA_VERSION, Results, plain

@@ -209,31 +209,6 @@ def throughput(results: Results) -> dict[str, Any]:
     }
 
 
-def load_imbalance(results: Results) -> dict[str, Any]:
-    """By pool of several replicas: time in steps of the busiest over the mean, less 1, and the same of
-    tokens computed."""
-    segments = results.tables["segments"]
-    pools: dict[str, Any] = {}
-    for pool in results.runs[0].pools:
-        busy_ratio, token_ratio = [], []
-        for run, mine in _runs_of(results, pool.name):
-            rows = segments.equals("pool", pool.name) & (segments["replication"] == run.replication)
-            part = segments.rows(rows)
-            count = max(mine.replicas, int(part["replica"].max(initial=-1)) + 1)
-            inside = overlap_s(part, run, run.window_start_ps, run.window_end_ps)
-            length = part["end_s"] - part["start_s"]
-            share = np.divide(inside, length, out=np.zeros_like(inside), where=length > 0)
-            tokens = (part["steps"] * part["decodes"] + part["chunk_tokens"]) * share
-            busy_ratio.append(_excess(np.bincount(part["replica"], weights=inside, minlength=count)))
-            token_ratio.append(_excess(np.bincount(part["replica"], weights=tokens, minlength=count)))
-        pools[pool.name] = {"busy": float(np.mean(busy_ratio)), "tokens": float(np.mean(token_ratio))}
-    return {
-        "value": max((entry["busy"] for entry in pools.values()), default=0.0),
-        "unit": "",
-        "pools": pools,
-    }
-
-
 def _split(segments: Table, time_s: FloatArray, step_cost: StepCost) -> dict[str, float]:
     """Seconds of *time_s* (of each segment) by PARTS. A slow replica's steps are split in the same
     proportions."""
@@ -285,11 +260,6 @@ def _cost_figures(results: Results, run: RunInfo, basis: str) -> tuple[float, in
 
 def _runs_of(results: Results, pool: str) -> list[tuple[RunInfo, PoolInfo]]:
     return [(run, mine) for run in results.runs for mine in run.pools if mine.name == pool]
-
-
-def _excess(loads: NDArray[Any]) -> float:
-    mean = float(loads.mean()) if len(loads) else 0.0
-    return float(loads.max()) / mean - 1 if mean > 0 else 0.0
 
 
 def _ratio(over: float, under: float) -> float:

@@ -53,6 +53,8 @@ class PoolInfo:
     """How many are on, starting ones included, from each of these times."""
     boots_ps: tuple[int, ...] = ()
     """Cold starts as start, end, start, end …"""
+    served_ps: tuple[int, ...] = ()
+    """Replica, from, to (-1: to the end), replica, from, to …: when each was on and started; empty: all were, always."""
     crashes: int = 0
     """Replicas lost with all that was on them."""
     power: Mapping[str, Any] = field(default_factory=dict)
@@ -133,7 +135,7 @@ class RunInfo:
     def from_dict(cls, data: Mapping[str, Any]) -> RunInfo:
         """The inverse of ``to_dict``; raise a KeyError or TypeError when *data* is not of that form."""
         values = dict(data)
-        lists = ("out_of_range", "on_at_ps", "on_replicas", "boots_ps")
+        lists = ("out_of_range", "on_at_ps", "on_replicas", "boots_ps", "served_ps")
         values["pools"] = tuple(PoolInfo(**_tuples(pool, *lists)) for pool in data["pools"])
         values["slo"] = tuple(SloTarget(**target) for target in data.get("slo", ()))
         return cls(**_tuples(values, "categories", "clients", "not_modelled", "banners"))

@@ -7,7 +7,7 @@ import pytest
 
 from sim.metrics import finish, number_in_system
 from sim.metrics.verdict import slope
-from sim.metrics.warm_up import mser
+from sim.metrics.warm_up import mser, neighbours_alike, until_filled
 
 
 def judged(toy, work, **options):
@@ -112,3 +112,34 @@ def test_mser_cuts_the_start_and_nothing_else():
     assert 34 <= mser(filling) <= 50
     # a settled series loses a few values to chance at most
     assert np.mean([mser(50 + rng.normal(size=200)) for _ in range(50)]) < 30
+
+
+def test_a_rate_that_goes_up_and_down_is_told_from_chance():
+    rng = np.random.default_rng(4)
+    hours = np.linspace(0, 24, 40)
+    assert all(neighbours_alike(rng.poisson(40 + 30 * np.sin(hours / 24 * 6.28)).astype(float)) for _ in range(50))
+    assert not any(neighbours_alike(rng.poisson(40, size=40).astype(float)) for _ in range(300))
+    assert not neighbours_alike(np.full(40, 7.0))
+
+
+def test_until_filled_by_hand():
+    """All stay 10 s: 1 - t/10 is missing at t, so 9.5 s. Exponential times: exp(-t/mean), so mean · log 20."""
+    assert until_filled(np.full(7, 10.0)) == pytest.approx(9.5)
+    levels = (np.arange(200_000) + 0.5) / 200_000
+    assert until_filled(-30 * np.log1p(-levels)) == pytest.approx(30 * np.log(20), rel=1e-3)
+    assert until_filled(np.zeros(3)) == 0.0
+
+
+def test_a_day_is_no_transient(toy):
+    """Arrivals whose rate rises to its noon and falls again; the seats are ample, so nothing but the rate moves."""
+    rng = np.random.default_rng(6)
+    length = 1200.0
+    times = np.sort(rng.uniform(0, length, 3000))
+    times = times[rng.uniform(size=3000) < 0.1 + 0.9 * np.sin(times / length * np.pi) ** 2]
+    work = [(int(t * toy.PS), 40, 20, 5) for t in times]
+    long_enough = finish(toy.simulate(work, seats=50, window=(60 * toy.PS, int(length * toy.PS))).results).summary
+    assert long_enough["warm_up"]["method"] == "residual"
+    assert long_enough["warm_up"]["adequate"] is True
+    assert 0 < long_enough["warm_up"]["suggested_s"] < 60
+    steady = finish(toy.simulate(toy.random_work(1, 400, gap_s=1.0), window=(0, 400 * toy.PS)).results).summary
+    assert steady["warm_up"]["method"] == "mser"
