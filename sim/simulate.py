@@ -235,6 +235,10 @@ def run_once(
     if cluster.gateway.rollout is not None:
         info = replace(info, rollout=cluster.gateway.rollout.figures())
     tables = build(info, queries=outcome.queries, requests=outcome.requests, segments=sinks)
+    turns = cluster.gateway.turns
+    if turns:
+        parents = [turns.get(request, -1) for request in tables["requests"]["request"].tolist()]
+        tables["requests"].columns["parent"] = np.array(parents, np.int64)
     if traces is not None:
         found = [traces.found.get(query, Lookup.NONE) for query in tables["queries"]["query"].tolist()]
         tables["queries"].columns["trace_cache"] = np.array(found, np.int32)
@@ -426,6 +430,7 @@ def _pool_info(
         block_size=settings.block_size,
         num_gpu_blocks=settings.num_gpu_blocks,
         host_blocks=settings.host_blocks,
+        prefix_caching=settings.enable_prefix_caching and settings.compression is None,
         kv_bytes_per_token=round(placed.memory.kv_bytes_per_token_replica),
         power=asdict(placed.power),
         front_end_ps=placed.front_end_ps,

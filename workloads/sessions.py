@@ -1,10 +1,10 @@
 """Conversations: first turns arrive by some process, later ones after a pause, and each carries what was
 said before.
 
-A turn's prompt is the parent's prompt, its answer, and the user's new tokens. Reasoning is not sent back
-(chat templates of reasoning models drop it), so a turn shares the parent's prompt as a prefix, and the
-answer too where the parent did not reason. Pauses run from arrival to arrival: an open loop, in which a
-slow answer delays nobody.
+A turn's prompt is the parent's prompt, its answer, and the user's new tokens. Where reasoning is dropped (chat
+templates of reasoning models do so), a turn shares the parent's prompt as a prefix, and the answer too where
+the parent did not reason; where it is kept, the prompt grows by it, and all that the parent held is shared.
+Pauses run from arrival to arrival: an open loop, in which a slow answer delays nobody.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ class SessionProcess:
         parent = np.full(len(query), -1, np.int64)
         prefix_len = np.zeros(len(query), np.int64)
         limit = self._spec.max_prompt
+        kept = self._spec.reasoning == "kept"
         for i, (session, last) in enumerate(zip(turns.session.tolist(), turns.last.tolist(), strict=True)):
             before = contexts.pop(session, None)
             if before is not None:
@@ -132,7 +133,7 @@ class SessionProcess:
                 else:
                     prompt[i] = max(limit, int(said.prompt[i]))
             if not last:
-                context = int(prompt[i] + said.answer[i])
-                shared = int(prompt[i]) if said.reasoning[i] > 0 else context
+                context = int(prompt[i] + said.answer[i]) + (int(said.reasoning[i]) if kept else 0)
+                shared = int(prompt[i]) if said.reasoning[i] > 0 and not kept else context
                 contexts[session] = (int(query[i]), shared, context)
         return prompt, parent, prefix_len, contexts

@@ -320,13 +320,18 @@ class Sessions(Strict):
     """Conversations: arrivals are first turns; each further turn comes *think_time* after the one before it.
 
     *turns* is the number of turns of a session, ``rate`` counts turns. A turn's prompt is its parent's
-    prompt and answer and its own new tokens; reasoning is not sent back.
+    prompt and answer and its own new tokens, with the parent's reasoning between them where it is kept.
     """
 
     turns: Law
     think_time: SecondsLaw
     max_prompt: TokenCount | None = None
     """Longer conversations lose their oldest part, and with it the prefix they share."""
+    reasoning: Literal["dropped", "kept"] = Field(
+        default="dropped",
+        description="of earlier turns, in later prompts: dropped as chat templates of reasoning models do, so that "
+        "what was answered is computed again; or kept",
+    )
 
 
 class SharedPrefix(Strict):

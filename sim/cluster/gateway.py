@@ -112,6 +112,8 @@ class Gateway:
         self.run_of: dict[int, QueryRun] = {}
         self._lingering: dict[int, tuple[Request, Status]] = {}
         self._parents: dict[int, Request] = {}
+        self.turns: dict[int, int] = {}
+        """Request of the turn before, by request of a later turn."""
         self.given_up_ps: dict[int, int] = {}
         self._deadlines: deque[tuple[int, int]] = deque()
         self._deadline_alarm = clock.alarm(CANCEL, -1, self._time_out)
@@ -358,8 +360,10 @@ class Gateway:
         )
         if parent >= 0:
             before = request.parent = self._parents.get(parent)
-            if before is not None and before.session == session >= 0:
-                del self._parents[parent]  # the next turn goes on from this one
+            if before is not None:
+                self.turns[number] = before.id
+                if before.session == session >= 0:
+                    del self._parents[parent]  # the next turn goes on from this one
         if session >= 0 or parent >= 0:
             self._parents[query] = request
         deadlines_ps = self._deadlines_ps

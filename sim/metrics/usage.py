@@ -11,6 +11,7 @@ from calibration.step_cost import StepCost
 from sim.metrics.alone import linear_ps
 from sim.metrics.gaps import token_gaps
 from sim.metrics.intervals import interval
+from sim.metrics.left_behind import left_behind
 from sim.metrics.samples import overlap_s, window_s
 from sim.results.columns import Role, Status
 from sim.results.info import PoolInfo, RunInfo
@@ -135,6 +136,7 @@ def _prefix_cache(results: Results, pool: PoolInfo) -> dict[str, float]:
         "host_hit_tokens": host,
         "host_hit_share": _ratio(host, asked),
         "host_blocks": pool.host_blocks,
+        **left_behind(results, pool),
     }
 
 

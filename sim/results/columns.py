@@ -253,6 +253,7 @@ REQUESTS: tuple[Column, ...] = (
     _c("transferred_tokens", "int64", "tokens", "Prompt tokens whose KV came from a prefill replica."),
     _c("kv_arrived_s", "float64", "s", "When that KV was in place; NaN: none came."),
     _c("truncated", "bool", "", "A limit cut it before its natural end."),
+    _c("parent", "int64", "", "Request that it goes on from: the turn before it in its session; -1: none."),
     _c("in_window", "bool", "", "Its query arrived in the measured window."),
 )
 

@@ -47,6 +47,8 @@ class PoolInfo:
     """Of a whole replica, all its GPUs together."""
     host_blocks: int = 0
     """Blocks of host memory of a replica for what the prefix cache gives up."""
+    prefix_caching: bool = False
+    """Full blocks of requests that have ended stay in the prefix cache, outputs too."""
     on_at_ps: tuple[int, ...] = ()
     """When replicas went on or off, ascending; empty: they all stayed."""
     on_replicas: tuple[int, ...] = ()

@@ -161,7 +161,7 @@ def build(
     """All tables of one replication from its sinks (*queries* in QUERY_ROW, *requests* in REQUEST_ROW).
 
     Rows are put in order, what ``info.end_ps`` finds open must already be UNFINISHED, and ``slowdown``
-    (NaN), ``slo_met`` (False), ``correct`` (NaN), ``prompt`` (-1) and
+    (NaN), ``slo_met`` (False), ``correct`` (NaN), ``prompt`` (-1), ``parent`` (-1) and
     ``trace_cache`` (none) are left for others to fill in.
     """
     query_rows = _ordered(queries.columns(), "query")
@@ -240,6 +240,7 @@ def _request_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array
             "queue_s": _seconds(scheduled - arrived, scheduled >= 0),
             "kv_arrived_s": _seconds(rows["kv_arrived_ps"], rows["kv_arrived_ps"] >= 0),
             "cached_tokens_first": np.maximum(rows["cached_tokens_first"], 0),
+            "parent": np.full(len(arrived), -1, dtype=np.int64),
             "in_window": in_window,
         },
         rows,

@@ -245,6 +245,23 @@ def test_turns_of_a_session_grow_by_prompt_and_answer():
     assert 3 * BLOCK / (blocks[-1].arrived_ps[-1] / 1e12) == pytest.approx(5, rel=0.1)
 
 
+def test_reasoning_that_is_kept_makes_later_prompts_longer_and_is_shared():
+    dropped, kept = (
+        make(arrivals="poisson", rate="5/s", sessions=SESSIONS | {"reasoning": word}).block(0)
+        for word in ("dropped", "kept")
+    )
+    children = np.flatnonzero(kept.parent >= 0)
+    parents = kept.parent[children]
+    assert len(children) > 500
+    held = kept.num_prefill_tokens + kept.num_reasoning_tokens + kept.num_answer_tokens
+    assert np.array_equal(kept.prefix_len[children], held[parents])
+    assert (kept.num_prefill_tokens[children] > held[parents]).all()
+    # Each is longer than where it is dropped by the reasoning of all turns before it, and by nothing else.
+    extra = kept.num_prefill_tokens - dropped.num_prefill_tokens
+    assert np.array_equal(extra[children], extra[parents] + kept.num_reasoning_tokens[parents])
+    assert (extra[kept.parent < 0] == 0).all()
+
+
 def test_shared_prefixes():
     block = make(arrivals="poisson", rate="4/s", shared_prefix=PREFIX).block(0)
     has = block.prefix_group >= 0
