@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.metrics.censored import quantile_of_sorted
 from sim.metrics.samples import measured, sample
 from sim.results.columns import Status
 from sim.results.results import Results
@@ -132,4 +133,4 @@ def _mean(values: FloatArray) -> float:
 
 def _quantile(values: FloatArray, q: float) -> float:
     values = values[np.isfinite(values)]
-    return float(np.quantile(values, q)) if len(values) else float("nan")
+    return quantile_of_sorted(np.sort(values), q) if len(values) else float("nan")

@@ -8,14 +8,18 @@ number of tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.columns import Role
 from sim.results.info import RunInfo
+from sim.results.results import Results
 from sim.results.tables import PS_PER_S, Table
 
 IntArray = NDArray[np.int64]
@@ -159,6 +163,29 @@ def token_gaps(run: RunInfo, segments: Table, stalls: Table, requests: Table) ->
     return Gaps(*(array[some] for array in joined))
 
 
+_GATHERED: WeakKeyDictionary[Results, dict[int, Gaps]] = WeakKeyDictionary()
+"""Gaps by replication, of the results that are being summarised."""
+
+
+@contextmanager
+def gathered_once(results: Results) -> Iterator[None]:
+    """Inside, `window_gaps` of *results* gathers the gaps of each run only once: several metrics ask for them."""
+    _GATHERED[results] = {}
+    try:
+        yield
+    finally:
+        del _GATHERED[results]
+
+
+def window_gaps(results: Results, run: RunInfo) -> Gaps:
+    """`token_gaps` of *run*, one of *results*."""
+    gathered = _GATHERED.get(results, {})
+    if run.replication not in gathered:
+        tables = results.tables
+        gathered[run.replication] = token_gaps(run, tables["segments"], tables["stalls"], tables["requests"])
+    return gathered[run.replication]
+
+
 def _steps_within(
     start: IntArray, step: IntArray, growth: IntArray, steps: IntArray, low: int, high: int
 ) -> tuple[IntArray, IntArray]:
@@ -200,6 +227,8 @@ def _ps(seconds: NDArray[np.float64]) -> IntArray:
 
 def joined(parts: list[Gaps]) -> Gaps:
     """All gaps of *parts* together."""
+    if len(parts) == 1:
+        return parts[0]
     return Gaps(
         *(
             np.concatenate([getattr(part, name) for part in parts])

@@ -28,7 +28,6 @@ def quality(results: Results) -> dict[str, Any]:
     modelled = bool(np.isfinite(queries["correct"]).any())
     right = np.where(known, queries["correct"], 0.0)
     n, correct = int(known.sum()), int(right.sum())
-    clusters = _clusters(queries)
     entry: dict[str, Any] = {
         "modelled": modelled,
         "accuracy": correct / n if n else None,
@@ -47,6 +46,7 @@ def quality(results: Results) -> dict[str, Any]:
     }
     if not modelled:
         return entry
+    clusters = _clusters(queries)
     if n:
         entry["accuracy_ci"] = share_interval(right[known], clusters[known])
         tokens = int((queries["reasoning_tokens"] + queries["answer_tokens"])[known].sum())

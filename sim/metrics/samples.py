@@ -58,7 +58,10 @@ def sample(
 
 def measured(table: Table, runs: Iterable[RunInfo]) -> BoolArray:
     """Rows of queries, or of requests that generate, that arrived in the window of *runs*."""
-    rows: BoolArray = table["in_window"] & np.isin(table["replication"], [run.replication for run in runs])
+    rows: BoolArray = np.zeros(len(table), dtype=bool)
+    for run in runs:
+        rows |= table["replication"] == run.replication
+    rows &= table["in_window"]
     if table.name == "requests":
         rows &= table["role"] == Role.GENERATE
     return rows

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sim.metrics.censored import Censored
 from sim.metrics.definitions import METRICS
-from sim.metrics.gaps import joined, token_gaps
+from sim.metrics.gaps import joined, window_gaps
 from sim.metrics.intervals import interval
 from sim.metrics.samples import measured, window_s
 from sim.results.columns import Role, Status
@@ -168,9 +168,7 @@ def _concerned(results: Results, target: SloTarget) -> BoolArray:
 
 
 def _token_target(results: Results, target: SloTarget) -> dict[str, Any]:
-    tables = results.tables
-    each = [token_gaps(run, tables["segments"], tables["stalls"], tables["requests"]) for run in results.runs]
-    gaps = joined(each)
+    gaps = joined([window_gaps(results, run) for run in results.runs])
     share = gaps.share_at_most(target.target_s)
     return {
         "attained": gaps.quantile_s(target.percentile / 100),

@@ -19,7 +19,7 @@ from sim.metrics.definitions import DISTRIBUTIONS, QUANTILES
 from sim.metrics.energy import energy
 from sim.metrics.fairness import fairness, pressure
 from sim.metrics.fleet import fleet
-from sim.metrics.gaps import Gaps, joined, token_gaps
+from sim.metrics.gaps import gathered_once, joined, window_gaps
 from sim.metrics.imbalance import load_imbalance
 from sim.metrics.intervals import CONFIDENCE, interval
 from sim.metrics.quality import quality
@@ -45,6 +45,11 @@ def finish(results: Results) -> Results:
 
 def summarise(results: Results) -> dict[str, Any]:
     """The content of summary.json, as JSON data. Raise a BalanceError when the run does not add up."""
+    with gathered_once(results):
+        return _summarise(results)
+
+
+def _summarise(results: Results) -> dict[str, Any]:
     state, reason, detail = verdict(results)
     run = results.runs[0]
     summary: dict[str, Any] = {
@@ -107,13 +112,12 @@ def metrics(results: Results) -> dict[str, Any]:
     interval where there are several replications.
     """
     entries: dict[str, Any] = {}
+    runs = results.runs if len(results.runs) > 1 else ()  # of a single one there is no interval
     for metric in DISTRIBUTIONS:
         if metric.name == "itl":
             entry = _itl(results)
         else:
-            entry = describe(
-                sample(results, metric.name), [sample(results, metric.name, [run]) for run in results.runs]
-            )
+            entry = describe(sample(results, metric.name), [sample(results, metric.name, [run]) for run in runs])
         entries[metric.name] = {**entry, "unit": metric.unit}
     return entries
 
@@ -130,9 +134,8 @@ def describe(whole: Censored, replicated: list[Censored] | None = None) -> dict[
 
 
 def _itl(results: Results) -> dict[str, Any]:
-    tables = results.tables
-    parts = [token_gaps(run, tables["segments"], tables["stalls"], tables["requests"]) for run in results.runs]
-    whole: Gaps = joined(parts)
+    parts = [window_gaps(results, run) for run in results.runs]
+    whole = joined(parts)
     return _statistics(
         Estimate(whole.mean_s()),
         lambda q: Estimate(whole.quantile_s(q)),

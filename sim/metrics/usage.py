@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from calibration.step_cost import StepCost
 from sim.metrics.alone import linear_ps
-from sim.metrics.gaps import token_gaps
+from sim.metrics.gaps import window_gaps
 from sim.metrics.intervals import interval
 from sim.metrics.left_behind import left_behind
 from sim.metrics.samples import overlap_s, window_s
@@ -177,13 +177,12 @@ def cost(results: Results) -> dict[str, Any]:
 
 def output_tokens(results: Results, run: RunInfo) -> int:
     """Tokens of generation requests that appeared within the window of *run*."""
-    tables = results.tables
-    requests = tables["requests"]
+    requests = results.tables["requests"]
     first = requests["first_token_s"]
     low, high = run.window_start_ps / PS_PER_S, run.window_end_ps / PS_PER_S
     mine = (requests["replication"] == run.replication) & (requests["role"] == Role.GENERATE)
     firsts = int((mine & (first >= low) & (first < high)).sum())
-    return firsts + token_gaps(run, tables["segments"], tables["stalls"], requests).n
+    return firsts + window_gaps(results, run).n
 
 
 def completions(results: Results, run: RunInfo) -> int:

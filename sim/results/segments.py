@@ -135,19 +135,26 @@ class _Grown:
 
     def sums(self) -> tuple[IntArray, IntArray, IntArray]:
         """Of what each row has grown by at its steps: at the last one, over all, and each times its number."""
-        of = np.repeat(np.arange(len(self.length)), self.length)
-        length, steps = self.length[of], self.steps[of]
-        step = (self.at[of] - (np.arange(len(of)) - self.begins[of])) % length + 1  # first step that takes it
-        often = np.maximum(0, (steps - 1 - step) // length + 1)
-        ones = often * step + length * (often * (often - 1) // 2)
-        squares = often * step**2 + step * length * (often * (often - 1))
-        squares += length**2 * ((often - 1) * often * (2 * often - 1) // 6)
-        values = self.values
-        return (
-            np.add.reduceat(values * often, self.begins),
-            np.add.reduceat(values * (steps * often - ones), self.begins),
-            np.add.reduceat(values * (often * (steps * (steps - 1) // 2) - (squares - ones) // 2), self.begins),
-        )
+        length, steps, values = self.length, self.steps, self.values
+        rounds, rest = np.divmod(steps - 1, length)
+        # step - 1 of an entry, within its first round
+        step = np.repeat(self.at + self.begins, length) - np.arange(len(values))
+        step += (step < 0) * np.repeat(length, length)
+        once_more = step < np.repeat(rest, length)
+        step += 1
+        # Σ values, Σ values·step and Σ values·step², over all entries and over those that are taken once more than others
+        moments = [values, values * step]
+        moments.append(moments[1] * step)
+        whole = [np.add.reduceat(moment, self.begins) for moment in moments]
+        more = [np.add.reduceat(moment * once_more, self.begins) for moment in moments]
+        # An entry taken n times is taken at step, step + length, …: sums over these, then over all entries.
+        total = rounds * whole[0] + more[0]
+        linear, square = length * (rounds * (rounds - 1) // 2), length * (rounds * (rounds - 1))
+        cubic = length**2 * ((rounds - 1) * rounds * (2 * rounds - 1) // 6)
+        ones = rounds * whole[1] + linear * whole[0] + more[1] + length * rounds * more[0]
+        squares = rounds * whole[2] + square * whole[1] + cubic * whole[0]
+        squares += more[2] + 2 * length * rounds * more[1] + (length * rounds) ** 2 * more[0]
+        return total, steps * total - ones, total * (steps * (steps - 1) // 2) - (squares - ones) // 2
 
     def sums_beyond(self, places: IntArray, limits: IntArray) -> tuple[IntArray, IntArray]:
         """For the rows at *places*: sums of what they have grown by beyond *limits*, step by step."""

@@ -62,7 +62,9 @@ class Table:
         return mask
 
     def rows(self, mask: Array) -> Table:
-        """The rows that *mask* (flags or positions) selects."""
+        """The rows that *mask* (flags or positions) selects; all of them are not copied."""
+        if mask.dtype == np.bool_ and mask.all():
+            return Table(self.name, dict(self.columns), dict(self.names))
         return Table(self.name, {name: array[mask] for name, array in self.columns.items()}, dict(self.names))
 
     def frame(self) -> pd.DataFrame:
