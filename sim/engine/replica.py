@@ -134,7 +134,7 @@ class Replica(ABC):
     ) -> None:
         reserves = getattr(scheduler, "reservation", "none")
         if reserves != "none" and settings.reservation == "none":
-            settings = replace(settings, reservation=reserves, enable_prefix_caching=False)
+            settings = replace(settings, reservation=reserves, enable_prefix_caching=False, host_blocks=0)
         self.settings = settings
         self._max_model_len = settings.max_model_len
         self._block_size = settings.block_size

@@ -17,6 +17,20 @@ def compresses(pool: Pool) -> bool:
     return pool.engine.kv is not None and hasattr(pool.engine.kv.make("kv"), "compression")
 
 
+def _caches_nothing(pool: Pool) -> str | None:
+    """Why *pool* has no prefix cache that a host tier could take from, although it may ask for one; None: it has."""
+    from calibration.architecture import architecture
+
+    engine = pool.engine
+    if architecture(pool.model).sliding_window:
+        return f"a prefix cache of sliding-window layers ({pool.model}) is not modelled"
+    if getattr(engine.scheduler.make("scheduler"), "reservation", "none") != "none":
+        return f"scheduler {engine.scheduler.name} reserves memory, which has none"
+    if engine.kv is not None and engine.kv.name != "paged":
+        return f"with kv: {engine.kv.name} that is not modelled" if engine.kv.name != "swap" else None
+    return None
+
+
 def check_compression(scenario: Scenario, document: Document) -> list[Problem]:
     """Problems with pools that compress their KV cache, or whose scheduler sends it to the host."""
     from calibration.architecture import architecture
@@ -44,6 +58,14 @@ def check_compression(scenario: Scenario, document: Document) -> list[Problem]:
                 )
             if compresses(pool):
                 problems.append(document.problem(spot, "drafts together with KV compression are not modelled"))
+        if pool.engine.kv_offloading_size is not None and (why := _caches_nothing(pool)):
+            problems.append(
+                document.problem(
+                    ("pools", name, "engine", "kv_offloading_size"),
+                    f"what the prefix cache gives up goes to the host, and {why}",
+                    expected="paged memory with a prefix cache, or no kv_offloading_size",
+                )
+            )
         if not compresses(pool) or pool.engine.kv is None:
             continue
         path = ("pools", name, "engine", "kv")

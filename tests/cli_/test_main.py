@@ -56,12 +56,12 @@ def test_version_and_no_arguments(thinkcap):
 
 
 def test_words_of_a_module_are_words_of_a_command(monkeypatch, tmp_path):
-    names = ("trace_fit", "compare", "compare_run", "plan", "_helper", "main")
+    names = ("trace_fit", "trace_scale", "compare", "compare_run", "scenario_from", "plan", "_helper", "main")
     monkeypatch.setattr(cli, "__file__", str(tmp_path / "main.py"))
     for name in names:
         (tmp_path / f"{name}.py").write_text(f'HELP = "what {name} does"\n')
     (tmp_path / "no_help.py").write_text("x = 1\n")
-    assert list(cli.commands()) == ["compare", "compare-run", "plan", "trace fit"]
+    assert list(cli.commands()) == ["compare", "compare-run", "plan", "scenario-from", "trace fit", "trace scale"]
 
 
 @pytest.mark.parametrize(

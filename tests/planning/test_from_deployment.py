@@ -18,8 +18,8 @@ from sim.scenario.load import load, shipped
 from sim.scenario.model import Scenario
 from sim.scenario.pools import Pool
 
-NOT_VLLM = {"schedulers"}
-"""Shipped scenarios whose scheduler no command line of vLLM can name."""
+NOT_VLLM = {"schedulers", "kv_reservation"}
+"""Shipped scenarios whose scheduler or KV policy no command line of vLLM can name."""
 SETTINGS: list[dict[str, Any]] = [
     {"model": "qwen3-32b", "tensor_parallel_size": 2},
     {"model": "deepseek-r1", "hardware": "h200", "data_parallel_size": 8, "enable_expert_parallel": True},
@@ -45,9 +45,11 @@ def scenario_of(pools: dict[str, Any]) -> Scenario:
 
 
 def alike(pool: Pool) -> dict[str, Any]:
-    """What a command line can say of *pool*: one name a model, no price, no profile."""
+    """What a command line can say of *pool*: one name a model, no price, no profile, no part in the scenario."""
     placed = deploy.deployment(pool)
-    data = pool.model_dump(mode="json", exclude={"price", "profile", "autoscaling", "replicas", "model", "dtype"})
+    data = pool.model_dump(
+        mode="json", exclude={"price", "profile", "autoscaling", "replicas", "role", "model", "dtype"}
+    )
     return {**data, "architecture": placed.architecture.name, "dtype": placed.dtype, "kv": placed.kv_cache_dtype}
 
 
