@@ -15,6 +15,9 @@ POLICIES = {
     "routers": "router",
     "strategies": "strategy",
     "admission": "admission",
+    "autoscalers": "autoscaler",
+    "predictors": "predictor",
+    "kv": "kv",
 }
 
 

@@ -187,6 +187,8 @@ def test_what_can_be_listed(thinkcap):
     assert "round_robin" in policies
     assert "thinking_token_budget" in policies
     assert thinkcap("list").code == 0
+    for kind, name in (("autoscalers", "target_kv_use"), ("predictors", "oracle"), ("kv", "paged")):
+        assert name in thinkcap("list", kind, "--names").out.split()
 
 
 def test_check_says_where_everything_is(thinkcap):
