@@ -111,13 +111,13 @@ class Clock:
         """Let *alarm* ring at *time_ps*, and at no other time; raise a ValueError for a time in the past."""
         if alarm.due_ps == time_ps:
             return
-        delay = time_ps - self.now_ps
-        if delay > 0:
+        now_ps = self.now_ps
+        if time_ps > now_ps:
             alarm.due_ps = time_ps
             # NOTE: inlined from simpy.Environment.schedule() for performance reasons
             heappush(self._queue, (time_ps, NORMAL, next(self._event_ids), alarm))
-        elif delay < 0:
-            raise ValueError(f"time would run back: {time_ps} ps asked for at {self.now_ps} ps")
+        elif time_ps < now_ps:
+            raise ValueError(f"time would run back: {time_ps} ps asked for at {now_ps} ps")
         elif self._handling:
             alarm.due_ps = NEVER
             self._gathered[alarm.phase].append(alarm)

@@ -232,6 +232,7 @@ class FastForward(Runs):
             return False
         # ---- the run
         step = self._step
+        (unused, window), duplicates = self._no_parts, self.copies.duplicates
         held = kv.total - free
         ends_at = held + blocks
         shared = (self.table_blocks - held) * size
@@ -263,7 +264,7 @@ class FastForward(Runs):
             self._settle(start, first, growth, steps)
         self._add_row(
             (start, steps, first, growth, decodes, 0, 0, before, 0, 0, 0, 0, held, ends_at, live,
-             len(running), 0, len(step.preempted), tail, *self._no_parts, self.copies.duplicates), takes, at
+             len(running), 0, len(step.preempted), tail, unused, window, duplicates), takes, at
         )  # fmt: skip
         # ---- the step that the request enters in
         step.now_ps = now
@@ -321,7 +322,7 @@ class FastForward(Runs):
         self._add_row(
             (gpu_free_ps, 1, span, step_growth, decodes + fresh, fresh, dropped, seen, chunks, chunk_tokens, pairs, under,
              held, held, self.computed_tokens - (self.table_blocks - held) * size, len(running), 0, 0,
-             kv.free - kv._unhashed, *self._no_parts, self.copies.duplicates)
+             kv.free - kv._unhashed, unused, window, duplicates)
         )  # fmt: skip
         request.scheduled_tokens = new
         request.steps = 1
@@ -331,7 +332,15 @@ class FastForward(Runs):
             request.first_answer_ps = end
         self._count(request, end)
         # ---- and on
-        if not self._pending and not self._asks():
+        # NOTE: _asks() inlined for performance reasons; nobody is within its prompt here
+        if (
+            not self._pending
+            and self._asks_nothing
+            and not self.walking
+            and not self.paused
+            and 0 < self.decoders <= self._budget
+            and crossing[-counter % size] <= kv.free
+        ):
             self._before = tuple(ends)
             self._decode_on(ends[0])
         self.next_end_ps = ends[0]
@@ -478,7 +487,7 @@ class FastForward(Runs):
         self.gpu_free_ps = end = start + span
         self._ends.append(end)
         held = kv.total - kv.free
-        parts = self._no_parts if self._paged else self._parts()
+        unused, window = self._no_parts if self._paged else self._parts()
         if self.log is not None:
             self._log_step(step, start, end, context + cached + decodes + chunk_tokens, counted)
         self.batches = batches + 1
@@ -489,8 +498,8 @@ class FastForward(Runs):
             (start, 1, span, 0 if chunks else self._kv_ps * decodes, decodes, fresh, dropped, context,
              chunks, chunk_tokens, pairs, cached, held, held,
              self.computed_tokens - (self.table_blocks - held) * self._block_size,
-             len(self.running), len(self.waiting), len(step.preempted), kv.free - kv._unhashed, *parts,
-             self.copies.duplicates)
+             len(self.running), len(self.waiting), len(step.preempted), kv.free - kv._unhashed, unused,
+             window, self.copies.duplicates)
         )  # fmt: skip
         if self._compressed:
             self._compress()
@@ -666,6 +675,10 @@ class FastForward(Runs):
             if request.keeps_kv and request.cancelled is None:
                 self.kv.register(request, (computed - in_flight) // self._block_size)
                 self.stand(request, blocks, computed - in_flight)
+            elif request.tenure is None:
+                kv = self.kv  # NOTE: inlined from PagedKv.release() for performance reasons
+                kv._unhashed += blocks
+                kv.free += blocks
             else:
                 self.kv.release(request, blocks, computed - in_flight)
             if request.paused:
@@ -677,7 +690,11 @@ class FastForward(Runs):
         cancelled = request.cancelled
         if cancelled is None:
             request.known = request.end
-            self._close(request, _COMPLETED, now_ps)
+            if request.space is None and not request.swapped and not request.peak:
+                request.status = _COMPLETED  # NOTE: what _close() comes to then, for performance reasons
+                request.finished_ps = now_ps
+            else:
+                self._close(request, _COMPLETED, now_ps)
         else:
             if request.decoding:
                 request.known = request.computed + 1

@@ -222,10 +222,10 @@ class Runs(CountedBatch):
             first_takes = self.crossing[-counter % size]
             if first_takes > kv._unhashed:
                 cached -= first_takes - kv._unhashed
-        takes, parts, unused, window = b"", self._no_parts, b"", b""
+        takes, (unused_now, window_now), unused, window = b"", self._no_parts, b"", b""
         at = (applied - 1 - counter) % size
         if not self._paged:
-            parts, unused, window = self._run_parts(1 - applied)
+            (unused_now, window_now), unused, window = self._run_parts(1 - applied)
         if steps > 1:
             if size <= WHOLE_PATTERN:
                 takes = self.crossing.tobytes()
@@ -257,7 +257,8 @@ class Runs(CountedBatch):
         else:
             dropped = 0
         row = (start, steps, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, last, live,
-               running, self._waited, len(self._step.preempted), cached, *parts, self.copies.duplicates)  # fmt: skip
+               running, self._waited, len(self._step.preempted), cached, unused_now,
+               window_now, self.copies.duplicates)  # fmt: skip
         if joined and joined[0][0] < steps:
             self._add_split(row, Run(takes, at, unused, window))
         elif unused and takes:

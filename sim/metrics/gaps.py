@@ -74,16 +74,20 @@ class Gaps:
     @cached_property
     def _by_first(self) -> tuple[IntArray, IntArray]:
         """The shortest gap of each progression in order, and how many gaps there are up to it."""
-        return self._ordered(self.first_ps)
+        order = np.argsort(self.first_ps)
+        return self.first_ps[order], np.cumsum((self.count * self.weight)[order])
 
     @cached_property
-    def _by_last(self) -> tuple[IntArray, IntArray]:
-        """The same of the longest gap of each."""
-        return self._ordered(self._last())
-
-    def _ordered(self, values: IntArray) -> tuple[IntArray, IntArray]:
-        order = np.argsort(values)
-        return values[order], np.cumsum((self.count * self.weight)[order])
+    def _by_last(self) -> tuple[tuple[IntArray, ...], IntArray]:
+        """First, growth, count, weight and longest gap of each progression, in the order of the longest, and how many gaps
+        there are up to it.
+        """
+        last = self._last()
+        order = np.argsort(last)
+        first, growth, count, weight, last = (
+            array[order] for array in (self.first_ps, self.growth_ps, self.count, self.weight, last)
+        )
+        return (first, growth, count, weight, last), np.cumsum(count * weight)
 
     def _last(self) -> IntArray:
         last: IntArray = self.first_ps + self.growth_ps * (self.count - 1)
@@ -91,27 +95,21 @@ class Gaps:
 
     def _ranked(self, rank: int) -> tuple[int, int]:
         """The gap of that rank (0 = the shortest), and how many are not longer."""
-        first, growth, count, weight, last = (
-            self.first_ps,
-            self.growth_ps,
-            self.count,
-            self.weight,
-            self._last(),
-        )
         # Were every gap the first of its progression, that rank would be no longer; were it the last, no shorter.
-        least, most = self._by_first, self._by_last
-        low = int(least[0][np.searchsorted(least[1], rank, side="right")])
-        high = int(most[0][np.searchsorted(most[1], rank, side="right")])
-        below, halving = 0, False
-        while low < high or not halving:
-            if not halving:
-                halving = True  # first of all, leave out what does not reach into this bracket
+        (least, least_upto), (most, most_upto) = self._by_first, self._by_last
+        low = int(least[np.searchsorted(least_upto, rank, side="right")])
+        high = int(most[4][np.searchsorted(most_upto, rank, side="right")])
+        # first of all, leave out what does not reach into this bracket
+        start = int(np.searchsorted(most[4], low))
+        below = int(most_upto[start - 1]) if start else 0
+        inside = most[0][start:] <= high
+        first, growth, count, weight, last = (array[start:][inside] for array in most)
+        while low < high:
+            middle = (low + high) // 2
+            if below + _count(middle, first, growth, count, weight) > rank:
+                high = middle
             else:
-                middle = (low + high) // 2
-                if below + _count(middle, first, growth, count, weight) > rank:
-                    high = middle
-                else:
-                    low = middle + 1
+                low = middle + 1
             # what lies wholly below is counted once and left out, what lies wholly above is left out
             under = last < low
             below += int((count[under] * weight[under]).sum())

@@ -71,6 +71,11 @@ class RunGrowth:
         found.parts = {int(number[row]): parts for row, parts in self.parts.items() if kept[row]}
         return found
 
+    def move(self, places: IntArray) -> None:
+        """Each row is at its place among *places* from now on."""
+        self.rows = array("q", places[np.array(self.rows, dtype=np.int64)].tobytes())
+        self.parts = {int(places[row]): parts for row, parts in self.parts.items()}
+
     def run(self, place: int, start: int) -> Run:
         """Entry number *place*, whose pattern begins at byte *start*."""
         takes = bytes(self.takes[start : start + self.length[place] * WIDTH])

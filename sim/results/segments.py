@@ -30,13 +30,16 @@ _CHUNK = 1 << 21
 def canonical(sink: SegmentSink, edges_ps: Sequence[int]) -> Rows:
     """The rows of *sink* in order of time, with ``<part>_sum`` (over the steps) and ``<part>_moment`` (over the steps,
     each times its number within the row) of every part in AREAS."""
-    rows = {name: column.copy() for name, column in zip(SEGMENT_ROW, sink.segments().T, strict=True)}
-    growth = sink.growth()
-    if len(rows["start_ps"]):
-        rows, growth = _cut(rows, growth, sink.blocks, edges_ps)
+    segments, growth = sink.segments(), sink.growth()
+    if len(segments):
+        segments, growth = _cut(segments, growth, sink.blocks, edges_ps)
+    rows = {name: column.copy() for name, column in zip(SEGMENT_ROW, segments.T, strict=True)}
     _add_sums(rows, growth, sink.blocks)
-    order = np.argsort(rows["start_ps"], kind="stable")
-    return _join({name: column[order] for name, column in rows.items()}, edges_ps)
+    start = rows["start_ps"]
+    if (start[1:] < start[:-1]).any():
+        order = np.argsort(start, kind="stable")
+        rows = {name: column[order] for name, column in rows.items()}
+    return _join(rows, edges_ps)
 
 
 def area_ps(rows: Rows, part: str) -> NDArray[np.float64]:
@@ -52,14 +55,15 @@ def _ends(rows: Rows) -> IntArray:
     return ends
 
 
-def _cut(rows: Rows, growth: RunGrowth, blocks: int, edges_ps: Sequence[int]) -> tuple[Rows, RunGrowth]:
+def _cut(segments: IntArray, growth: RunGrowth, blocks: int, edges_ps: Sequence[int]) -> tuple[IntArray, RunGrowth]:
     """Rows that reach over an edge, cut before and after the step that does."""
+    rows = dict(zip(SEGMENT_ROW, segments.T, strict=True))
     ends = _ends(rows)
     over = np.zeros(len(ends), dtype=bool)
     for edge in edges_ps:
         over |= (rows["start_ps"] < edge) & (edge < ends) & (rows["steps"] > 1)
     if not over.any():
-        return rows, growth
+        return segments, growth
     places = {row: place for place, row in enumerate(growth.rows)}
     begins = np.concatenate([[0], np.cumsum(np.array(growth.length, dtype=np.int64) * 2)])
     kept = growth.only(~over)
@@ -85,10 +89,10 @@ def _cut(rows: Rows, growth: RunGrowth, blocks: int, edges_ps: Sequence[int]) ->
                 kept.add(count + len(more) - 1, takes, at)
                 if len(rest) > 2:
                     kept.add_parts(run.unused, run.window)
-    added = np.array(more, dtype=np.int64)
-    return {
-        name: np.concatenate([column[~over], added[:, place]]) for place, (name, column) in enumerate(rows.items())
-    }, kept
+    segments = np.concatenate([segments[~over], np.array(more, dtype=np.int64)])
+    order = np.argsort(segments[:, SEGMENT_ROW.index("start_ps")], kind="stable")
+    kept.move(np.argsort(order))
+    return segments[order], kept
 
 
 def _add_sums(rows: Rows, growth: RunGrowth, blocks: int) -> None:
@@ -211,7 +215,9 @@ def _join(rows: Rows, edges_ps: Sequence[int]) -> Rows:
     lasts = np.concatenate([starts[1:] - 1, [len(rows["start_ps"]) - 1]])
     passed = np.cumsum(rows["steps"]) - rows["steps"]
     offset = passed - np.repeat(passed[starts], lasts - starts + 1)
-    joined = {name: column[lasts if name in _OF_LAST else starts] for name, column in rows.items()}
+    if len(starts) == len(rows["start_ps"]):
+        return rows
+    joined = {name: rows[name][lasts if name in _OF_LAST else starts] for name in SEGMENT_ROW}
     joined["steps"] = np.add.reduceat(rows["steps"], starts)
     for part in AREAS:
         joined[f"{part}_sum"] = np.add.reduceat(rows[f"{part}_sum"], starts)

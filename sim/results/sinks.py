@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.results.growth import RunGrowth, ended_before
+from sim.results.growth import WIDTH, RunGrowth, ended_before
 
 IntArray = NDArray[np.int64]
 
@@ -43,8 +43,6 @@ SEGMENT_ROW = (
     "duplicate_blocks",
 )
 """What ``SegmentSink.add`` takes, in this order; see ``columns.SEGMENTS``. End and kind follow from it."""
-
-_SEGMENT_BYTES = 8 * len(SEGMENT_ROW)
 
 STALL_ROW = ("request", "at_ps", "gap_ps")
 
@@ -139,7 +137,7 @@ class SegmentSink:
     """
 
     __slots__ = (
-        "_grow",
+        "_count",
         "_grows",
         "_pack",
         "_segments",
@@ -157,19 +155,24 @@ class SegmentSink:
         self.replica = replica
         self.blocks = blocks
         self._grows = RunGrowth()
-        self._grow = self._grows.add
         packed = Struct(f"={len(SEGMENT_ROW)}q")
         self._pack, self._unpack = packed.pack, packed.unpack
         self._stall_pack = Struct(f"={len(STALL_ROW)}q").pack
         self._segments = bytearray()
+        self._count = 0
         self._stalls = bytearray()
 
     def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None:
         """Append a run of like steps: a tuple in the order of SEGMENT_ROW, and how its blocks grow (see ``RunGrowth``)."""
-        segments = self._segments
-        segments += self._pack(*row)
+        self._segments += self._pack(*row)
+        self._count = count = self._count + 1
         if takes:
-            self._grow(len(segments) // _SEGMENT_BYTES - 1, takes, at)
+            # NOTE: inlined from RunGrowth.add() for performance reasons
+            grows = self._grows
+            grows.rows.append(count - 1)
+            grows.length.append(len(takes) // WIDTH)
+            grows.at.append(at)
+            grows.takes += takes
 
     def add_reserved(self, row: tuple[int, ...], takes: bytes, at: int, unused: bytes, window: bytes) -> None:
         """The same for a run with reserved blocks or a window: how these two parts change."""
@@ -197,6 +200,7 @@ class SegmentSink:
             if row["start_ps"] + steps * first + growth * (steps * (steps - 1) // 2) <= now_ps:
                 break
             del self._segments[-size:]
+            self._count -= 1
             run = self._grows.pop(len(self))
             done = ended_before(row, now_ps)
             for index in range(steps - 1, done - 1, -1):
@@ -212,7 +216,7 @@ class SegmentSink:
                 self._grows.add_parts(*growth_of[2:])
 
     def __len__(self) -> int:
-        return len(self._segments) // (8 * len(SEGMENT_ROW))
+        return self._count
 
     def segments(self) -> IntArray:
         """All segments so far: one row each, columns as in SEGMENT_ROW."""
