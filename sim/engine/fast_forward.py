@@ -118,7 +118,8 @@ class FastForward(Runs):
         last = {request: end for end, _, request in self._pending}
         for request in self.running:
             if request.counted:
-                yielded = self.counter - request.counted_from + 1
+                # Counted in the batch that gave it a token; in one that was walked, the token before may be in flight too.
+                yielded = self.counter - request.counted_from + max(1, request.in_flight)
                 self._uncount(request)
                 request.known = request.computed + 1 - min(len(coming), yielded)
             elif request in last:
