@@ -48,9 +48,9 @@ def test_random_cases_are_equal(laws: Watch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(40_000, 42_000, 500))
-def test_thousands_of_random_cases_are_equal(start: int, laws: Watch) -> None:
-    _sweep(range(start, start + 500), laws)
+@pytest.mark.parametrize("start", range(40_000, 40_400, 200))
+def test_hundreds_of_random_cases_are_equal(start: int, laws: Watch) -> None:
+    _sweep(range(start, start + 200), laws)
 
 
 def test_a_cache_that_is_never_full_changes_nothing() -> None:

@@ -50,9 +50,9 @@ def test_random_cases_are_equal() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(50_000, 52_000, 500))
-def test_thousands_of_random_cases_are_equal(start: int) -> None:
-    _sweep(range(start, start + 500))
+@pytest.mark.parametrize("start", range(50_000, 50_400, 200))
+def test_hundreds_of_random_cases_are_equal(start: int) -> None:
+    _sweep(range(start, start + 200))
 
 
 def _served(batch: int, settings: EngineSettings, cost: StepCost, output: int = 400) -> tuple[float, list[Request]]:
