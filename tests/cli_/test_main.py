@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -164,10 +165,15 @@ def test_messages_say_how_many_problems(thinkcap, monkeypatch):
 def test_ctrl_c_during_a_run_writes_nothing(here, tiny):
     long = [sys.executable, "-m", "sim.cli", "run", str(tiny), "--out", "out", "--stepwise"]
     long += ["--set", "measure.queries=100000000", "--set", "workload.lengths.reasoning=4000"]
-    process = subprocess.Popen(long, stderr=subprocess.PIPE, text=True, cwd=here)
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    # Where the tests themselves run in the background, SIGINT is ignored and a child would inherit that.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(long, stderr=subprocess.PIPE, text=True, cwd=here, preexec_fn=heard) as process:
+        time.sleep(4)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
     assert os.listdir(here) == []
