@@ -46,7 +46,7 @@ def _laws(replica: Replica, trace: Trace) -> None:
     trace.seen["looked"] += 1
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     policy=st.sampled_from(POLICIES),
     seed=st.integers(100_000, 10_000_000),
