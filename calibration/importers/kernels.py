@@ -39,7 +39,7 @@ _MOE = _GEMM | {"mxfp4": "w4a16_mxfp4", "fp8": "fp8_block", "int4": "int4_wo"}
 _KV = {"auto": "bfloat16", "bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8"}
 _SPREAD = {True: "balanced", False: "power_law_1.2"}
 """How tokens spread over experts in the MoE kernels used, by ``Moe.even``: unevenly, as most real routing does."""
-_FUSED_ALLREDUCE = ("b200", "b300", "gb200")
+FUSED_ALLREDUCE = ("b200", "b300", "gb200")
 """GPUs on which vLLM fuses all-reduces with the norm."""
 _SLOW = 1.25
 """A matrix multiplication is timed badly where it takes so many times as long as one of more rows; samples scatter by
@@ -339,7 +339,7 @@ class Kernels:
                 Problem(f"no all-reduce over {gpus} x {self.hardware.name} measured", key="tensor_parallel_size")
             )
         found = np.exp(np.interp(np.log(message_bytes), np.log(sizes), np.log(times)))
-        if self.hardware.name in _FUSED_ALLREDUCE:
+        if self.hardware.name in FUSED_ALLREDUCE:
             sizes, times = self._table(f"fused {gpus}", lambda: self._allreduce_table("trtllm", gpus))
             if len(sizes):
                 found = np.minimum(found, np.exp(np.interp(np.log(message_bytes), np.log(sizes), np.log(times))))

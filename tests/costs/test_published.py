@@ -122,6 +122,7 @@ def test_prior_on_dense_models_it_was_not_fitted_on() -> None:
 def test_shipped_profiles_agree_with_the_published_sums() -> None:
     """Composed by us from the kernels, and published as sums: the same but for the passes over
     activations."""
+    from calibration.importers.kernels import FUSED_ALLREDUCE
     from calibration.physics import elementwise_s
 
     offs = []
@@ -130,9 +131,11 @@ def test_shipped_profiles_agree_with_the_published_sums() -> None:
         name = profiles.name_of(model, gpu.name, tp, dtype)
         if name not in profiles.shipped() or dtype != "bf16":
             continue
+        arch = architecture(model)
+        if (tp > 1 and gpu.name in FUSED_ALLREDUCE) or (arch.moe and arch.moe.even):
+            continue  # the sums have vLLM's own all-reduce alone, and uneven experts everywhere
         rows = rows_of(part)
         rows = rows.take(rows.decode & (rows.each_context >= 16))
-        arch = architecture(model)
         found = predicted(profiles.get(name).cost, rows) - elementwise_s(arch, rows.tokens, gpu, tp=tp)
         offs.append(float(np.median(np.abs(found / rows.time_s - 1.0))))
     assert len(offs) >= 40
