@@ -34,7 +34,7 @@ class Moe:
     bias: bool = False
     """Biases in the experts and the router (gpt-oss)."""
     even: bool = False
-    """Whether tokens are known to spread evenly over the experts; elsewhere a few experts get most of them."""
+    """Whether tokens spread about evenly over the experts, as published; elsewhere a few experts get most of them."""
 
     @property
     def shared_width(self) -> int:

@@ -137,3 +137,20 @@ def test_kernels_timed_badly_are_not_believed() -> None:
     small, large = kernels.allreduce(np.array([16 * 8192 * 2.0, 64 * 8192 * 2.0]), 8)
     assert small < large
     assert kernels.allreduce(np.array([1024.0]), 1)[0] == 0.0
+
+
+def test_experts_with_equal_shares_take_the_times_measured_for_them() -> None:
+    pytest.importorskip("aiconfigurator_core", reason="the extra 'kernels' is not installed")
+    from dataclasses import replace
+
+    from calibration.architecture import architecture
+    from calibration.hardware import hardware
+    from calibration.importers.kernels import Kernels
+
+    kernels, arch = Kernels(hardware("h100-sxm")), architecture("mixtral-8x7b")
+    assert arch.moe is not None
+    assert arch.moe.even
+    uneven = replace(arch, moe=replace(arch.moe, even=False))
+    tokens = np.array([64.0, 2048.0])
+    even_s, uneven_s = (kernels.moe(tokens, each, tp=2, ep=1, dtype="bf16") for each in (arch, uneven))
+    assert (even_s < 0.95 * uneven_s).all()  # the fullest expert sets the pace

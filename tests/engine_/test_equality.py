@@ -98,14 +98,14 @@ def test_random_cases_are_equal(laws: Watch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(10_000, 11_000, 250))
-def test_thousands_of_random_cases_are_equal(start: int, laws: Watch) -> None:
+def test_a_thousand_random_cases_are_equal(start: int, laws: Watch) -> None:
     slow, fast = _sweep(range(start, start + 250), laws)
     _assert_not_vacuous(slow, fast)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(20_000, 20_500, 250))
-def test_thousands_of_plain_cases_are_equal(start: int, laws: Watch) -> None:
+def test_hundreds_of_plain_cases_are_equal(start: int, laws: Watch) -> None:
     _sweep(range(start, start + 250), laws, plain=True)
 
 
