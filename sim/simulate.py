@@ -234,7 +234,7 @@ def run_once(
         info = replace(info, trace_cache=traces.figures())
     if cluster.gateway.rollout is not None:
         info = replace(info, rollout=cluster.gateway.rollout.figures())
-    tables = build(info, queries=outcome.queries, requests=outcome.requests, segments=sinks)
+    tables = build(info, queries=outcome.queries, requests=outcome.requests, segments=sinks, consume=True)
     turns = cluster.gateway.turns
     if turns:
         parents = [turns.get(request, -1) for request in tables["requests"]["request"].tolist()]

@@ -124,7 +124,7 @@ class RowSink:
 
     def columns(self) -> dict[str, IntArray]:
         """All rows so far, a column a name."""
-        rows = np.frombuffer(bytes(self._buffer), dtype=np.int64).reshape(-1, len(self.names))
+        rows = np.frombuffer(self._buffer, dtype=np.int64).reshape(-1, len(self.names))
         return {name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(self.names)}
 
 
@@ -214,6 +214,10 @@ class SegmentSink:
             self.add(values, *growth_of[:2])
             if len(growth_of) > 2:
                 self._grows.add_parts(*growth_of[2:])
+
+    def forget_segments(self) -> None:
+        """Let go of all segments: they stand in a table now."""
+        self._segments, self._grows, self._count = bytearray(), RunGrowth(), 0
 
     def __len__(self) -> int:
         return self._count

@@ -159,12 +159,14 @@ def build(
     queries: RowSink,
     requests: RowSink,
     segments: Iterable[SegmentSink],
+    consume: bool = False,
 ) -> dict[str, Table]:
     """All tables of one replication from its sinks (*queries* in QUERY_ROW, *requests* in REQUEST_ROW).
 
     Rows are put in order, what ``info.end_ps`` finds open must already be UNFINISHED, and ``slowdown``
     (NaN), ``slo_met`` (False), ``correct`` (NaN), ``prompt`` (-1), ``parent`` (-1) and
-    ``trace_cache`` (none) are left for others to fill in.
+    ``trace_cache`` (none) are left for others to fill in. With *consume* each of *segments* is emptied once its
+    rows stand in a table, which keeps the peak of memory of a long run low.
     """
     query_rows = _ordered(queries.columns(), "query")
     in_window = (query_rows["arrived_ps"] >= info.window_start_ps) & (query_rows["arrived_ps"] < info.window_end_ps)
@@ -176,11 +178,12 @@ def build(
     ):
         raise ValueError("a request belongs to a query that has no row")
     request_table = _request_table(info, request_rows, in_window[position])
+    del query_rows, request_rows, position  # a day has millions: only one form of them at a time
     sinks = sorted(segments, key=lambda sink: (sink.pool, sink.replica))
     return {
         "queries": query_table,
         "requests": request_table,
-        "segments": _segment_table(info, sinks),
+        "segments": _segment_table(info, sinks, consume),
         "stalls": _stall_table(info, sinks),
     }
 
@@ -249,14 +252,24 @@ def _request_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array
     )
 
 
-def _segment_table(info: RunInfo, sinks: Sequence[SegmentSink]) -> Table:
-    edges = (info.window_start_ps, info.window_end_ps)
-    parts = [canonical(sink, edges) for sink in sinks] or [canonical(SegmentSink(), edges)]
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    lengths = [len(part["steps"]) for part in parts]
-    rows["pool"] = np.repeat(np.array([sink.pool for sink in sinks] or [0], dtype=np.int64), lengths)
-    rows["replica"] = np.repeat(np.array([sink.replica for sink in sinks] or [0], dtype=np.int64), lengths)
+def _segment_table(info: RunInfo, sinks: Sequence[SegmentSink], consume: bool) -> Table:
+    """Sink by sink, so that only one replica's rows exist in their wide form at a time."""
+    tables = []
+    for sink in sinks or [SegmentSink()]:
+        tables.append(_segments_of(info, sink))
+        if consume:
+            sink.forget_segments()
+    columns: dict[str, Array] = {}
+    for name in list(tables[0].columns):  # each part is let go as soon as it is joined
+        columns[name] = np.concatenate([table.columns.pop(name) for table in tables])
+    return Table("segments", columns, tables[0].names)
+
+
+def _segments_of(info: RunInfo, sink: SegmentSink) -> Table:
+    rows = canonical(sink, (info.window_start_ps, info.window_end_ps))
     steps = rows["steps"]
+    rows["pool"] = np.full(len(steps), sink.pool, dtype=np.int64)
+    rows["replica"] = np.full(len(steps), sink.replica, dtype=np.int64)
     # int64 holds it: the duration of a run, far below 2**63 ps = 106 days
     duration = steps * rows["step_ps"] + rows["step_growth_ps"] * (steps * (steps - 1) // 2)
     rows["kind"] = (rows["chunks"] > 0).astype(np.int64)
