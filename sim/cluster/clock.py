@@ -15,7 +15,8 @@ that ends at the same instant starts the round once more.
 
 Nothing here is a SimPy process: an `Alarm` is a SimPy event that is scheduled again each time it is set,
 which costs a third of a process and a tenth of an interrupt. An alarm that is set anew before it rang leaves
-its former entry in SimPy's queue; that entry is recognised by its time and dropped.
+its former entry in SimPy's queue; that entry is recognised by its time and dropped. One alarm that
+`move` sets may wait beside the queue: none of its moves leaves an entry behind.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ class Clock:
         self._queue: list[Any] = self._env._queue
         self._event_ids = self._env._eid
         self._gathered: list[list[Alarm | _Item]] = [[] for _ in range(PHASES)]
+        self._beside: Alarm | None = None  # what waits beside SimPy's queue …
+        self._beside_ps = FOREVER_PS  # … and when it rings; FOREVER_PS when there is none
         self._waiting = 0
         self._touched: list[Planner] = []
         self.touch: Callable[[Planner], None] = self._touched.append
@@ -126,6 +129,15 @@ class Clock:
             alarm.due_ps = time_ps
             self._env.schedule(alarm, NORMAL, 0)
 
+    def move(self, alarm: Alarm, time_ps: int) -> None:
+        """The same for an alarm that is moved more often than it rings."""
+        beside = self._beside
+        if (beside is alarm or beside is None) and time_ps > self.now_ps:
+            self._beside = alarm
+            self._beside_ps = alarm.due_ps = time_ps
+        else:
+            self.set(alarm, time_ps)
+
     def unset(self, alarm: Alarm) -> None:
         """Let *alarm* not ring."""
         alarm.due_ps = NEVER
@@ -144,36 +156,54 @@ class Clock:
 
     def run(self) -> None:
         """Run until `stop` is called or nothing is left to happen."""
-        env, queue, touched = self._env, self._queue, self._touched
-        while queue and not self._stopped:
-            if type(queue[0][3]) is not Alarm:
-                env.step()
-                continue
-            # NOTE: inlined from simpy.Environment.step() for performance reasons; an alarm never fails
-            now_ps, _, _, alarm = heappop(queue)
-            env._now = now_ps
-            if self._waiting or (queue and queue[0][0] <= now_ps):
-                self._ring(alarm, now_ps)
-                continue
+        env, queue, touched, pulse = self._env, self._queue, self._touched, self._pulse
+        self._handling = True
+        while not self._stopped:
+            now_ps = self._beside_ps
+            if queue and queue[0][0] <= now_ps:
+                if queue[0][0] == now_ps:  # they share an instant, and are gathered together
+                    env.schedule(self._beside, NORMAL, now_ps - env._now)  # type: ignore[arg-type]
+                    self._beside, self._beside_ps = None, FOREVER_PS
+                if type(queue[0][3]) is not Alarm:
+                    self._handling = False
+                    env.step()
+                    self._handling = True
+                    continue
+                # NOTE: inlined from simpy.Environment.step() for performance reasons; an alarm never fails
+                now_ps, _, _, alarm = heappop(queue)
+                env._now = now_ps
+                if self._waiting or (queue and queue[0][0] <= now_ps):
+                    self._ring(alarm, now_ps)
+                    continue
+            elif now_ps < FOREVER_PS:
+                alarm = self._beside
+                env._now = now_ps
+                self._beside = None
+                self._beside_ps = FOREVER_PS
+            else:
+                break
             if alarm.due_ps != now_ps:
                 continue  # superseded
             # An instant that begins with this alarm alone, as most do.
             # NOTE: the same as _ring() and _handle(), without looking for more, for performance reasons
             alarm.due_ps = NEVER
             self.now_ps = now_ps
-            self._handling = True
             self._joined = False
             alarm.action()
             if len(touched) == 1 and not self._joined:
-                self.quiet_until_ps = 0 if self._stopped else queue[0][0] if queue else FOREVER_PS
+                # NOTE: inlined from _next_ps() for performance reasons
+                quiet_ps = self._beside_ps
+                if queue and queue[0][0] < quiet_ps:
+                    quiet_ps = queue[0][0]
+                self.quiet_until_ps = 0 if self._stopped else quiet_ps
                 touched.pop().plan()
             if touched or self._joined:
                 self._handle()
                 continue
-            self._handling = False
-            self.instants = instants = self.instants + 1
-            if self._pulse is not None and not instants & 1023:
-                self._pulse()
+            self.instants += 1
+            if pulse is not None and not self.instants & 1023:
+                pulse()
+        self._handling = False
 
     def stop(self) -> None:
         """End `run` after the instant under way; what is set for later never happens."""
@@ -194,7 +224,6 @@ class Clock:
         if quiet:
             self._waiting = 0
             self.now_ps = now
-            self._handling = True
             self._handle()
 
     def _handle(self) -> None:
@@ -218,15 +247,19 @@ class Clock:
                 touched = self._touched.copy()
                 self._touched.clear()
                 alone = len(touched) == 1 and not self._stopped
-                self.quiet_until_ps = (self._queue[0][0] if self._queue else FOREVER_PS) if alone else 0
+                self.quiet_until_ps = self._next_ps() if alone else 0
                 if len(touched) > 1:
                     touched.sort(key=_order)
                 for planner in touched:
                     planner.plan()
         self._done()
 
+    def _next_ps(self) -> int:
+        """When something rings next, at the earliest."""
+        queue, beside_ps = self._queue, self._beside_ps
+        return queue[0][0] if queue and queue[0][0] < beside_ps else beside_ps
+
     def _done(self) -> None:
-        self._handling = False
         self.instants += 1
         if self._pulse is not None and not self.instants & 1023:
             self._pulse()

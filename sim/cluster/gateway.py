@@ -253,7 +253,7 @@ class Gateway:
             reasoning,
             answer,
         ) = row
-        if session >= 0 or prompt >= 0 or group >= 0 or parent >= 0:
+        if session & prompt & group & parent != -1:  # -1, all bits set, is none
             self._enter(row)
             return
         tally, window = self.tally, self.window

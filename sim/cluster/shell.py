@@ -130,7 +130,7 @@ class Shell:
         if next_end_ps is None:
             clock.unset(alarm)
         elif next_end_ps != alarm.due_ps:
-            clock.set(alarm, next_end_ps)
+            clock.move(alarm, next_end_ps)
 
     def plan_until(self, quiet_until_ps: int) -> None:
         """The same, when nobody will call the engine before *quiet_until_ps*."""
@@ -143,7 +143,7 @@ class Shell:
         if next_end_ps is None:
             clock.unset(alarm)
         elif next_end_ps != alarm.due_ps:
-            clock.set(alarm, next_end_ps)
+            clock.move(alarm, next_end_ps)
 
     def _complete(self) -> None:
         if not self.on:

@@ -54,6 +54,7 @@ class CountedBatch(Replica):
         "_run_start_ps",
         "_run_step_ps",
         "_run_steps",
+        "_short_ways",
         "_stops",
         "_waited",
         "_wake",
@@ -116,11 +117,10 @@ class CountedBatch(Replica):
         """When counted requests come to the next compression of their cache, by the counter."""
         self._compressed: list[tuple[Request, int]] = []
         self._paged = settings.reservation == "none" and not settings.window_blocks
+        self._short_ways = self._paged and log is None and not settings.swap_block_ps and not settings.compression
+        """Whether nothing is at work that the module of short ways leaves out."""
         self._joins = (
-            self._paged
-            and log is None
-            and not settings.swap_block_ps
-            and not settings.compression
+            self._short_ways
             and not settings.host_blocks
             and not settings.long_prefill_token_threshold
             and bool(getattr(scheduler, "serves_all_then_admits_heads", False))

@@ -23,7 +23,7 @@ from math import isqrt
 from sim.engine.counted_step import CountedStep, by_order
 from sim.engine.replica import Snapshot
 from sim.engine.request import Request
-from sim.engine.runs import WHOLE_PATTERN, Runs
+from sim.engine.shortcuts import Shortcuts
 from sim.engine.step_log import StepRow
 from sim.results.columns import Status
 
@@ -33,7 +33,7 @@ _COMPLETED, _UNFINISHED = (
 )  # an enum's attributes are slow to read
 
 
-class FastForward(Runs):
+class FastForward(Shortcuts):
     """A replica that advances many steps at once; see the module."""
 
     __slots__ = ()
@@ -142,6 +142,8 @@ class FastForward(Runs):
         ends.popleft()
         self.next_end_ps = ends[0] if ends else None
         if self._run_steps:
+            if self._short_ways and not (self._joined or self._pending or self._cancels):
+                return self._end_run(now_ps)
             self._close_run()
         if self._pending or self._cancels or self.log is not None:
             return self._process(now_ps)
@@ -149,8 +151,19 @@ class FastForward(Runs):
 
     def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None:
         """See :meth:`Replica.plan`."""
-        if self._joins and self._run_steps and len(self.waiting) == 1 and self._join(now_ps, quiet_until_ps):
-            end = self.next_end_ps
+        waiting, ends = self.waiting, self._ends
+        if self._run_steps:
+            if self._joins and len(waiting) == 1 and self._join(now_ps, quiet_until_ps):
+                end = self.next_end_ps
+            else:
+                end = self._plan(now_ps)
+        elif not (waiting or ends or self._borders or self._asks()):
+            # NOTE: what _plan() comes to when somebody has just left, for performance reasons
+            self.resumed = False
+            self._decode_on(now_ps)
+            end = self.next_end_ps = ends[0]
+            if len(ends) <= self.lag:
+                end = self._plan(now_ps)
         else:
             end = self._plan(now_ps)
         while end is not None and end < quiet_until_ps:
@@ -161,7 +174,6 @@ class FastForward(Runs):
             if steps and self._stops[0][0] <= self.counter + steps - self._run_applied:
                 break
             # NOTE: inlined from complete() for performance reasons
-            ends = self._ends
             ends.popleft()
             self.next_end_ps = ends[0] if ends else None
             if steps:
@@ -170,182 +182,6 @@ class FastForward(Runs):
                 self._process(end)
             end = self._plan(end)
         return end
-
-    def _join(self, now_ps: int, quiet_until_ps: int) -> bool:
-        """A first request comes while all decode and nobody waits, the commonest of events: the run under way ends with the
-        step under way, the request is prefilled in the next step, and from then on it decodes with the others. False, with
-        nothing changed, where anything else may happen.
-        """
-        # NOTE: _shorten(), _close_run(), CountedStep.serve_running(), Step.admit(), seat() and _schedule_mixed() in one, for
-        # performance reasons: this is a third of all work, and each of them alone has to be ready for more
-        (request,) = self.waiting
-        if (
-            self._waited
-            or self._left
-            or not self._wake
-            or self._pending
-            or self._cancels
-            or self.chunking
-            or request.order
-            or request.shared_blocks
-            or request.awaits_kv
-        ):
-            return False
-        start, planned_ps = self._run_start_ps, self._run_planned_ps
-        distance, first, growth = now_ps - start, self._run_step_ps, self._run_growth_ps
-        if now_ps <= planned_ps or distance <= 0:
-            return False
-        if growth:
-            g = 2 * first - growth
-            steps = (isqrt(g * g + 8 * growth * distance) - g) // (2 * growth)
-            while steps * first + growth * (steps * (steps - 1) // 2) < distance:
-                steps += 1
-        else:
-            steps = -(-distance // first)
-        lag, ends, kv, size = self.lag, self._ends, self.kv, self._block_size
-        steps += lag
-        if steps >= self._run_steps:
-            return False
-        last = steps - 1
-        gpu_free_ps = start + steps * first + growth * (steps * last // 2)
-        now = gpu_free_ps - lag * (first + growth * last)  # the next step is planned then
-        if not now_ps < now < quiet_until_ps:
-            return False
-        decodes, counter, context, applied = self.decoders, self.counter, self.context, self._run_applied
-        extra = steps - applied
-        at = -(counter + extra) % size  # border at which the next step looks
-        rest = extra % size
-        blocks = extra // size * self.growing
-        crossing = self.crossing
-        if rest:
-            upto = -counter % size + 1
-            if upto >= rest:
-                blocks += sum(crossing[upto - rest : upto])
-            else:
-                blocks += sum(crossing[:upto]) + sum(crossing[upto - rest :])
-        known, free, running = request.known, kv.free, self.running
-        taken = blocks + crossing[at]
-        if (
-            decodes + known > self._budget
-            or taken - (-known // size) + self.watermark_blocks > free
-            or len(running) >= self.settings.max_num_seqs
-        ):
-            return False
-        # ---- the run
-        step = self._step
-        (unused, window), duplicates = self._no_parts, self.copies.duplicates
-        held = kv.total - free
-        ends_at = held + blocks
-        shared = (self.table_blocks - held) * size
-        computed = self.computed_tokens
-        live = computed - shared
-        if applied:
-            before = context - decodes
-        else:
-            before = context
-            live += decodes
-            held += crossing[-counter % size]
-        tail = kv.free - kv._unhashed
-        if tail and not applied and crossing[-counter % size] > kv._unhashed:
-            tail -= crossing[-counter % size] - kv._unhashed
-        takes, at = b"", (applied - 1 - counter) % size
-        if steps > 1:
-            if size <= WHOLE_PATTERN:
-                takes = crossing.tobytes()
-            else:
-                takes, at, _, _ = self._short_patterns(min(steps - 1, size), at, b"", b"")
-        self._run_steps = 0
-        self._before = None
-        self.counter = counter = counter + extra
-        tokens = decodes * extra
-        self.context = context = context + tokens
-        self.batches += steps
-        marks = self._marks
-        if marks and marks[0][0] <= counter:
-            self._settle(start, first, growth, steps)
-        self._add_row(
-            (start, steps, first, growth, decodes, 0, 0, before, 0, 0, 0, 0, held, ends_at, live,
-             len(running), 0, len(step.preempted), tail, unused, window, duplicates), takes, at
-        )  # fmt: skip
-        # ---- the step that the request enters in
-        step.now_ps = now
-        if step.preempted:
-            step.preempted = []
-        step.copied_ps = self._fruitless = 0
-        if taken:
-            kv.take(taken)
-        self.counter = counter = counter + 1
-        self.context = context + decodes
-        self.waiting.remove(request)
-        cached, need = 0, -(-known // size)
-        if kv.caching:
-            hits, hit = kv.lookup(request)
-            cached = hit * size
-            kv.admit(request, hits, hit, need - hit)
-            kv.register(request, known // size)
-        else:
-            kv.admit(request, [], 0, need)
-        request.computed = known
-        self._admissions = request.order = self._admissions + 1
-        request.running = True
-        running[request] = None
-        request.reused = request.cached_tokens = request.cached_tokens_first = cached
-        self.table_blocks += taken + need
-        self.computed_tokens = computed = computed + tokens + decodes + known
-        new = known - cached
-        if new > 1:
-            span = self.cost.step_ps(
-                decodes=decodes,
-                context=context,
-                chunks=1,
-                chunk_tokens=new,
-                pairs=new * (new + 2 * cached),
-                cached=cached,
-            )
-            row = (0, 0), (context, 1, new, new * (new + 2 * cached), cached)
-        else:
-            span = self.cost.step_ps(
-                decodes=decodes + 1, context=context + cached, chunks=0, chunk_tokens=0, pairs=0, cached=0
-            )
-            row = (self._kv_ps * (decodes + 1), 1), (context + cached, 0, 0, 0, 0)
-        end = gpu_free_ps + span
-        self.gpu_free_ps = end
-        ends.clear()
-        if lag:
-            ends.append(gpu_free_ps)
-        ends.append(end)
-        held = kv.total - kv.free
-        self.batches += 1
-        dropped = 0
-        if decodes and (self._stops[0][0] <= counter or (marks and marks[0][0] <= counter)):
-            dropped = self._settle(gpu_free_ps, span, 0, 1)
-        (step_growth, fresh), (seen, chunks, chunk_tokens, pairs, under) = row
-        self._add_row(
-            (gpu_free_ps, 1, span, step_growth, decodes + fresh, fresh, dropped, seen, chunks, chunk_tokens, pairs, under,
-             held, held, self.computed_tokens - (self.table_blocks - held) * size, len(running), 0, 0,
-             kv.free - kv._unhashed, unused, window, duplicates)
-        )  # fmt: skip
-        request.scheduled_tokens = new
-        request.steps = 1
-        request.first_scheduled_ps = gpu_free_ps
-        request.busy_until_ps = request.first_token_ps = end
-        if not request.reasoning_tokens:
-            request.first_answer_ps = end
-        self._count(request, end)
-        # ---- and on
-        # NOTE: _asks() inlined for performance reasons; nobody is within its prompt here
-        if (
-            not self._pending
-            and self._asks_nothing
-            and not self.walking
-            and not self.paused
-            and 0 < self.decoders <= self._budget
-            and crossing[-counter % size] <= kv.free
-        ):
-            self._before = tuple(ends)
-            self._decode_on(ends[0])
-        self.next_end_ps = ends[0]
-        return True
 
     def _plan(self, now_ps: int) -> int | None:
         """Plan for *now_ps*; a run under way ends with the step under way if what came may change the plan."""
@@ -406,7 +242,7 @@ class FastForward(Runs):
         elif growth:
             g = 2 * first - growth
             steps = (isqrt(g * g + 8 * growth * distance) - g) // (2 * growth)
-            while steps * first + growth * (steps * (steps - 1) // 2) < distance:
+            if steps * first + growth * (steps * (steps - 1) // 2) < distance:
                 steps += 1
         else:
             steps = -(-distance // first)

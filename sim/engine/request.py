@@ -57,6 +57,9 @@ class Request:
     cache, but for the ``evicted`` ones that a compression threw out. While a request
     decodes in a counted batch its ``computed`` is ``base`` plus the batch's decode counter, and the fields are stale.
     ``status`` is UNFINISHED until the request has ended. All times are integer picoseconds, -1 until known.
+
+    Its engine sets ``owner``, ``end`` and ``foreseen_end`` when it is submitted, ``reused`` when it is admitted, and
+    ``base``, ``counted_from``, ``growth``, ``stop`` and ``mark`` when it joins a counted batch.
     """
 
     __slots__ = (
@@ -88,7 +91,6 @@ class Request:
         "first_token_ps",
         "foreseen_end",
         "growth",
-        "hits",
         "host_tokens",
         "id",
         "in_flight",
@@ -139,6 +141,16 @@ class Request:
         "transferred_tokens",
         "truncated",
     )
+
+    owner: Any
+    end: int
+    foreseen_end: int
+    reused: int
+    base: int
+    counted_from: int
+    growth: int
+    stop: int
+    mark: int
 
     def __init__(
         self,
@@ -192,26 +204,22 @@ class Request:
         self.truncated = False
         self.cancelled: int | None = None
         self.known = prompt_tokens
-        self.computed = self.base = self.counted_from = 0
-        self.in_flight = self.stop = self.mark = 0
+        self.computed = self.in_flight = 0
         self.busy_until_ps = -1
         self.peak = 0
         self.counted = self.decoding = self.running = self.draining = self.paused = False
         self.order = 0
-        self.reserved = self.reused = self.growth = self.swapped = 0
+        self.reserved = self.swapped = 0
         self.evicted = self.point = 0
         self.ahead = self.burst = self.drafted = 0
         self.awaits_kv = NO_KV_TO_COME
         self.keeps_kv = False
         self.kv_arrived_ps = -1
         self.transferred_tokens = 0
-        self.end = self.foreseen_end = 0
-        self.owner: Any = None
         self.registered = self.shared_blocks = 0
         self.tenure: Tenure | None = None
         self.space: Space | None = None
         self.pieces: list[Piece] | None = None
-        self.hits: Any = None
         self.table: list[int] | None = None
         self._kin = False
 

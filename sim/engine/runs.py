@@ -42,7 +42,7 @@ class Runs(CountedBatch):
             return -(-distance_ps // first)
         g = 2 * first - growth
         steps = (isqrt(g * g + 8 * growth * distance_ps) - g) // (2 * growth)
-        while steps * first + growth * (steps * (steps - 1) // 2) < distance_ps:
+        if steps * first + growth * (steps * (steps - 1) // 2) < distance_ps:
             steps += 1
         return steps
 

@@ -8,6 +8,7 @@ beside the row, and from it follow the blocks of any step, in whole numbers, and
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -58,28 +59,26 @@ class RunGrowth:
         del self.takes[-size:]
         return Run(takes, self.at.pop(), *self.parts.pop(row, (b"", b"")))
 
-    def only(self, kept: NDArray[np.bool_]) -> RunGrowth:
-        """The growth of the rows flagged in *kept*, which are numbered anew."""
-        found = RunGrowth()
-        rows, length = np.array(self.rows, dtype=np.int64), np.array(self.length, dtype=np.int64)
-        number, mine = np.cumsum(kept) - 1, kept[rows]
-        found.rows = array("q", number[rows[mine]].tobytes())
-        found.length = array("H", length[mine].astype(np.uint16).tobytes())
-        found.at = array("H", np.array(self.at, dtype=np.uint16)[mine].tobytes())
-        takes = np.frombuffer(bytes(self.takes), dtype=np.uint16)
-        found.takes = bytearray(takes[np.repeat(mine, length)].tobytes())
-        found.parts = {int(number[row]): parts for row, parts in self.parts.items() if kept[row]}
-        return found
+    def copy(self, other: RunGrowth, first: int, end: int, shift: int) -> None:
+        """Give *other* the growth of rows [*first*, *end*), whose numbers are *shift* higher there."""
+        low, high = bisect_left(self.rows, first), bisect_left(self.rows, end)
+        numbers = np.array(self.rows[low:high], dtype=np.int64) + shift
+        other.rows += array("q", numbers.tobytes())
+        other.length += self.length[low:high]
+        other.at += self.at[low:high]
+        other.takes += self.takes[self._begin(low) : self._begin(high)]
+        other.parts |= {row + shift: parts for row, parts in self.parts.items() if first <= row < end}
 
-    def move(self, places: IntArray) -> None:
-        """Each row is at its place among *places* from now on."""
-        self.rows = array("q", places[np.array(self.rows, dtype=np.int64)].tobytes())
-        self.parts = {int(places[row]): parts for row, parts in self.parts.items()}
+    def of(self, row: int) -> Run:
+        """The growth of *row*."""
+        place = bisect_left(self.rows, row)
+        if place == len(self.rows) or self.rows[place] != row:
+            return Run(b"", 0)
+        takes = bytes(self.takes[self._begin(place) : self._begin(place + 1)])
+        return Run(takes, self.at[place], *self.parts.get(row, (b"", b"")))
 
-    def run(self, place: int, start: int) -> Run:
-        """Entry number *place*, whose pattern begins at byte *start*."""
-        takes = bytes(self.takes[start : start + self.length[place] * WIDTH])
-        return Run(takes, self.at[place], *self.parts.get(self.rows[place], (b"", b"")))
+    def _begin(self, place: int) -> int:
+        return int(np.array(self.length[:place], dtype=np.int64).sum()) * WIDTH
 
 
 @dataclass(frozen=True)
@@ -122,12 +121,15 @@ class Run:
             "window_blocks": row["window_blocks"] + self._grown(self.window, first),
         }
 
+    def moved(self, first: int) -> tuple[bytes, int]:
+        """Pattern and place of the steps from *first* on."""
+        return self.takes, (self.at - first) % (len(self.takes) // WIDTH)
+
     def rest(self, first: int) -> list[bytes | int]:
         """Arguments of ``add`` and ``add_parts`` for the steps from *first* on."""
         if not self.takes:
             return []
-        moved: list[bytes | int] = [self.takes, (self.at - first) % (len(self.takes) // WIDTH)]
-        return [*moved, self.unused, self.window] if self.unused else moved
+        return [*self.moved(first), self.unused, self.window] if self.unused else [*self.moved(first)]
 
 
 def ended_before(row: Mapping[str, int], now_ps: int) -> int:

@@ -56,7 +56,7 @@ def _ends(rows: Rows) -> IntArray:
 
 
 def _cut(segments: IntArray, growth: RunGrowth, blocks: int, edges_ps: Sequence[int]) -> tuple[IntArray, RunGrowth]:
-    """Rows that reach over an edge, cut before and after the step that does."""
+    """Rows that reach over an edge, cut before and after the step that does; few do."""
     rows = dict(zip(SEGMENT_ROW, segments.T, strict=True))
     ends = _ends(rows)
     over = np.zeros(len(ends), dtype=bool)
@@ -64,35 +64,33 @@ def _cut(segments: IntArray, growth: RunGrowth, blocks: int, edges_ps: Sequence[
         over |= (rows["start_ps"] < edge) & (edge < ends) & (rows["steps"] > 1)
     if not over.any():
         return segments, growth
-    places = {row: place for place, row in enumerate(growth.rows)}
-    begins = np.concatenate([[0], np.cumsum(np.array(growth.length, dtype=np.int64) * 2)])
-    kept = growth.only(~over)
-    more: list[tuple[int, ...]] = []
-    count = int((~over).sum())
-    for number in np.flatnonzero(over).tolist():
+    parts: list[IntArray] = []
+    grown = RunGrowth()
+    rows_done = count = 0
+    for number in [*np.flatnonzero(over).tolist(), len(segments)]:
+        # the rows before it stay as they are
+        parts.append(segments[rows_done:number])
+        growth.copy(grown, rows_done, number, count - rows_done)
+        count += number - rows_done
+        rows_done = number + 1
+        if number == len(segments):
+            break
         old = {name: int(column[number]) for name, column in rows.items()}
-        run = growth.run(places[number], int(begins[places[number]])) if number in places else growth.pop(-1)
+        run = growth.of(number)
         cuts = {0, old["steps"]}
         for edge in edges_ps:
             done = ended_before(old, edge)
             whole = old["start_ps"] + done * old["step_ps"] + old["step_growth_ps"] * (done * (done - 1) // 2)
             if old["start_ps"] < edge < int(ends[number]):
                 cuts |= {done, done + (whole < edge)}
-        bounds = sorted(cuts)
-        for first, end in itertools.pairwise(bounds):
-            more.append(tuple(run.part(old, first, end, blocks).values()))
-            rest = run.rest(first)
-            if rest and end - first > 1:
-                takes, at = rest[:2]
-                assert isinstance(takes, bytes)
-                assert isinstance(at, int)
-                kept.add(count + len(more) - 1, takes, at)
-                if len(rest) > 2:
-                    kept.add_parts(run.unused, run.window)
-    segments = np.concatenate([segments[~over], np.array(more, dtype=np.int64)])
-    order = np.argsort(segments[:, SEGMENT_ROW.index("start_ps")], kind="stable")
-    kept.move(np.argsort(order))
-    return segments[order], kept
+        for first, end in itertools.pairwise(sorted(cuts)):
+            parts.append(np.array([tuple(run.part(old, first, end, blocks).values())], dtype=np.int64))
+            if run.takes and end - first > 1:
+                grown.add(count, *run.moved(first))
+                if run.unused:
+                    grown.add_parts(run.unused, run.window)
+            count += 1
+    return np.concatenate(parts), grown
 
 
 def _add_sums(rows: Rows, growth: RunGrowth, blocks: int) -> None:
