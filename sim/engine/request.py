@@ -58,8 +58,8 @@ class Request:
     decodes in a counted batch its ``computed`` is ``base`` plus the batch's decode counter, and the fields are stale.
     ``status`` is UNFINISHED until the request has ended. All times are integer picoseconds, -1 until known.
 
-    Its engine sets ``owner``, ``end`` and ``foreseen_end`` when it is submitted, ``reused`` when it is admitted, and
-    ``base``, ``counted_from``, ``growth``, ``stop`` and ``mark`` when it joins a counted batch.
+    Its engine sets ``end`` and ``foreseen_end`` when it is submitted, ``reused`` when it is admitted, and
+    ``counted_from``, ``growth``, ``stop`` and ``mark`` when it joins a counted batch.
     """
 
     __slots__ = (
@@ -142,11 +142,9 @@ class Request:
         "truncated",
     )
 
-    owner: Any
     end: int
     foreseen_end: int
     reused: int
-    base: int
     counted_from: int
     growth: int
     stop: int
@@ -204,7 +202,7 @@ class Request:
         self.truncated = False
         self.cancelled: int | None = None
         self.known = prompt_tokens
-        self.computed = self.in_flight = 0
+        self.computed = self.base = self.in_flight = 0
         self.busy_until_ps = -1
         self.peak = 0
         self.counted = self.decoding = self.running = self.draining = self.paused = False
@@ -217,6 +215,7 @@ class Request:
         self.kv_arrived_ps = -1
         self.transferred_tokens = 0
         self.registered = self.shared_blocks = 0
+        self.owner: Any = None
         self.tenure: Tenure | None = None
         self.space: Space | None = None
         self.pieces: list[Piece] | None = None

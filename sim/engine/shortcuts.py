@@ -344,7 +344,7 @@ class Shortcuts(Runs):
                self.copies.duplicates)  # fmt: skip
         self._add_row(row, takes, place)
         if not ended:
-            return ended
+            return self._process(now_ps) if pending and pending[0][0] <= now_ps else ended
         # ---- the one whose last token came
         request = ended[0]
         if request.shared_blocks:
