@@ -216,7 +216,7 @@ class SegmentSink:
 
     def forget_segments(self) -> None:
         """Let go of all segments: they stand in a table now."""
-        self._segments, self._grows, self._count = bytearray(), RunGrowth(), 0
+        self._segments, self._grows = bytearray(), RunGrowth()
 
     def __len__(self) -> int:
         return len(self._segments) // _SEGMENT_BYTES
