@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _HEAD_BYTES = 65_536
-_CSV_BLOCK = 1 << 22
+_CSV_BLOCK = 1 << 20
+"""Bytes of a block: the reader runs up to 32 of them ahead of whoever takes the rows."""
 _JSON_ROWS = 20_000
 _MAX_WHOLE_JSON = 1 << 30
 _DELIMITERS = ",;\t|"
