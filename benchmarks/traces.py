@@ -75,7 +75,9 @@ sys.exit(code)
 def measured(arguments: list[str]) -> tuple[float, float]:
     """Seconds and peak MB of ``thinkcap trace`` with *arguments*, in a process of its own."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", _RUN, "trace", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, "trace", *arguments], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"thinkcap trace {' '.join(arguments)} failed:\n{done.stderr}")
     return time.perf_counter() - start, int(done.stdout.split()[-1]) * 1024 / 1e6
@@ -99,9 +101,7 @@ def main() -> None:
                 write(trace, batches(rows))
                 for command in args.commands.split(","):
                     fill = {"TRACE": str(trace), "OUT": str(out), "ROWS": str(rows)}
-                    arguments = [
-                        fill.get(text, text.replace("OUT.", f"{folder}/out.")) for text in COMMANDS[command]
-                    ]
+                    arguments = [fill.get(text, text.replace("OUT.", f"{folder}/out.")) for text in COMMANDS[command]]
                     seconds, peak = measured(arguments)
                     growth = "—"
                     if command in before:

@@ -80,13 +80,18 @@ class CountMeter:
 
 
 class GapMeter:
-    """Gaps of each client within each window of *window_s*: how many queries, and the first two moments."""
+    """Gaps of each client within each window of *window_s*.
 
-    def __init__(self, window_s: float) -> None:
+    With *tables* every window of every client is kept, for few clients; without, their mean alone.
+    """
+
+    def __init__(self, window_s: float, *, tables: bool = False) -> None:
         self.window_s = window_s
+        self._tables = tables
+        self._weighted, self._number = 0.0, 0
         none = np.empty(0)
         self._open = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), none, none, none, none)
-        self._done: list[tuple[Int64Array, Int64Array, Int64Array, FloatArray, FloatArray]] = []
+        self._done: list[tuple[Int64Array, Int64Array, Int64Array, FloatArray]] = []
 
     def add(self, arrived: FloatArray, client: npt.NDArray[np.integer]) -> None:
         """Take the gaps of *arrived* (s) of each *client* (a code)."""
@@ -122,35 +127,46 @@ class GapMeter:
         keep[twice] = False
         last = window[-1]
         ended = keep & (window < last)
-        self._done.append((window[ended], whose[ended], size[ended], total[ended], square[ended]))
+        self._close(window[ended], whose[ended], size[ended], total[ended], square[ended])
         here = keep & (window == last)
         self._open = (window[here], whose[here], size[here], begin[here], end[here], total[here], square[here])
-        if len(self._done) > 64:
-            self._done = [self._joined()]
 
-    def _joined(self) -> tuple[Int64Array, Int64Array, Int64Array, FloatArray, FloatArray]:
-        window, whose, size, total, square = (np.concatenate(column) for column in zip(*self._done, strict=True))
-        return window, whose, size, total, square
+    def _close(
+        self, window: Int64Array, whose: Int64Array, size: Int64Array, total: FloatArray, square: FloatArray
+    ) -> None:
+        cv = _cvs(size, total, square)
+        if self._tables:
+            self._done.append((window, whose, size, cv))
+        good = np.isfinite(cv)
+        self._weighted += float((cv[good] * size[good]).sum())
+        self._number += int(size[good].sum())
 
     def groups(self) -> tuple[Int64Array, Int64Array, Int64Array, FloatArray]:
-        """(window, client, queries, CV of the gaps) of each window in which a client asked; NaN below three queries."""
+        """(window, client, queries, CV of the gaps) where a client asked, windows in order; NaN below three queries."""
         window, whose, size, _, _, total, square = self._open
-        if self._done:
-            done = self._joined()
-            window, whose, size, total, square = (
-                np.concatenate(pair) for pair in zip(done, (window, whose, size, total, square), strict=True)
-            )
-        number = np.maximum(size - 1, 1)
-        mean = total / number
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cv = np.sqrt(np.maximum(square / number - mean**2, 0.0)) / mean
-        return window, whose, size, np.where((size >= 3) & np.isfinite(cv), cv, np.nan)
+        parts = [*self._done, (window, whose, size, _cvs(size, total, square))]
+        windows, clients, sizes, cvs = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return windows, clients, sizes, cvs
 
     def cv(self) -> float:
-        """CV of a client's gaps in a window, averaged over windows by their queries; those of fewer than three do not count."""
-        _, _, size, cv = self.groups()
+        """CV of a client's gaps in a window, averaged over windows by their queries.
+
+        Windows in which a client has fewer than three queries do not count.
+        """
+        _, _, size, _, _, total, square = self._open
+        cv = _cvs(size, total, square)
         good = np.isfinite(cv)
-        return float(np.average(cv[good], weights=size[good])) if good.any() else float("nan")
+        number = self._number + int(size[good].sum())
+        return (self._weighted + float((cv[good] * size[good]).sum())) / number if number else float("nan")
+
+
+def _cvs(size: Int64Array, total: FloatArray, square: FloatArray) -> FloatArray:
+    """CV of the gaps between so many arrivals, from the sums of gaps and of their squares."""
+    number = np.maximum(size - 1, 1)
+    mean = total / number
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cv = np.sqrt(np.maximum(square / number - mean**2, 0.0)) / mean
+    return np.asarray(np.where((size >= 3) & np.isfinite(cv), cv, np.nan))
 
 
 class Moments:

@@ -55,5 +55,5 @@ def _keep(run: list[pa.RecordBatch], path: Path) -> Path:
 def _read(path: Path) -> Iterator[pa.RecordBatch]:
     from pyarrow import parquet
 
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
         yield from file.iter_batches(batch_size=_GROUP_ROWS)

@@ -92,7 +92,7 @@ class Tally:
     def largest(self, count: npt.ArrayLike) -> FloatArray:
         """Sum of the *count* largest values."""
         number, sums = self._up_to()
-        values, counts = self.counted
+        values, _ = self.counted
         left = self.total - np.asarray(count, np.int64)
         place = np.minimum(np.searchsorted(number, left, side="right"), len(number) - 1)
         whole = sums[place] - (number[place] - left) * values[place]

@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
 
     from sim.errors import InputError, Problem
     from sim.units import UnitError, parse_seconds
-    from workloads.measures import Held, describe
+    from workloads.held import Held
+    from workloads.measures import describe
+    from workloads.portrait import portrait
 
     try:
         tpot_s = parse_seconds(args.tpot)
@@ -48,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     held = Held.of(source.batches())
     if not len(held):
         raise InputError(Problem("holds no rows with output", source=str(source.path)))
-    found = describe(held)
+    of = portrait(held)
+    found = describe(of)
     told = hints(found, tpot_s)
     if args.json:
 
@@ -68,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
         from workloads import curves
 
         tables = {
-            name: getattr(curves, name)(held)
+            name: getattr(curves, name)(of)
             for name in ("survival", "concentration", "tail_index", "traffic", "burstiness")
         }
-        if held.split_known:
-            tables["splits"] = curves.splits(held)
+        if of.split_known:
+            tables["splits"] = curves.splits(of)
         page = describe_page(source.path.name, found, tables, notes=source.report.lines(), hints=told)
         Path(args.html).write_text(page, encoding="utf-8", errors="replace")
         print(f"page     {args.html}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from sim.cli._trace import Input, add_input, batches_of
+from sim.cli._trace import Input, add_input
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +36,11 @@ def run(args: argparse.Namespace) -> int:
 
     from sim.errors import InputError, Problem
     from sim.units import UnitError, parse_seconds
+    from workloads.drawn import drawn_portrait
     from workloads.fitting.fit import fit
-    from workloads.measures import Held, compare, off_grid
+    from workloads.held import Held, off_grid
+    from workloads.measures import compare
+    from workloads.portrait import portrait
     from workloads.source import build
     from workloads.spec import WorkloadSpec
 
@@ -52,13 +55,15 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise InputError(Problem(f"{args.seed} is negative", key="--seed"))
     source = Input(args.trace, args.format)
-    real = Held.of(source.batches())
-    if not len(real):
+    held = Held.of(source.batches())
+    if not len(held):
         raise InputError(Problem("holds no rows with output", source=str(source.path)))
-    real, grid = off_grid(real)
-    fitted = fit(real, window_s=window_s, keep_names=args.keep_names)
+    held, grid = off_grid(held)
+    fitted = fit(held, window_s=window_s, keep_names=args.keep_names)
+    real = portrait(held)
+    del held
     generator = build(WorkloadSpec.model_validate(fitted.workload), seed=args.seed)
-    drawn = Held.of(batches_of(generator))
+    drawn = drawn_portrait(generator, beside=real)
     if grid is not None:
         fitted.notes.append(grid)
     rows = compare(real, drawn)

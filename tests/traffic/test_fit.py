@@ -11,7 +11,9 @@ from workloads.fitting.fit import fit
 from workloads.fitting.lengths import length_law
 from workloads.fitting.nearness import follows
 from workloads.formats import read
-from workloads.measures import Held, compare, hill, off_grid, resident_tokens, top_share
+from workloads.held import Chunk, Held, off_grid
+from workloads.measures import compare, hill, top_share
+from workloads.portrait import Portrait, portrait
 from workloads.source import build
 from workloads.spec import WorkloadSpec
 
@@ -118,7 +120,7 @@ def test_fit_then_sample_keeps_what_it_was_fitted_to():
     assert "b" not in fitted.workload["clients"]["members"]
     again = held_of(build(WorkloadSpec.model_validate(fitted.workload), seed=2))
     assert len(again) == len(real)
-    near(compare(real, again))
+    near(compare(portrait(real), portrait(again)))
 
 
 @pytest.mark.slow
@@ -127,7 +129,7 @@ def test_fit_then_sample_keeps_what_it_was_fitted_to():
 def test_fit_of_measured_traces(name):
     real = Held.of(read(SHARED / name))
     spec = WorkloadSpec.model_validate(fit(real).workload)
-    near(compare(real, held_of(build(spec, seed=5))))
+    near(compare(portrait(real), portrait(held_of(build(spec, seed=5)))))
 
 
 def test_a_burst_is_fitted_as_one():
@@ -149,7 +151,9 @@ def test_measures_against_theory():
     assert hill(values) == pytest.approx(2.1, rel=0.05)
     # A Pareto law's top share p makes p ** (1 - 1 / alpha) of the whole.
     assert top_share(values, 0.1) == pytest.approx(0.1 ** (1 - 1 / 2.1), rel=0.1)
-    assert resident_tokens(np.array([2000]), np.array([200])) == 2100
+    one = Portrait(60, [], names=("all",), grouped_by="nothing", split_known=False)
+    one.add(Chunk(np.zeros(1), np.array([2000]), np.array([200]), None, np.zeros(1, int)))
+    assert one.resident_tokens == 2100
 
 
 def test_sixteen_bytes_a_row():
@@ -165,7 +169,7 @@ def test_sixteen_bytes_a_row():
     held = Held.of([batch])
     size = sum(getattr(held, name).nbytes for name in ("gap", "prompt", "output", "share", "client"))
     assert size == 16 * 1000
-    assert np.abs(held.reasoning - np.arange(1000)).max() <= 1
+    assert np.abs(held.reasoning_at(slice(None)) - np.arange(1000)).max() <= 1
     np.testing.assert_allclose(held.arrived, np.arange(1000.0))
 
 

@@ -5,7 +5,9 @@ import pyarrow as pa
 import pytest
 
 from workloads.fitting.fit import fit
-from workloads.measures import Held, compare
+from workloads.held import Held
+from workloads.measures import compare
+from workloads.portrait import portrait
 from workloads.source import BLOCK, build
 from workloads.spec import Lengths, WorkloadSpec
 
@@ -77,7 +79,7 @@ def small_and_bimodal(rng):
 )
 def test_fit_then_sample(traffic):
     real = traffic(np.random.default_rng(3))
-    rows = {row.name: row for row in compare(real, drawn(fit(real).workload, seed=2))}
+    rows = {row.name: row for row in compare(portrait(real), portrait(drawn(fit(real).workload, seed=2)))}
     for name, row in rows.items():
         if name.startswith("output, p"):
             assert abs(row.distance) <= 0.05 or abs(row.generated - row.real) <= 1, row

@@ -19,21 +19,38 @@ from workloads.arrivals import PS, weibull_shape
 from workloads.clients import ClientArrivals
 from workloads.fitting.nearness import by_quantiles
 from workloads.fitting.plain import digits, plain
-from workloads.measures import SCALES_S, client_cv, dispersion, window_for
+from workloads.measures import client_cv, dispersion
+from workloads.portrait import SCALES_S, window_for
 from workloads.spec import Clients
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-_SIMULATED = 200_000
-"""Arrivals that are drawn of a candidate; of longer traces the first windows stand for all."""
+SHOWN = 200_000
+"""Arrivals that laws of gaps are judged by; of longer traces the first windows stand for all."""
 _LEAST_GAPS = 30
 _NEAR_CV = 0.04
 _NEAR_DISPERSION = 0.10
 _LEVELS = 1
+"""Standard errors of a dispersion that do not count as a difference."""
 _LEAST = 0.05
 """Gaps and counts that vary less than this are as good as regular."""
-"""Standard errors of a dispersion that do not count as a difference."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """When the queries of one group came: *times* (s, rising, from 0) of the first ones, and of each window of
+    *window_s* how many there were (*sizes*) and the CV of their gaps (*cvs*; NaN where fewer than three)."""
+
+    window_s: float
+    times: FloatArray
+    sizes: Int64Array
+    cvs: FloatArray
+
+    @property
+    def shown(self) -> int:
+        """Number of windows that ``times`` covers."""
+        return max(1, int(np.searchsorted(np.cumsum(self.sizes), len(self.times), side="right")))
 
 
 @dataclass(frozen=True)
@@ -44,20 +61,21 @@ class Arrivals:
     distance: float
 
 
-def arrivals_of(times: FloatArray, window_s: float, count: int) -> Arrivals:
-    """The plainest arrivals that follow *times* (s, rising, from 0), over *count* windows of *window_s*."""
-    window = np.minimum((times / window_s).astype(np.int64), count - 1)
-    sizes = np.bincount(window, minlength=count)
-    rates = {"rates": [digits(rate, 6) for rate in (sizes / window_s).tolist()]}
-    gaps = _Gaps.of(times, window, sizes)
-    if gaps is None or len(gaps.standard) < _LEAST_GAPS:
-        cv = 1.0 if gaps is None else gaps.cv
+def arrivals_of(seen: Seen) -> Arrivals:
+    """The plainest arrivals that follow what was *seen*."""
+    count, window_s = len(seen.sizes), seen.window_s
+    rates = {"rates": [digits(rate, 6) for rate in (seen.sizes / window_s).tolist()]}
+    known = np.isfinite(seen.cvs) & (seen.cvs > 0)
+    if not known.any():
+        return Arrivals({**rates, "cvs": [1.0]}, 0.0)
+    cv = float(np.clip(np.average(seen.cvs[known], weights=seen.sizes[known] - 1), 0.02, 50.0))
+    standard = _standard_gaps(seen)
+    if len(standard) < _LEAST_GAPS:
         return Arrivals({**rates, "cvs": [digits(cv, 4)]}, 0.0)
-    shown = max(1, int(np.searchsorted(np.cumsum(sizes), _SIMULATED)) + 1)
-    real = _Burstiness.of(times[window < shown], window_s * count)
+    real = _Burstiness.of(seen.times, window_s * count)
     best: Arrivals | None = None
-    for keys in _ways(gaps, count):
-        drawn = _draw(rates | keys, window_s, min(shown, count))
+    for keys in _ways(standard, seen.cvs, cv):
+        drawn = _draw(rates | keys, window_s, seen.shown)
         distance = real.distance(_Burstiness.of(drawn, window_s * count))
         if best is None or distance < best.distance:
             best = Arrivals(rates | keys, distance)
@@ -67,47 +85,32 @@ def arrivals_of(times: FloatArray, window_s: float, count: int) -> Arrivals:
     return best
 
 
-@dataclass(frozen=True)
-class _Gaps:
-    """Gaps within windows: each over the mean of its window, the CV of each window, and their mean by requests."""
-
-    standard: FloatArray
-    cvs: FloatArray
-    cv: float
-
-    @staticmethod
-    def of(times: FloatArray, window: Int64Array, sizes: Int64Array) -> _Gaps | None:
-        gaps = np.diff(times)
-        inside = window[1:] == window[:-1]
-        gaps, where = gaps[inside], window[1:][inside]
-        number = np.bincount(where, minlength=len(sizes))
-        total = np.bincount(where, gaps, len(sizes))
-        square = np.bincount(where, gaps**2, len(sizes))
-        good = (number >= 3) & (total > 0)
-        if not good.any():
-            return None
-        mean = total[good] / number[good]
-        cvs = np.zeros(len(sizes))
-        cvs[good] = np.sqrt(np.maximum(square[good] / number[good] - mean**2, 0.0)) / mean
-        busy = good[where]
-        standard = np.maximum(gaps[busy] / (total[where[busy]] / number[where[busy]]), 1e-9)
-        cv = float(np.clip(np.average(cvs[good], weights=number[good]), 0.02, 50.0))
-        return _Gaps(standard, cvs, cv)
+def _standard_gaps(seen: Seen) -> FloatArray:
+    """Gaps within windows of three and more, each over the mean of its window."""
+    window = (seen.times / seen.window_s).astype(np.int64)
+    gaps = np.diff(seen.times)
+    inside = window[1:] == window[:-1]
+    gaps, where = gaps[inside], window[1:][inside]
+    number = np.bincount(where)
+    total = np.bincount(where, gaps)
+    busy = ((number >= 3) & (total > 0))[where]
+    return np.asarray(np.maximum(gaps[busy] / (total[where[busy]] / number[where[busy]]), 1e-9))
 
 
-def _ways(gaps: _Gaps, count: int) -> Iterator[dict[str, Any]]:
+def _ways(standard: FloatArray, cvs: FloatArray, cv: float) -> Iterator[dict[str, Any]]:
     """Laws of gaps, the plainest first."""
-    ordered = np.sort(gaps.standard)
+    count = len(cvs)
+    ordered = np.sort(standard)
     steps = (np.arange(len(ordered)) + 0.5) / len(ordered)
-    shape = gaps.cv**-2
+    shape = cv**-2
     by_gamma = np.abs(special.gammainc(shape, ordered * shape) - steps).max()
-    k = weibull_shape(min(gaps.cv, 40.0))
+    k = weibull_shape(min(cv, 40.0))
     by_weibull = np.abs(-np.expm1(-((ordered * special.gamma(1 + 1 / k)) ** k)) - steps).max()
     family = {"weibull": list(range(count))} if by_weibull < by_gamma else {}
-    yield {"cvs": [digits(gaps.cv, 4)], **family}
-    known = np.where(gaps.cvs > 0, np.clip(gaps.cvs, 0.02, 50.0), gaps.cv)
+    yield {"cvs": [digits(cv, 4)], **family}
+    known = np.where(np.isfinite(cvs) & (cvs > 0), np.clip(np.nan_to_num(cvs, nan=cv), 0.02, 50.0), cv)
     if count > 1:
-        yield {"cvs": [digits(cv, 3) for cv in known.tolist()], **family}
+        yield {"cvs": [digits(value, 3) for value in known.tolist()], **family}
     yield {"gaps": plain(by_quantiles(ordered))}
 
 

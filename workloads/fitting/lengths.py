@@ -7,6 +7,7 @@ as measured. Where it does not, the share has a law of its own in each range of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ from workloads.fitting.nearness import CHECKED, by_quantiles, follows, quantile_
 from workloads.fitting.plain import digits, plain
 from workloads.laws import LawBase
 from workloads.lengths import Kind, Latents, output_of_kind
-from workloads.measures import Held
 from workloads.spec import Lengths
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-_FIT_ROWS = 400_000
+FIT_ROWS = 400_000
+"""Rows that laws are fitted to; of more of them so many are taken, evenly."""
 _BANDS = 10
 _BAND_ROWS = 150
 _DRAWN = 40_000
@@ -32,20 +33,25 @@ _NEAR = 0.02
 """What a quantile or mean of reasoning and answer may be off by, or half a token, or most of a standard error."""
 
 
-def lengths_of(held: Held, rows: Int64Array) -> dict[str, Any]:
-    """Laws of prompt, output and share of reasoning of the queries *rows*, as a spec spells them."""
-    if len(rows) > _FIT_ROWS:
-        rows = rows[np.linspace(0, len(rows) - 1, _FIT_ROWS).astype(np.int64)]
-    output = held.output[rows]
-    lengths: dict[str, Any] = {"prompt": plain(length_law(held.prompt[rows]))}
-    tie = normal_correlation(held.prompt[rows], output)
+@dataclass(frozen=True)
+class Sample:
+    """Tokens of some queries; *reasoning* is None where the split of the output is not known."""
+
+    prompt: Int64Array
+    output: Int64Array
+    reasoning: Int64Array | None
+
+
+def lengths_of(of: Sample) -> dict[str, Any]:
+    """Laws of prompt, output and share of reasoning, as a spec spells them."""
+    lengths: dict[str, Any] = {"prompt": plain(length_law(of.prompt))}
+    tie = normal_correlation(of.prompt, of.output)
     # Below three standard errors it is as likely to be none.
-    if abs(tie) > max(0.05, 3.0 / np.sqrt(len(rows))):
+    if abs(tie) > max(0.05, 3.0 / np.sqrt(len(of.output))):
         lengths["prompt_correlation"] = digits(tie, 3)
-    if not held.split_known:
-        return lengths | {"answer": plain(length_law(output))}
-    reasoning = held.reasoning_at(rows).astype(np.int64)
-    return lengths | _joint(plain(length_law(output)), output.astype(np.int64), reasoning)
+    if of.reasoning is None:
+        return lengths | {"answer": plain(length_law(of.output))}
+    return lengths | _joint(plain(length_law(of.output)), of.output, of.reasoning)
 
 
 def length_law(values: npt.NDArray[Any]) -> LawBase:

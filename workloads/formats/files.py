@@ -342,7 +342,8 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
 
     row = 1
     try:
-        with pq.ParquetFile(path) as file:
+        # Buffering ahead would keep the whole file by the end.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=1 << 17):
                 if batch.num_rows:
                     yield row, batch
