@@ -15,7 +15,7 @@ to whole tokens by whoever draws them.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -200,8 +200,8 @@ class Mixture(LawBase):
     def table(self) -> tuple[FloatArray, FloatArray]:
         """(z, value) knots of the quantile function, both rising; values are interpolated on a log scale."""
         return lognormal_mixture_table(
-            [(part.weight, float(np.log(part.median)), part.sigma) for part in self.components],
-            [(atom.weight, atom.value) for atom in self.atoms],
+            tuple((part.weight, float(np.log(part.median)), part.sigma) for part in self.components),
+            tuple((atom.weight, atom.value) for atom in self.atoms),
         )
 
     def raw(self, z: FloatArray) -> FloatArray:
@@ -209,10 +209,12 @@ class Mixture(LawBase):
         return np.asarray(np.exp(np.interp(z, knots, log_values)))
 
 
+@lru_cache(maxsize=2048)  # every replication builds the laws of its scenario anew
 def lognormal_mixture_table(
-    components: list[tuple[float, float, float]], atoms: list[tuple[float, float]], *, points: int = 500
+    components: tuple[tuple[float, float, float], ...], atoms: tuple[tuple[float, float], ...], *, points: int = 500
 ) -> tuple[FloatArray, FloatArray]:
-    """Knots (z, log value) of the quantile function of a mixture of lognormals (weight, mu, sigma) and atoms.
+    """Knots (z, log value) of the quantile function of a mixture of lognormals (weight, mu, sigma) and atoms (weight,
+    value); not to be written to.
 
     Both tails are kept exact by taking z from the smaller of the distribution and the survival function.
     """
@@ -318,12 +320,6 @@ class BetaPart(Strict):
     a: PositiveFloat
     b: PositiveFloat
 
-    def log_odds(self, steps: FloatArray) -> FloatArray:
-        """Mean log odds plus *steps* standard deviations of them."""
-        mean = special.digamma(self.a) - special.digamma(self.b)
-        spread = np.sqrt(special.polygamma(1, self.a) + special.polygamma(1, self.b))
-        return np.asarray(mean + spread * steps)
-
 
 class BetaMixture(LawBase):
     """Mixture of Beta distributions on (0, 1), with *atoms*: how much of an output is reasoning.
@@ -346,30 +342,50 @@ class BetaMixture(LawBase):
     @cached_property
     def table(self) -> tuple[FloatArray, FloatArray]:
         """(z, value) knots of the quantile function, both rising."""
-        # Knots follow each component in the log odds: log odds of a Beta have these two moments.
-        steps = np.linspace(-10.0, 10.0, 161)
-        values = np.concatenate([[0.0, 1.0], *(special.expit(part.log_odds(steps)) for part in self.components)])
-        at = np.array(sorted(atom.value for atom in self.atoms for _ in (0, 1)))
-        after = np.concatenate([np.zeros(len(values), int), np.tile([0, 1], len(self.atoms))])
-        grid = np.concatenate([values, at])
-        order = np.lexsort((after, grid))
-        grid, after = grid[order], after[order]
-        total = sum(part.weight for part in self.components) + sum(atom.weight for atom in self.atoms)
-        below, above = np.zeros_like(grid), np.zeros_like(grid)
-        for part in self.components:
-            below += part.weight * special.betainc(part.a, part.b, grid)
-            above += part.weight * special.betaincc(part.a, part.b, grid)
-        for atom in self.atoms:
-            passed = (grid > atom.value) | ((grid == atom.value) & (after == 1))
-            below += np.where(passed, atom.weight, 0.0)
-            above += np.where(passed, 0.0, atom.weight)
-        below, above = below / total, above / total
-        knots = np.where(below < 0.5, special.ndtri(below), -special.ndtri(above))
-        return np.maximum.accumulate(np.clip(knots, -40.0, 40.0)), grid
+        return beta_mixture_table(
+            tuple((part.weight, part.a, part.b) for part in self.components),
+            tuple((atom.weight, atom.value) for atom in self.atoms),
+        )
 
     def raw(self, z: FloatArray) -> FloatArray:
         knots, values = self.table
         return np.asarray(np.interp(z, knots, values))
+
+
+@lru_cache(maxsize=2048)
+def beta_mixture_table(
+    components: tuple[tuple[float, float, float], ...], atoms: tuple[tuple[float, float], ...]
+) -> tuple[FloatArray, FloatArray]:
+    """Knots (z, value) of the quantile function of a mixture of Betas (weight, a, b) and atoms (weight, value); not to be
+    written to.
+    """
+    # Knots follow each component in the log odds: log odds of a Beta have these two moments.
+    steps = np.linspace(-10.0, 10.0, 161)
+    values = np.concatenate([[0.0, 1.0], *(special.expit(_log_odds(a, b, steps)) for _, a, b in components)])
+    at = np.array(sorted(value for _, value in atoms for _ in (0, 1)))
+    after = np.concatenate([np.zeros(len(values), int), np.tile([0, 1], len(atoms))])
+    grid = np.concatenate([values, at])
+    order = np.lexsort((after, grid))
+    grid, after = grid[order], after[order]
+    total = sum(part[0] for part in components) + sum(atom[0] for atom in atoms)
+    below, above = np.zeros_like(grid), np.zeros_like(grid)
+    for weight, a, b in components:
+        below += weight * special.betainc(a, b, grid)
+        above += weight * special.betaincc(a, b, grid)
+    for weight, value in atoms:
+        passed = (grid > value) | ((grid == value) & (after == 1))
+        below += np.where(passed, weight, 0.0)
+        above += np.where(passed, 0.0, weight)
+    below, above = below / total, above / total
+    knots = np.where(below < 0.5, special.ndtri(below), -special.ndtri(above))
+    return np.maximum.accumulate(np.clip(knots, -40.0, 40.0)), grid
+
+
+def _log_odds(a: float, b: float, steps: FloatArray) -> FloatArray:
+    """Mean log odds of a Beta plus *steps* standard deviations of them."""
+    mean = special.digamma(a) - special.digamma(b)
+    spread = np.sqrt(special.polygamma(1, a) + special.polygamma(1, b))
+    return np.asarray(mean + spread * steps)
 
 
 def _short_law(value: Any) -> Any:

@@ -154,18 +154,14 @@ class FastForward(Shortcuts):
         waiting, ends = self.waiting, self._ends
         if self._run_steps:
             if self._joins and len(waiting) == 1 and self._join(now_ps, quiet_until_ps):
-                end = self.next_end_ps
-            else:
-                end = self._plan(now_ps)
-        elif not (waiting or ends or self._borders or self._asks()):
+                return self.next_end_ps
+        elif not (waiting or ends or self.lag or self._borders or self._asks()):
             # NOTE: what _plan() comes to when somebody has just left, for performance reasons
             self.resumed = False
             self._decode_on(now_ps)
-            end = self.next_end_ps = ends[0]
-            if len(ends) <= self.lag:
-                end = self._plan(now_ps)
-        else:
-            end = self._plan(now_ps)
+            self.next_end_ps = end = ends[0]
+            return end
+        end = self._plan(now_ps)
         while end is not None and end < quiet_until_ps:
             # Nobody must come to an end there: no last token is due, and the run under way reaches nobody's last step.
             if self._cancels or (self._pending and self._pending[0][0] <= end):

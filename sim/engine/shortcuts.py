@@ -136,8 +136,11 @@ class Shortcuts(Runs):
             cached = hit * size
             kv.admit(request, hits, hit, need - hit)
             kv.register(request, known // size)
+        elif (taking := taken + need) <= unhashed:
+            kv._unhashed = unhashed - taking
+            kv.free = free - taking
         else:
-            kv.take(taken + need)
+            kv.take(taking)
         request.computed = known
         self._admissions = order = request.order = self._admissions + 1
         request.running = True
@@ -293,7 +296,11 @@ class Shortcuts(Runs):
                 else:
                     blocks += sum(crossing[:upto]) + sum(crossing[upto - rest :])
             if blocks:
-                kv.take(blocks)
+                if blocks <= unhashed:
+                    kv._unhashed = unhashed - blocks
+                    kv.free = free - blocks
+                else:
+                    kv.take(blocks)
                 self.table_blocks += blocks
                 last += blocks
             tokens = decodes * extra
