@@ -51,6 +51,7 @@ class Shell:
         "accepting",
         "engine",
         "info",
+        "kv_bound",
         "on",
         "order",
         "tokens_bound",
@@ -63,14 +64,17 @@ class Shell:
         self.order = info.index
         self.on = True
         self.accepting = True
-        self.tokens_bound = -1  # outstanding tokens when last looked at, -1 since something changed
+        # outstanding tokens and share of KV in use when last looked at, -1 since something changed
+        self.tokens_bound = -1
+        self.kv_bound = -1.0
         self._ended = ended
         self._touched = False
         self._touch = clock.touch
         self._alarm = clock.alarm(COMPLETION, info.index, self._complete)
 
     def touch(self) -> None:
-        """Plan when the instant is quiet."""
+        """Plan when the instant is quiet; what is inside may be less from now on."""
+        self.tokens_bound = self.kv_bound = -1
         if not self._touched:
             self._touched = True
             self._touch(self)
@@ -90,7 +94,6 @@ class Shell:
         ended.
         """
         self.touch()
-        self.tokens_bound = -1
         return self.engine.cancel(request, self._clock.now_ps, status)
 
     def stop(self) -> None:
@@ -109,19 +112,19 @@ class Shell:
         self.engine.settle(self._clock.now_ps)
         self._clock.unset(self._alarm)
         self.on = self.accepting = False
-        self.tokens_bound = -1
+        self.tokens_bound = self.kv_bound = -1
 
     def renew(self, engine: Engine) -> None:
         """The replica is back, with an empty engine."""
         self.engine = engine
         self.on = True
-        self.tokens_bound = -1
+        self.tokens_bound = self.kv_bound = -1
 
     def plan(self) -> None:
         """What the engine does next, and when that ends."""
         # NOTE: plan_until() inlined for performance reasons
         self._touched = False
-        self.tokens_bound = -1
+        self.tokens_bound = self.kv_bound = -1
         if not self.on:
             return
         clock, alarm = self._clock, self._alarm
@@ -135,7 +138,7 @@ class Shell:
     def plan_until(self, quiet_until_ps: int) -> None:
         """The same, when nobody will call the engine before *quiet_until_ps*."""
         self._touched = False
-        self.tokens_bound = -1
+        self.tokens_bound = self.kv_bound = -1
         if not self.on:
             return
         clock, alarm = self._clock, self._alarm
@@ -150,7 +153,7 @@ class Shell:
             return
         clock = self._clock
         ended = self.engine.complete(clock.now_ps)
-        self.tokens_bound = -1
+        self.tokens_bound = self.kv_bound = -1
         if not self._touched:
             self._touched = True
             self._touch(self)

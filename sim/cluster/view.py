@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.policies.routing import ReplicaInfo, View
@@ -75,20 +75,34 @@ class LiveView:
                     best = load
             else:
                 bounded.append((bound if weights is None else bound * weights[index], index))
-        bounded.sort()
-        for least, index in bounded:
-            if best is not None and least > best[0]:
-                break
-            load = self._load(index, weights)
-            if best is None or load < best:
-                best = load
-        assert best is not None
-        return best[2]
+        return _least(best, bounded, lambda index: self._load(index, weights))
+
+    def least_used(self, candidates: Sequence[int]) -> int:
+        """Of *candidates* the one with the smallest share of its KV pool in use.
+
+        Between two plans of a replica blocks are only taken, so the share that was seen is a lower bound too.
+        """
+        shells = self._shells
+        best: tuple[float, int, int] | None = None
+        bounded: list[tuple[float, int]] = []
+        for index in candidates:
+            bound = shells[index].kv_bound
+            if bound < 0:
+                use = self._use(index)
+                if best is None or use < best:
+                    best = use
+            else:
+                bounded.append((bound, index))
+        return _least(best, bounded, self._use)
 
     def _load(self, index: int, weights: Sequence[float] | None) -> tuple[float, int, int]:
         tokens = self._shells[index].tokens_bound = self.tokens(index)
         load = tokens if weights is None else tokens * weights[index]
         return load, self.outstanding[index], index
+
+    def _use(self, index: int) -> tuple[float, int, int]:
+        use = self._shells[index].kv_bound = self.state(index).kv_use
+        return use, self.outstanding[index], index
 
     def among(self, candidates: Sequence[int]) -> View:
         """The same view with fewer candidates."""
@@ -128,6 +142,26 @@ class StaleView(LiveView):
     def least_loaded(self, candidates: Sequence[int], weights: Sequence[float] | None = None) -> int:
         return min(candidates, key=lambda index: self._load(index, weights))
 
+    def least_used(self, candidates: Sequence[int]) -> int:
+        return min(candidates, key=lambda index: (self.state(index).kv_use, self.outstanding[index], index))
+
+
+def _least(
+    best: tuple[float, int, int] | None,
+    bounded: list[tuple[float, int]],
+    look: Callable[[int], tuple[float, int, int]],
+) -> int:
+    """The replica with the least of *best* and what *look* says of those *bounded* from below."""
+    bounded.sort()
+    for least, index in bounded:
+        if best is not None and least > best[0]:
+            break
+        found = look(index)
+        if best is None or found < best:
+            best = found
+    assert best is not None
+    return best[2]
+
 
 class _Among:
     """A view with other candidates; everything else is asked of *view*."""
@@ -162,6 +196,9 @@ class _Among:
 
     def least_loaded(self, candidates: Sequence[int], weights: Sequence[float] | None = None) -> int:
         return self._view.least_loaded(candidates, weights)
+
+    def least_used(self, candidates: Sequence[int]) -> int:
+        return self._view.least_used(candidates)
 
     def among(self, candidates: Sequence[int]) -> View:
         return _Among(self._view, candidates)

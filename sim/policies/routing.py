@@ -144,6 +144,11 @@ class View(Protocol):
         with fewer requests, then the first. Looks into as few replicas as it can."""
         ...
 
+    def least_used(self, candidates: Sequence[int]) -> int:
+        """Of *candidates* the one with the smallest share of its KV pool in use; on a tie the one with fewer
+        requests, then the first. Looks into as few replicas as it can."""
+        ...
+
     def among(self, candidates: Sequence[int]) -> View:
         """The same view with fewer candidates, for a router that asks another."""
         ...

@@ -190,8 +190,12 @@ class SegmentSink:
     def lose(self, now_ps: int) -> None:
         """The replica was lost at *now_ps*: tokens of steps that had not ended then never came.
 
-        Such steps become rows of their own, whose decodes are dropped.
+        Such steps become rows of their own, whose decodes are dropped; stalls that such tokens would have ended are none.
         """
+        stalls = self.stalls()
+        seen = stalls[:, STALL_ROW.index("at_ps")] <= now_ps  # fast-forward writes them ahead of their time
+        if not seen.all():
+            self._stalls = bytearray(stalls[seen].tobytes())
         size = _SEGMENT_BYTES
         kept: list[tuple[tuple[int, ...], list[Any]]] = []
         while self._segments:

@@ -222,8 +222,10 @@ def _request_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array
     reasoning = np.minimum(generated, rows["reasoning_tokens"])
     answers = generated - reasoning
     front_end = _front_end(info, rows["pool"])
-    # an asynchronous engine has committed a batch that starts only after the end: that has not happened
-    scheduled = np.where(rows["first_scheduled_ps"] > info.end_ps, -1, rows["first_scheduled_ps"])
+    # an asynchronous engine has committed a batch that starts only after the end, or after its loss: that has not happened
+    scheduled = rows["first_scheduled_ps"]
+    never = (scheduled > info.end_ps) | ((finished >= 0) & (scheduled > finished))
+    scheduled = np.where(never, -1, scheduled)
     return _table(
         "requests",
         info,

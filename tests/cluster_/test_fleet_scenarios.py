@@ -162,6 +162,29 @@ def test_steps_cut_by_a_loss_bring_no_tokens() -> None:
     assert (sink.segments() == before).all()
 
 
+def test_stalls_that_a_loss_cut_off_are_none() -> None:
+    sink = SegmentSink()
+    sink.stall(1, 30, 20)
+    sink.stall(2, 50, 20)
+    sink.stall(3, 40, 20)
+    sink.lose(40)
+    assert sink.stalls().tolist() == [[1, 30, 20], [3, 40, 20]]
+
+
+@pytest.mark.parametrize("engine", [{"num_gpu_blocks_override": 700}, {"async_scheduling": True}])
+@pytest.mark.parametrize("seed", [0, pytest.param(2, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)])
+def test_losses_balance_under_kv_pressure_and_with_batches_committed_ahead(engine: dict[str, Any], seed: int) -> None:
+    """Gaps of preempted requests and first steps that a crash makes undone: `simulate` checks every balance."""
+    failures = {"mtbf": "10 s", "mttr": "3 s"}
+    data = scenario({"engine": engine | {"max_model_len": 8192}, "replicas": 3}, failures=failures, seed=seed)
+    results = simulate(data)
+    assert ((results.requests["preemptions"] > 0).any()) == ("num_gpu_blocks_override" in engine)
+    lost = results.requests[results.requests["status"] == "failed"]
+    assert len(lost) > 20
+    begun = lost[lost["first_scheduled_s"].notna()]
+    assert (begun["first_scheduled_s"] <= begun["finished_s"]).all()
+
+
 def two_pools(**sections: Any) -> dict[str, Any]:
     data = copy.deepcopy(GOOD) | sections
     data["pools"] = {

@@ -80,6 +80,9 @@ class Scene:
             key=lambda i: (self.tokens(i) * (weights[i] if weights else 1), self.outstanding[i], i),
         )
 
+    def least_used(self, candidates: Any) -> int:
+        return min(candidates, key=lambda i: (self.state(i).kv_use, self.outstanding[i], i))
+
     def among(self, candidates: Any) -> Scene:
         inner = copy.copy(self)
         inner.candidates = tuple(candidates)

@@ -19,4 +19,4 @@ class LeastKv(Router):
     sees: ClassVar[Sees] = "snapshots"
 
     def choose(self, view: View, request: RoutedRequest) -> int:
-        return min(view.candidates, key=lambda index: (view.state(index).kv_use, view.outstanding[index]))
+        return view.least_used(view.candidates)
