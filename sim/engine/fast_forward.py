@@ -159,8 +159,8 @@ class FastForward(Shortcuts):
             # NOTE: what _plan() comes to when somebody has just left, for performance reasons
             self.resumed = False
             self._decode_on(now_ps)
-            self.next_end_ps = end = ends[0]
-            return end
+            self.next_end_ps = ends[0]
+            return ends[0]
         end = self._plan(now_ps)
         while end is not None and end < quiet_until_ps:
             # Nobody must come to an end there: no last token is due, and the run under way reaches nobody's last step.
