@@ -318,7 +318,7 @@ class Shortcuts(Runs):
                 k = mark - origin
                 request.first_answer_ps = start + k * first + growth * (k * (k - 1) // 2)
         stops, pending = self._stops, self._pending
-        ended: list[Request] = []
+        last_one: Request | None = None
         while stops and stops[0][0] <= counter:
             stop, order, request = heappop(stops)
             if request.stop != stop or request.order != order or not request.counted:
@@ -339,21 +339,21 @@ class Shortcuts(Runs):
             end_ps = start + k * first + growth * (k * (k - 1) // 2)
             request.last_token_ps = request.busy_until_ps = end_ps
             request.in_flight = lag
-            if end_ps > now_ps or pending or ended:
+            if end_ps > now_ps or pending or last_one is not None:
                 request.draining = True
                 request.known = request.end - lag
                 heappush(pending, (end_ps, order, request))
             else:
-                ended.append(request)
+                last_one = request
         unused, window = self._no_parts
         row = (start, steps, first, growth, decodes, 0, dropped, before, 0, 0, 0, 0, held, last, live,
                row_running, self._waited, len(self._step.preempted), cached, unused, window,
                self.copies.duplicates)  # fmt: skip
         self._add_row(row, takes, place)
-        if not ended:
-            return self._process(now_ps) if pending and pending[0][0] <= now_ps else ended
+        if last_one is None:
+            return self._process(now_ps) if pending and pending[0][0] <= now_ps else []
         # ---- the one whose last token came
-        request = ended[0]
+        request = last_one
         if request.shared_blocks:
             self.copies.drop(request)
         mine = request.computed
@@ -379,5 +379,5 @@ class Shortcuts(Runs):
         else:
             self._close(request, _COMPLETED, now_ps)
         if pending and pending[0][0] <= now_ps:
-            ended += self._process(now_ps)
-        return ended
+            return [request, *self._process(now_ps)]
+        return [request]
