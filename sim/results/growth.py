@@ -97,7 +97,11 @@ class Run:
         values = array("H", pattern)
         size = len(values)
         rounds, rest = divmod(steps, size)
-        return (rounds * sum(values) if rounds else 0) + sum(values[(self.at - i) % size] for i in range(rest))
+        whole = rounds * sum(values) if rounds else 0
+        low = self.at - rest + 1  # a step looks one place further down, round and round
+        if low >= 0:
+            return whole + sum(values[low : self.at + 1])
+        return whole + sum(values[: self.at + 1]) + sum(values[low:])
 
     def part(self, row: Mapping[str, int], first: int, end: int, blocks: int) -> dict[str, int]:
         """Steps [*first*, *end*) of *row* as a row of their own; its growth is ``rest(first)``."""
