@@ -136,7 +136,24 @@ def _target_sample(
     results: Results, target: SloTarget, values: FloatArray, runs: tuple[RunInfo, ...] | list[RunInfo]
 ) -> Censored:
     """Measured queries as the target sees them: never answered counts as never, still open as censored."""
+    times, open_ = outcomes(results, target, runs, values)
+    return Censored(times[~open_], times[open_])
+
+
+def outcomes(
+    results: Results,
+    target: SloTarget,
+    runs: tuple[RunInfo, ...] | list[RunInfo],
+    values: FloatArray | None = None,
+) -> tuple[FloatArray, BoolArray]:
+    """What each measured query that *target* holds for took, in the order of their arrival, infinite where it was
+    never answered; and which are still open, with what they have waited so far.
+
+    *values* are those of `query_values`, where they are known.
+    """
     queries = results.tables["queries"]
+    if values is None:
+        values = query_values(results, target.metric)
     rows = measured(queries, runs) & _concerned(results, target)
     known = rows & ~np.isnan(values)
     open_ = rows & ~known & (queries["status"] == Status.UNFINISHED)
@@ -148,11 +165,11 @@ def _target_sample(
     end = np.zeros(len(queries))
     for run in runs:
         end[queries["replication"] == run.replication] = run.end_ps / PS_PER_S
-    waited = (end - queries["arrived_s"])[open_]
+    times = np.where(known, values, np.where(never, np.inf, end - queries["arrived_s"]))
     if target.metric == "slowdown":
-        waited = waited / queries["alone_s"][open_]
-        waited = waited[~np.isnan(waited)]
-    return Censored(np.concatenate([values[known], np.full(int(never.sum()), np.inf)]), waited)
+        times = np.where(open_, times / queries["alone_s"], times)
+    kept = (known | never | open_) & ~np.isnan(times)
+    return times[kept], open_[kept]
 
 
 def _concerned(results: Results, target: SloTarget) -> BoolArray:

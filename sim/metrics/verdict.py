@@ -89,18 +89,14 @@ def backlog_slope(results: Results) -> Slope | None:
     if any(window_s(run) <= 0 or run.closed_loop is not None for run in runs):
         return None
     lengths = [window_s(run) for run in runs]
-    series = np.mean(
-        [
-            number_in_system(
-                results.tables["queries"],
-                run,
-                np.linspace(run.window_start_ps / PS_PER_S, run.window_end_ps / PS_PER_S, PARTS + 1),
-            )
-            for run in runs
-        ],
-        axis=0,
-    )
+    series = np.mean([in_window(results.tables["queries"], run) for run in runs], axis=0)
     return slope(series, math.fsum(lengths) / len(lengths), replications=len(runs))
+
+
+def in_window(queries: Table, run: RunInfo) -> FloatArray:
+    """Mean number of queries in the system over each of `PARTS` equal times of the window of *run*."""
+    edges = np.linspace(run.window_start_ps / PS_PER_S, run.window_end_ps / PS_PER_S, PARTS + 1)
+    return number_in_system(queries, run, edges)
 
 
 def slope(series: FloatArray, length_s: float, replications: int = 1) -> Slope:

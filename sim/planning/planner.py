@@ -33,7 +33,7 @@ def make_plan(
     Raise an InputError where the scenario is no base for a plan, DoesNotFit where no candidate can be.
     """
     base, settings, made = candidates(source, overrides)
-    bench = Bench(runner, settings.confidence, settings.replications)
+    bench = Bench(runner, settings.confidence, settings.replications, settings.lengthen)
     found = [Sized(candidate, reason=candidate.reason) for candidate in made]
     if not any(sized.candidate.scenario is not None and not sized.reason for sized in found):
         raise DoesNotFit("\n".join(f"{s.candidate.name}: {s.candidate.reason}" for s in found))

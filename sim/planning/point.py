@@ -117,7 +117,16 @@ def code_version() -> str:
             inner = path.relative_to(root)
             if path.suffix not in (".py", ".yaml", ".json") or skip & set(inner.parts):
                 continue
-            if package is sim and inner.parts[0] == "planning" and path.name not in ("point.py", "lengths.py"):
+            if (
+                package is sim
+                and inner.parts[0] == "planning"
+                and path.name
+                not in (
+                    "point.py",
+                    "lengths.py",
+                    "evidence.py",
+                )
+            ):
                 continue
             digest.update(inner.as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -129,6 +138,7 @@ def code_version() -> str:
 def compute(task: Task, key: str = "") -> tuple[dict[str, Any], bytes]:
     """The point's record (JSON data) and its queries (Parquet); a failure is a record too, never raised."""
     from sim.errors import ThinkcapError
+    from sim.planning.evidence import evidence, steady
 
     clock = time.perf_counter()
     record: dict[str, Any] = {
@@ -147,6 +157,7 @@ def compute(task: Task, key: str = "") -> tuple[dict[str, Any], bytes]:
         record |= {
             "state": "done",
             "summary": summary,
+            "evidence": evidence(results) | {"steady": steady(task.scenario.workload)},
             "pools": {
                 pool.name: {
                     "model": pool.model,

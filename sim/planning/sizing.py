@@ -173,6 +173,8 @@ class Sizer:
         if judgement.overloaded:
             return f"overloaded with {n} replicas, the most that the plan allows"
         target = judgement.deciding
+        if judgement.state == "undecided":
+            return f"undecided with {n} replicas, the most that the plan allows"
         return (
             f"with {n} replicas {target.share:.1%} keep to {target.metric} {target.target:g} s, "
             f"{target.asked:.1%} are asked"

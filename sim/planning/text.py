@@ -83,8 +83,33 @@ def smaller_words(plan: Data) -> str:
     if smaller["state"] == "misses":
         return f"{head}{share}; the target is missed, with confidence."
     if smaller["state"] == "undecided":
-        return f"{head}{share}; that the target is met could not be shown."
+        return f"{head}{share}; undecided: {missing_words(smaller)}."
     return f"{head}{share}; found to miss with fewer replications only."
+
+
+def missing_words(judged: Data) -> str:
+    """What would decide an undecided answer: more replications, or longer windows."""
+    wants = []
+    if judged["needs_replications"]:
+        more = judged["needs_replications"]
+        wants.append(f"about {more:,} more replication{'s' if more > 1 else ''}")
+    if judged["needs_queries"]:
+        wants.append(f"windows of at least {judged['needs_queries']:,} queries (measure.queries, plan.lengthen)")
+    if not wants:
+        return "by the estimate it is not met, but that is not certain"
+    return f"that the target is met would need {' and '.join(wants)}"
+
+
+def founded_words(best: Data) -> str:
+    """What the judgement of the recommendation is founded on."""
+    target = min(best["targets"], key=lambda each: each["share"] - each["asked"])
+    words = f"Founded on {best['replications']} replications with {target['n']:,} queries"
+    if target["design_effect"] > 1:
+        words += f", worth {target['n'] / target['design_effect']:,.0f} independent ones"
+    if best["backlog_drift_at_most"] is not None and math.isfinite(best["backlog_drift_at_most"]):
+        grows = max(best["backlog_drift_at_most"], 0.0)
+        words += f"; the backlog grows by at most {grows:.1%} of what arrives"
+    return words + "."
 
 
 def frontier(points: Sequence[Data], chosen: str, *, width: int = 64, height: int = 12) -> str:
@@ -151,7 +176,7 @@ def _is_chosen(point: Data, plan: Data) -> bool:
 
 
 def _details(plan: Data) -> list[str]:
-    lines = [smaller_words(plan)]
+    lines = [founded_words(plan["recommendation"]), smaller_words(plan)]
     capacity = plan["capacity"]
     if capacity["slo_rate_per_s"] is not None:
         sustained = capacity["sustained_rate_per_s"]

@@ -41,6 +41,8 @@ def try_out(sizer: Sizer, ranked: Sequence[Sized]) -> dict[str, Any]:
             "replicas": dict(zip(candidate.scale, chosen, strict=True)),
             "replicas_needed": dict(zip(candidate.scale, needed, strict=True)),
             "certain": answer.judgement.certain,
+            "replications": answer.judgement.replications,
+            "backlog_drift_at_most": answer.judgement.drift,
             "confidence": settings.confidence,
             "smaller": _smaller(sizer, candidate, needed),
             **bill_data(cost),
@@ -87,6 +89,8 @@ def _smaller(sizer: Sizer, candidate: Candidate, needed: Sizes) -> dict[str, Any
                         "replicas": sizes[place],
                         "state": judgement.state,
                         "overloaded": judgement.overloaded,
+                        "needs_replications": judgement.needs_replications,
+                        "needs_queries": judgement.needs_queries,
                         **target_data(target),
                     }
                 )

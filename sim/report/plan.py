@@ -23,7 +23,7 @@ def write_plan(plan: Data, path: Path) -> Path:
 
 def page(plan: Data) -> Page:
     """What the report says."""
-    from sim.planning.text import sentence, smaller_words
+    from sim.planning.text import founded_words, sentence, smaller_words
 
     feasible = bool(plan["feasible"])
     certain = feasible and plan["recommendation"]["certain"]
@@ -33,7 +33,7 @@ def page(plan: Data) -> Page:
         answer=sentence(plan),
         verdict="Meets every target" if certain else "Probably meets" if feasible else "Nothing meets the targets",
         tone="good" if certain else "warn" if feasible else "bad",
-        reason=smaller_words(plan) if feasible else "",
+        reason=f"{founded_words(plan['recommendation'])} {smaller_words(plan)}" if feasible else "",
         tiles=_tiles(plan) if feasible else (),
         banners=_banners(plan) if feasible else (),
         sections=_sections(plan),

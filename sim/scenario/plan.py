@@ -40,6 +40,9 @@ class Plan(Section):
     replications: Annotated[Count, Field(ge=2, le=1000)] = Field(
         default=12, description="of a deciding point at most; fewer when it is clear earlier"
     )
+    lengthen: Annotated[Count, Field(ge=1, le=1000)] = Field(
+        default=8, description="windows of a deciding point at most so many times as long as `measure` states"
+    )
     whole_nodes: bool = Field(default=True, description="pay for all GPUs of a node, used or not")
     survive: Literal["nothing", "replica", "node"] = Field(
         default="nothing", description="what may be lost with the targets still met"

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sim.planning.bench import Asked, Bench
 from sim.planning.planner import make_plan
 from sim.planning.runs import Runner, Store
 from sim.scenario.check import deployment
@@ -120,61 +119,3 @@ def test_ten_seeds_agree_or_are_neighbours(tmp_path: Path) -> None:
         found = plan(tmp_path / str(seed), rate, asked, limit_s, seed=seed, queries=300)
         answers.append(found["recommendation"]["replicas"]["only"])
     assert all(abs(each - truth) <= 1 for each in answers), (truth, answers)
-
-
-class QueueRunner:
-    """Stands where a `Runner` does: replications of the queue above, with other arrivals in each."""
-
-    def __init__(self, servers: int, limit_s: float, case: int, queries: int = 300) -> None:
-        self.servers, self.limit_s, self.case, self.queries = servers, limit_s, case, queries
-        self.asked = 0.0
-
-    def run(self, tasks: Any) -> list[dict[str, Any]]:
-        service, front = service_s()
-        records = []
-        for task in tasks:
-            draws = np.random.default_rng([self.case, task.replication])
-            arrivals = np.cumsum(draws.exponential(1 / float(task.scenario.workload.rate), 2 * self.queries))
-            free, late = [0.0] * self.servers, 0
-            for number, arrived in enumerate(arrivals.tolist()):
-                ends = max(free[number % self.servers], arrived) + service
-                free[number % self.servers] = ends
-                late += number >= self.queries and ends - arrived + front > self.limit_s
-            target = {
-                "metric": "tta",
-                "percentile": 100 * self.asked,
-                "target": self.limit_s,
-                "category": None,
-                "share": 1 - late / self.queries,
-                "n": self.queries,
-            }
-            records.append({"state": "done", "summary": {"slo": {"targets": [target]}, "verdict": "stable"}})
-        return records
-
-
-def stated(asked_share: float, cases: int, servers: int, rate: float, limit_s: float) -> float:
-    """Share of *cases* in which the planner's own judge, looking after 3, 6 and 12 replications, says that the
-    target is met."""
-    configuration = Asked(load(scenario(rate, 90, limit_s=limit_s)))
-    said = 0
-    for case in range(cases):
-        runner = QueueRunner(servers, limit_s, case)
-        runner.asked = asked_share
-        said += Bench(cast(Runner, runner), 0.9, 12).judge([configuration])[0].meets
-    return said / cases
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(
-    reason="the bounds know nothing of how alike queries of one run are when none was late: docs/planning.md"
-)
-def test_stated_confidence_is_honest() -> None:
-    """A target just missed is called met in a tenth of the cases at most, although the judge looks three times; one
-    that is kept by a wide margin is called met nearly always, so that the first says something."""
-    servers, rate, cases = 8, 3.0, 300
-    limit_s = 4 * service_s()[0]
-    truth = share_in_time(servers, rate, limit_s, queries=1_000_000)
-    assert 0.9 < truth < 0.999
-    wrong = stated(truth + 0.001, cases, servers, rate, limit_s)
-    assert wrong <= 0.1 + 2 * np.sqrt(0.09 / cases)
-    assert stated(truth - 0.1, cases // 5, servers, rate, limit_s) > 0.8

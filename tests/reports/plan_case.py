@@ -9,7 +9,8 @@ NAMES = ("h100-sxm, TP 4", "h200, TP 8", "a100, TP 4")
 
 
 def target(share: float) -> dict[str, Any]:
-    return {**TARGET, "share": share, "low": max(0.0, share - 0.004), "high": min(1.0, share + 0.003)}
+    bounds = {"low": max(0.0, share - 0.004), "high": min(1.0, share + 0.003)}
+    return {**TARGET, "share": share, **bounds, "design_effect": 4.0}
 
 
 def bill(replicas: int, gpus: int = 4, price: float = 2.99) -> dict[str, Any]:
@@ -101,6 +102,8 @@ def plan() -> dict[str, Any]:
         "replicas": {"reasoning": 4},
         "replicas_needed": {"reasoning": 4},
         "certain": True,
+        "replications": 6,
+        "backlog_drift_at_most": 0.021,
         "confidence": 0.9,
         "smaller": {"pool": "reasoning", "replicas": 3, "state": "misses", "overloaded": False, **target(0.91)},
         **bill(4),
