@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,16 +81,36 @@ def exceeded(relative: FloatArray) -> dict[str, Any]:
     return {"sizes": np.diff(edges).tolist(), "exceeding": counts}
 
 
-def design_effect(replications: Sequence[Evidence | None]) -> float:
-    """How many queries are worth one independent query, at least 1: the largest overdispersion (Pearson's X² over its
-    degrees of freedom) of the share beyond any of `LIMITS`, over parts of any length from a 32nd of the window to all
-    of it, within and between replications."""
+@dataclass(frozen=True)
+class DesignEffect:
+    """How many queries are worth one independent query, and how well that is known."""
+
+    value: float = 1.0
+    freedom: int | None = None
+    """Degrees of freedom that it is estimated with; None: it is given."""
+
+    def worth(self, queries: float, error: float) -> float:
+        """Independent queries that *queries* are worth in a bound of probability *error*: n/D, less what not knowing D
+        well costs, (t(n - 1)/t(freedom))² (Korn and Graubard, Survey Methodology 24, 1998)."""
+        from sim.metrics.intervals import t_quantile
+
+        if queries <= 0:
+            return 0.0
+        scale = 1.0
+        if self.freedom is not None and queries > 2:
+            scale = (t_quantile(1 - error, round(queries) - 1) / t_quantile(1 - error, self.freedom)) ** 2
+        return queries / self.value * min(scale, 1.0)
+
+
+def design_effect(replications: Sequence[Evidence | None]) -> DesignEffect:
+    """The largest overdispersion (Pearson's X² over its degrees of freedom) of the share beyond any of `LIMITS`, over parts
+    of any length from a 32nd of the window to all of it, within and between replications; at least 1."""
     known = [each for each in replications if each is not None and sum(each["sizes"])]
     if not known or len({len(each["sizes"]) for each in known}) > 1:
-        return 1.0
+        return DesignEffect()
     sizes = np.array([each["sizes"] for each in known], dtype=np.float64)
     exceeding = np.array([each["exceeding"] for each in known], dtype=np.float64).transpose(1, 0, 2)
-    total, worst = float(sizes.sum()), 1.0
+    total, worst = float(sizes.sum()), DesignEffect()
     for counts in exceeding:
         share = float(counts.sum()) / total
         if counts.sum() < FEWEST or share > MOST:
@@ -100,7 +121,9 @@ def design_effect(replications: Sequence[Evidence | None]) -> float:
             beyond = counts.reshape(len(known), parts, -1).sum(axis=2)
             if n.size >= 3 and n.min() > 0:
                 squares = float((n * (beyond / n - share) ** 2).sum())
-                worst = max(worst, squares / (n.size - 1) / (share * (1 - share)))
+                value = squares / (n.size - 1) / (share * (1 - share))
+                if value > worst.value:
+                    worst = DesignEffect(value, n.size - 1)
             parts //= 2
     return worst
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sim.metrics.intervals import t_quantile
-from sim.planning.evidence import design_effect, drift, upper
+from sim.planning.evidence import DesignEffect, design_effect, drift, upper
 
 SPANS = 20
 """Independent spells that a replication must span, its warm-up counted, before it can show that a target is met."""
@@ -46,7 +46,7 @@ class TargetShare:
     low: float
     high: float
     n: int
-    design_effect: float = 1.0
+    effect: DesignEffect = DesignEffect()
     """Queries that are worth one independent query: how much alike those of one run are."""
 
     @property
@@ -143,13 +143,13 @@ def settle(judgement: Judgement) -> Judgement:
     return replace(judgement, state="meets" if judgement.estimate_meets else "misses", certain=False)
 
 
-def _effect(finished: Sequence[Mapping[str, Any]], index: int) -> float:
+def _effect(finished: Sequence[Mapping[str, Any]], index: int) -> DesignEffect:
     """The design effect of a target. Of tokens no more than the queries are known, and those of one are taken for one."""
     known: list[Mapping[str, Any] | None] = [record["evidence"]["targets"][index] for record in finished]
     if any(each is None for each in known):
         tokens = sum(int(record["summary"]["slo"]["targets"][index]["n"]) for record in finished)
         queries = sum(int(record["evidence"]["queries"]) for record in finished)
-        return max(1.0, tokens / max(queries, 1))
+        return DesignEffect(max(1.0, tokens / max(queries, 1)))
     return design_effect(known)
 
 
@@ -159,7 +159,7 @@ def _queries_wanted(
     """Queries that a window must have for its run to be long enough; None where it is."""
     queries = min(each["queries"] for each in evidence)
     before = min(each["queries_before"] for each in evidence)
-    worst = max((target.design_effect for target in targets), default=1.0)
+    worst = max((target.effect.value for target in targets), default=1.0)
     wanted = math.ceil(SPANS * worst) - before
     if growth is not None and growth > DRIFT:
         # a bound that noise keeps up shrinks at least with the length; a backlog that grows stays
@@ -178,7 +178,7 @@ def _more(done: Sequence[Mapping[str, Any]], targets: Sequence[TargetShare], alp
             if target.share <= target.asked or not target.n:
                 return False
             scale = replications / count
-            low = _binomial_low(target.share, target.n * scale / target.design_effect, alpha)
+            low = _binomial_low(target.share, target.effect.worth(target.n * scale, alpha), alpha)
             if count > 1:
                 low = min(low, target.share - _spread(shares) * _t(alpha, replications) / math.sqrt(replications))
             if low < target.asked:
@@ -198,7 +198,7 @@ def _share(entry: Mapping[str, Any]) -> float:
     return 0.0 if entry["share"] is None else float(entry["share"])
 
 
-def _pooled(entries: Sequence[Mapping[str, Any]], effect: float, below: float, above: float) -> TargetShare:
+def _pooled(entries: Sequence[Mapping[str, Any]], effect: DesignEffect, below: float, above: float) -> TargetShare:
     shares = [_share(entry) for entry in entries]
     sizes = [int(entry["n"]) for entry in entries]
     n = sum(sizes)
@@ -211,15 +211,20 @@ def _pooled(entries: Sequence[Mapping[str, Any]], effect: float, below: float, a
 
 
 def bounds(
-    shares: Sequence[float], sizes: Sequence[int], share: float, below: float, above: float, effect: float = 1.0
+    shares: Sequence[float],
+    sizes: Sequence[int],
+    share: float,
+    below: float,
+    above: float,
+    effect: DesignEffect = DesignEffect(),  # noqa: B008 - frozen
 ) -> tuple[float, float]:
     """One-sided bounds of the true share: it lies under the first with probability *below* at most, over the
-    second with probability *above* at most. *effect* queries are worth one independent query."""
-    n = sum(sizes) / effect
+    second with probability *above* at most. *effect* says how many queries are worth one independent query."""
+    n = sum(sizes)
     if n == 0:
         return 0.0, 1.0
-    low = _binomial_low(share, n, below)
-    high = 1 - _binomial_low(1 - share, n, above)
+    low = _binomial_low(share, effect.worth(n, below), below)
+    high = 1 - _binomial_low(1 - share, effect.worth(n, above), above)
     count = len(shares)
     if count > 1:
         error = _spread(shares) / math.sqrt(count)

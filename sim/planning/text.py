@@ -104,8 +104,8 @@ def founded_words(best: Data) -> str:
     """What the judgement of the recommendation is founded on."""
     target = min(best["targets"], key=lambda each: each["share"] - each["asked"])
     words = f"Founded on {best['replications']} replications with {target['n']:,} queries"
-    if target["design_effect"] > 1:
-        words += f", worth {target['n'] / target['design_effect']:,.0f} independent ones"
+    if target["effect"]["value"] > 1:
+        words += f", worth {target['n'] / target['effect']['value']:,.0f} independent ones"
     if best["backlog_drift_at_most"] is not None and math.isfinite(best["backlog_drift_at_most"]):
         grows = max(best["backlog_drift_at_most"], 0.0)
         words += f"; the backlog grows by at most {grows:.1%} of what arrives"

@@ -18,7 +18,7 @@ import pytest
 from scipy.stats import poisson
 
 from sim.planning.bench import Asked, Bench
-from sim.planning.evidence import PARTS, design_effect, drift, exceeded
+from sim.planning.evidence import PARTS, DesignEffect, design_effect, drift, exceeded
 from sim.planning.judge import DRIFT, Judgement, judge
 from sim.planning.runs import Runner
 from sim.scenario.load import load
@@ -246,9 +246,16 @@ def test_a_backlog_that_grows_is_never_called_met() -> None:
 def test_independent_queries_are_worth_one_each_and_twins_half() -> None:
     draws = np.random.default_rng(3)
     alone = draws.exponential(0.3, (6, 64 * PARTS))
-    assert design_effect([exceeded(row) for row in alone]) < 2.5
-    twins = design_effect([exceeded(np.repeat(row, 8)) for row in alone])
+    assert design_effect([exceeded(row) for row in alone]).value < 2.5
+    twins = design_effect([exceeded(np.repeat(row, 8)) for row in alone]).value
     assert 7 < twins < 20
+
+
+def test_a_design_effect_known_badly_counts_for_less() -> None:
+    """After Korn and Graubard: t of many degrees of freedom over t of few, squared."""
+    assert DesignEffect(4.0).worth(4000, 0.05) == 1000
+    assert DesignEffect(4.0, 2).worth(4000, 0.05) == pytest.approx(1000 * (1.6452 / 2.92) ** 2, rel=1e-3)
+    assert DesignEffect(4.0, 5000).worth(4000, 0.05) == pytest.approx(1000)
 
 
 def test_drift_of_a_line() -> None:

@@ -10,7 +10,7 @@ NAMES = ("h100-sxm, TP 4", "h200, TP 8", "a100, TP 4")
 
 def target(share: float) -> dict[str, Any]:
     bounds = {"low": max(0.0, share - 0.004), "high": min(1.0, share + 0.003)}
-    return {**TARGET, "share": share, **bounds, "design_effect": 4.0}
+    return {**TARGET, "share": share, **bounds, "effect": {"value": 4.0, "freedom": 47}}
 
 
 def bill(replicas: int, gpus: int = 4, price: float = 2.99) -> dict[str, Any]:
