@@ -102,15 +102,19 @@ class DesignEffect:
         return queries / self.value * min(scale, 1.0)
 
 
+INDEPENDENT = DesignEffect()
+"""Every query counts."""
+
+
 def design_effect(replications: Sequence[Evidence | None]) -> DesignEffect:
     """The largest overdispersion (Pearson's X² over its degrees of freedom) of the share beyond any of `LIMITS`, over parts
     of any length from a 32nd of the window to all of it, within and between replications; at least 1."""
     known = [each for each in replications if each is not None and sum(each["sizes"])]
     if not known or len({len(each["sizes"]) for each in known}) > 1:
-        return DesignEffect()
+        return INDEPENDENT
     sizes = np.array([each["sizes"] for each in known], dtype=np.float64)
     exceeding = np.array([each["exceeding"] for each in known], dtype=np.float64).transpose(1, 0, 2)
-    total, worst = float(sizes.sum()), DesignEffect()
+    total, worst = float(sizes.sum()), INDEPENDENT
     for counts in exceeding:
         share = float(counts.sum()) / total
         if counts.sum() < FEWEST or share > MOST:

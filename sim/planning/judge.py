@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sim.metrics.intervals import t_quantile
-from sim.planning.evidence import DesignEffect, design_effect, drift, upper
+from sim.planning.evidence import INDEPENDENT, DesignEffect, design_effect, drift, upper
 
 SPANS = 20
 """Independent spells that a replication must span, its warm-up counted, before it can show that a target is met."""
@@ -46,7 +46,7 @@ class TargetShare:
     low: float
     high: float
     n: int
-    effect: DesignEffect = DesignEffect()
+    effect: DesignEffect = INDEPENDENT
     """Queries that are worth one independent query: how much alike those of one run are."""
 
     @property
@@ -216,7 +216,7 @@ def bounds(
     share: float,
     below: float,
     above: float,
-    effect: DesignEffect = DesignEffect(),  # noqa: B008 - frozen
+    effect: DesignEffect = INDEPENDENT,
 ) -> tuple[float, float]:
     """One-sided bounds of the true share: it lies under the first with probability *below* at most, over the
     second with probability *above* at most. *effect* says how many queries are worth one independent query."""
