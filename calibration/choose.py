@@ -52,6 +52,21 @@ class Wanted:
 def choose(wanted: Wanted, *, profile: str | None = None, base: Path | None = None) -> tuple[HardwareCost, Fidelity]:
     """The hardware half of the cost, and where it comes from; raise an InputError for a *profile* that
     cannot serve."""
+    cost, fidelity = _choose(wanted, profile, base)
+    share, row_s = wanted.hardware.sustained_compute, wanted.hardware.sequence_layer_s
+    if (
+        share == 1.0 and row_s == 0.0
+    ) or fidelity.kind == "measured":  # a measured step holds what kernels alone do not
+        return cost, fidelity
+    cost = replace(cost.sustained(share), seq_s=cost.seq_s + row_s * wanted.arch.layers)
+    note = (
+        f"kernels were timed one by one; within an engine {wanted.hardware.name} keeps {share:.0%} of that rate of "
+        f"computing, and a sequence takes {row_s * 1e6:g} us a layer more"
+    )
+    return cost, replace(fidelity, notes=(*fidelity.notes, note))
+
+
+def _choose(wanted: Wanted, profile: str | None, base: Path | None) -> tuple[HardwareCost, Fidelity]:
     if profile == "prior":
         return _prior(wanted)
     if profile is not None:

@@ -1,7 +1,8 @@
 """What a GPU can do at most, what it draws and what it costs: data sheet facts, one YAML file a GPU.
 
-Peaks are dense (no structured sparsity). Nothing measured stands here: what part of a peak is reached belongs
-to a profile or to the prior.
+Peaks are dense (no structured sparsity). What part of a peak a kernel reaches belongs to a profile or to the prior;
+the measured figures here, ``sustained_compute`` and ``sequence_layer_us``, say what kernels timed one by one leave out on
+this GPU, whatever the model.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class Hardware:
     price: Price | None = None
     aliases: tuple[str, ...] = ()
     source: str = ""
+    sustained_compute: float = 1.0
+    """Share of the rate at which kernels compute when timed one by one that they keep within a serving engine, whose
+    long steps run into the power limit; 1 where nothing is known."""
+    sequence_layer_s: float = 0.0
+    """Seconds that a sequence takes in each layer of a step beside what its kernels, timed one by one, say."""
 
     def peak_flops(self, dtype: str) -> float:
         """Dense peak of multiplications in *dtype*, falling back to the next wider format the GPU
@@ -139,8 +145,11 @@ _YAML_KEYS = {
     "price": dict,
     "aliases": list,
     "source": str,
+    "sustained_compute": float,
+    "sequence_layer_us": float,
+    "beyond_kernels_basis": str,
 }
-_OPTIONAL = {"price", "aliases", "source"}
+_OPTIONAL = {"price", "aliases", "source", "sustained_compute", "sequence_layer_us", "beyond_kernels_basis"}
 
 
 def _build(raw: dict[str, Any], path: Path) -> Hardware:
@@ -161,6 +170,9 @@ def _build(raw: dict[str, Any], path: Path) -> Hardware:
                 problems.append(Problem(f"{value!r}", source=source, key=key, expected="a number more than 0"))
         elif not isinstance(value, kind):
             problems.append(Problem(f"{value!r}", source=source, key=key, expected=f"a {kind.__name__}"))
+    share = raw.get("sustained_compute")
+    if isinstance(share, int | float) and share > 1:
+        problems.append(Problem(f"{share!r}", source=source, key="sustained_compute", expected="a share, at most 1"))
     for key, record in (("power", Power), ("price", Price)):
         known = {item.name for item in fields(record)}
         inner = raw.get(key)
@@ -193,4 +205,6 @@ def _build(raw: dict[str, Any], path: Path) -> Hardware:
         price=price,
         aliases=tuple(str(alias) for alias in raw.get("aliases", ())),
         source=raw.get("source", ""),
+        sustained_compute=float(raw.get("sustained_compute", 1.0)),
+        sequence_layer_s=float(raw.get("sequence_layer_us", 0.0)) * 1e-6,
     )

@@ -57,6 +57,18 @@ class HardwareCost:
         wide = max(0, int(np.searchsorted(knots, knots[-1] / 2)) - 1)
         return float((times[-1] - times[wide]) / (knots[-1] - knots[wide]))
 
+    def sustained(self, share: float) -> HardwareCost:
+        """The same cost where computing keeps only *share* of its rate: what ``linear`` takes beyond reading the
+        weights, and attention's pairs, grow by 1/*share*; reading does not."""
+        if share == 1.0:
+            return self
+        read = self.linear_s[0]
+        return replace(
+            self,
+            linear_s=tuple(read + (value - read) / share for value in self.linear_s),
+            pair_s=self.pair_s / share,
+        )
+
     def scaled(self, factor: float) -> HardwareCost:
         """The same cost, every part times *factor* (what-if bands)."""
         return HardwareCost(

@@ -43,6 +43,8 @@ class Load:
     length, so that the engine foresees the end."""
     discarded: int = 0
     """First requests that are warm-up: sent before the others and not reported."""
+    conversations: bool = False
+    """Requests of the same number are rounds of one conversation: each prompt begins with the one before it."""
 
     def __len__(self) -> int:
         return len(self.sends_ps)

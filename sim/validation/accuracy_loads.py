@@ -16,6 +16,7 @@ import numpy as np
 
 from sim.validation.accuracy_cases import Case, FloatArray, IntArray, read_trace
 from sim.validation.accuracy_client import PS_PER_S, Load
+from sim.validation.accuracy_conversations import NONE, parents
 from sim.validation.accuracy_settings import Skipped
 
 SEED = 20_260
@@ -30,6 +31,11 @@ CHAT_SPREAD = 1.5
 """Log-normal spread of chat prompts (many short ones, a few pasted documents); questions of one test hardly differ."""
 
 FEWEST_KEPT = 64
+
+ROUNDS_CLIENT = r"LMBench sharegpt"
+"""Runs whose client asks conversations round by round (LMBench, sharegpt/README.md and sharegpt-qa.py)."""
+WARM_UP_RATE, WARM_UP_REST_S = 2.0, 40.0
+"""Its warm-up: requests a second, and seconds from the last one's start to the run (its answer, and a rest of 10 s)."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +113,44 @@ def _replay(case: Case, text: str, path: object) -> Load:
     sends = trace.intended_s if capped and trace.intended_s is not None else trace.arrived_s
     order = np.argsort(sends, kind="stable")
     sends = sends[order]
-    return Load(
+    load = Load(
         sends_ps=np.round((sends - sends[0]) * PS_PER_S).astype(np.int64),
         prompt_tokens=trace.prompt_tokens[order],
         output_tokens=trace.output_tokens[order],
         prompt=distinct_prompts(case, len(order)),
         in_flight_cap=int(capped[1]) if capped else None,
+    )
+    return _in_rounds(load) if re.search(ROUNDS_CLIENT, case.text("workload_desc")) else load
+
+
+def _in_rounds(load: Load) -> Load:
+    """*load* as rounds of conversations, behind the client's warm-up: the round before the first of each
+    conversation, which the source leaves out. Its prompt is shorter by a round of that conversation.
+    """
+    follows = parents(load.prompt_tokens, load.output_tokens)
+    if (follows == NONE).all():
+        return load
+    own = np.arange(len(load), dtype=np.int64)
+    for request, before in enumerate(follows.tolist()):
+        if before != NONE:
+            own[request] = own[before]
+    later = np.nonzero(follows != NONE)[0]
+    rounds = load.prompt_tokens[later] - load.prompt_tokens[follows[later]]
+    firsts = np.nonzero(follows == NONE)[0]
+    sums = np.bincount(own[later], weights=rounds, minlength=len(load))[firsts]
+    number = np.bincount(own[later], minlength=len(load))[firsts]
+    typical = np.where(number > 0, sums / np.maximum(number, 1), rounds.mean())
+    warm = len(firsts)
+    before_first = np.maximum(16, load.prompt_tokens[firsts] - typical.astype(np.int64))
+    starts = np.round(np.arange(warm) / WARM_UP_RATE * PS_PER_S).astype(np.int64)
+    return replace(
+        load,
+        sends_ps=np.concatenate((starts, load.sends_ps + starts[-1] + round(WARM_UP_REST_S * PS_PER_S))),
+        prompt_tokens=np.concatenate((before_first, load.prompt_tokens)),
+        output_tokens=np.concatenate((load.output_tokens[firsts], load.output_tokens)),
+        prompt=np.concatenate((firsts, own)),
+        conversations=True,
+        discarded=warm,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from calibration.deployment import Deployment, deploy
 from calibration.engine_costs import nearest_version
+from calibration.hardware import hardware as hardware_of
 from sim.engine.settings import EngineSettings
 from sim.errors import ThinkcapError
 from sim.validation.accuracy_cases import Case
@@ -44,8 +45,8 @@ DTYPES = (
 RELEASES = (
     ("2024-12", "0.6"),
     ("2025-03", "0.8"),
-    ("2025-05", "0.9"),
-    ("2025-07", "0.10"),
+    ("2025-06", "0.9"),
+    ("2025-08", "0.10"),
     ("2025-10", "0.11"),
     ("2025-12", "0.12"),
     ("2026-01", "0.14"),
@@ -62,6 +63,9 @@ MONTHS = {
         ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), start=1
     )
 }
+
+LARGE_BYTES = 70 * 2**30
+"""Memory from which on vLLM's defaults are those of large GPUs."""
 
 ASYNC_SINCE = (0, 14)
 """First vLLM release that schedules asynchronously by default; before, only where a run asks for it."""
@@ -162,15 +166,16 @@ def setup(case: Case) -> Setup:
             release = str(known["like"])
     version = nearest_version(release or "")
     tp, dp, ep, replicas = _parallelism(case, assumed)
+    default_seqs, default_tokens = batch_defaults(hardware, release)
     seqs = case.whole("max_num_seqs")
     if seqs is None:
         seqs = case.whole("concurrency") if "concurrency" in case.text("max_num_seqs") else None
     if seqs is None:
-        seqs = 256 if hardware.startswith(("a100", "l4", "rtx")) else 1024
+        seqs = default_seqs
         assumed.append(f"max_num_seqs {seqs} (default)")
     tokens = case.whole("max_num_batched_tokens")
     if tokens is None:
-        tokens = 2048 if hardware.startswith(("a100", "l4", "rtx")) else 8192
+        tokens = default_tokens
         assumed.append(f"max_num_batched_tokens {tokens} (default)")
     utilization = case.number("gpu_mem_util") or 0.9
     block_size = case.whole("block_size") or 16
@@ -214,6 +219,16 @@ def setup(case: Case) -> Setup:
     inside = re.search(r"arrived_at = engine", case.text("notes")) is not None
     front_end_ps = 0 if inside else placed.front_end_ps
     return Setup(placed, settings, replicas, front_end_ps, tuple(assumed))
+
+
+def batch_defaults(gpu: str, release: str | None) -> tuple[int, int]:
+    """``max_num_seqs`` and ``max_num_batched_tokens`` that an OpenAI server of vLLM *release* has on *gpu* when none
+    are set: by memory, but an A100 counts as small except under 0.8.5 (vLLM pull requests 17073 and 17885).
+    """
+    large = hardware_of(gpu).memory_bytes >= LARGE_BYTES
+    if gpu.startswith("a100"):
+        large = large and release is not None and release.startswith("0.8")
+    return (1024, 8192) if large else (256, 2048)
 
 
 def _parallelism(case: Case, assumed: list[str]) -> tuple[int, int, bool, int]:

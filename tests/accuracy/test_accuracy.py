@@ -19,7 +19,7 @@ from sim.validation import accuracy
 from sim.validation.accuracy_cases import METRICS, Case, read_cases
 from sim.validation.accuracy_loads import load_of, stages_of
 from sim.validation.accuracy_regime import regime_of
-from sim.validation.accuracy_settings import Skipped, dtype_of, gpu_name, release_of, setup
+from sim.validation.accuracy_settings import Skipped, batch_defaults, dtype_of, gpu_name, release_of, setup
 from sim.validation.accuracy_summary import lines, skips, summarise
 
 SHARED = Path(__file__).parents[3] / "shared" / "external" / "validation"
@@ -125,6 +125,34 @@ def test_settings_are_those_of_the_run() -> None:
     assert not setup(case(engine_version="0.11.0")).settings.async_scheduling
     assert setup(case(engine_version="0.11.1", other_settings="async-scheduling")).settings.async_scheduling
     assert setup(case(notes="arrived_at = engine queued_ts")).front_end_ps == 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "release", "seqs", "tokens"),
+    [
+        ("h100-sxm", "0.15", 1024, 8192),
+        ("rtx-pro-6000", None, 1024, 8192),
+        ("a100", "0.8.5", 1024, 8192),
+        ("a100", "0.9", 256, 2048),
+        ("a100", None, 256, 2048),
+        ("a100-40", "0.8", 256, 2048),
+        ("l40s", "0.19", 256, 2048),
+        ("rtx-4090", "0.19", 256, 2048),
+    ],
+)
+def test_defaults_are_those_of_the_release_on_the_gpu(gpu: str, release: str | None, seqs: int, tokens: int) -> None:
+    assert batch_defaults(gpu, release) == (seqs, tokens)
+
+
+def test_routing_by_chance_is_drawn_several_times(tmp_path: Path) -> None:
+    one = {**closed().row, "id": "x-1", "n_gpus": "2", "n_replicas": "2", "n_requests": "20", "tpot_ms_mean": "10"}
+    write_cases(tmp_path, [one])
+    (record,) = accuracy.run(tmp_path, band=False).records
+    chosen, load = setup(read_cases(tmp_path)[0]), load_of(read_cases(tmp_path)[0], {})
+    draws = [accuracy.predict(chosen, load, routing=draw).replayed for draw in range(accuracy.ROUTINGS)]
+    tpots = [1e3 * ((d.e2e_s - d.ttft_s) / (d.output_tokens - 1)).mean() for d in draws]
+    assert len({round(tpot, 9) for tpot in tpots}) > 1
+    assert record["predicted"] == pytest.approx(np.median(tpots))
 
 
 def test_recipes_fill_in_what_a_source_states_elsewhere() -> None:

@@ -261,6 +261,21 @@ def test_every_gpu_is_whole(name: str) -> None:
     assert deploy(model="qwen3-4b", hardware=name).step_cost.decode_ps(1, 1) > 0
 
 
+def test_what_kernels_timed_one_by_one_leave_out_is_added() -> None:
+    cost = deploy(model="llama-3.1-70b", hardware="a100", tensor_parallel_size=2)
+    kernels = profiles.get(cost.fidelity.profile).cost
+    gpu = hardware("a100")
+    read = kernels.linear(1)
+    assert cost.hardware_cost.linear(1) == pytest.approx(read), "reading weights takes what it took"
+    assert cost.hardware_cost.linear(2048) - read == pytest.approx(
+        (kernels.linear(2048) - read) / gpu.sustained_compute
+    )
+    assert cost.hardware_cost.seq_s == pytest.approx(kernels.seq_s + 80 * gpu.sequence_layer_s)
+    assert any("one by one" in note for note in cost.fidelity.notes)
+    h100 = deploy(model="llama-3.1-70b", hardware="h100-sxm", tensor_parallel_size=2)
+    assert h100.hardware_cost == profiles.get(h100.fidelity.profile).cost, "nothing is known of others"
+
+
 def test_engine_costs_are_explained() -> None:
     arch = architecture("llama-3.1-8b")
     for version in versions():
