@@ -232,6 +232,8 @@ def run_once(
     info = _run_info(scenario, pools, source, replication, outcome, sinks)
     if traces is not None:
         info = replace(info, trace_cache=traces.figures())
+    if judged is not None and judged.exits.generations:
+        info = replace(info, early_exit=vars(judged.exits))
     if cluster.gateway.rollout is not None:
         info = replace(info, rollout=cluster.gateway.rollout.figures())
     tables = build(info, queries=outcome.queries, requests=outcome.requests, segments=sinks, consume=True)
@@ -404,6 +406,12 @@ def _block_bytes(pool: PlacedPool) -> int:
     return round(pool.placed.memory.kv_bytes_per_token_replica) * pool.settings.block_size
 
 
+def _looks(scenario: Scenario) -> tuple[int, ...]:
+    """When requests decode tokens that are rolled back, as `sim.results.info.PoolInfo` has it."""
+    probes = scenario.strategy.make("strategy").probes_in_line()
+    return (probes.every_tokens, probes.every_tokens, probes.probe_tokens) if probes is not None else ()
+
+
 def _pool_info(
     number: int,
     pool: PlacedPool,
@@ -425,6 +433,7 @@ def _pool_info(
         price_usd_per_gpu_hour=pool.price,
         **wiring.history(outcome.fleet, mine),
         **wiring.linked(pool.pool, placed, scenario, pools),
+        looks=_looks(scenario),
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         block_size=settings.block_size,

@@ -215,12 +215,12 @@ class QueryRun:
             reasoning, answer = row[12], row[13]
             if call.sample:
                 reasoning, answer = gateway.source.sample_lengths(row[0], call.sample)
-            cut = False
+            cut, looks = False, None
             if self._shortened != 1.0 and call.branch is None and not self._misled:
                 reasoning = round(reasoning * self._shortened)
             if self._judged is not None:
                 misled = self._shortened if self._misled else 1.0
-                reasoning, answer, cut, read = self._judged.lengths(call, reasoning, answer, misled)
+                reasoning, answer, cut, read, looks = self._judged.lengths(call, reasoning, answer, misled)
                 if read:
                     row = (*row[:2], row[2] + read, *row[3:])
             elif call.probes is not None or call.branch is not None or call.reads or call.effort != 1.0:
@@ -248,6 +248,7 @@ class QueryRun:
             else:
                 pauses = None
             request = gateway.make(row, call.sample, reasoning, answer, limit)
+            request.looks = looks
             if pauses is not None:
                 self._pauses[request.id] = pauses
             if call.branch is not None and call.branch.after is not None and self._judged is not None:
@@ -261,6 +262,9 @@ class QueryRun:
                 request.parent = self._latest.get(call.sample)
                 if request.parent is not None:
                     request.prefix_group, request.prefix_len = None, request.prompt_tokens
+            if call.branch is None and (made or pauses is not None):  # a verifier reads all of a chain in parts
+                before = self._latest.get(call.sample) if made else None
+                self._grown[request.id] = before.id if before is not None else -1
             self._latest[call.sample] = request
             if request.parent is None and (len(self._calls) > 1 or self._requests):
                 self._share(request)
@@ -386,7 +390,7 @@ class QueryRun:
             self._first_answer_ps = request.first_answer_ps
         else:
             sums[2] += generated + request.prompt_tokens
-        self._truncated = self._truncated or (request.truncated and not self._has_paused(request))
+        self._truncated = self._truncated or (request.truncated and request.id not in self._pauses)
 
     def _has_paused(self, request: Request) -> bool:
         return request.generated == self._pauses.get(request.id)

@@ -171,7 +171,8 @@ class Gateway:
             self.dispatch.handover.finish()
         for item in self.open.values():
             for request in item.live() if isinstance(item, QueryRun) else (item,):
-                request.known = max(request.known, request.prompt_tokens)  # a first token in flight is none
+                none = request.prompt_tokens - request.probe_tokens
+                request.known = max(request.known, none)  # a first token in flight is none
             if isinstance(item, QueryRun):
                 self.requests.take_all(item.live())
                 item.leave(Status.UNFINISHED, -1)
@@ -406,6 +407,11 @@ class Gateway:
             prefix_group=request.prefix_group,
             prefix_len=request.prefix_len,
         )
+        if request.looks is not None:
+            again.looks = request.looks.again()
+            left_out = (again.looks.count - request.looks.granted) * again.looks.tokens
+            again.output_tokens += left_out
+            again.reasoning_tokens += left_out
         again.deadline_ps = request.deadline_ps
         again.predicted_tokens = request.predicted_tokens
         return again

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.engine.request import Request
-from sim.policies.reasoning import Classify, Confidence, Generate, Outcome, Verify
+from sim.engine.request import Looks, Request
+from sim.policies.reasoning import Classify, Confidence, Generate, Outcome, Probes, Verify
 from sim.results.columns import Status
 from sim.results.sinks import IntArray
 from workloads.quality.judge import NONE, RIGHT, Judge
@@ -30,6 +30,31 @@ if TYPE_CHECKING:
 MASK_BITS = 20
 
 
+@dataclass
+class Exits:
+    """What probes did, over all generations of a run that were probed, as they were planned."""
+
+    generations: int = 0
+    probes: int = 0
+    left: int = 0
+    """Generations that a probe ended."""
+    false: int = 0
+    """Of these, those that had not settled."""
+    wanted_tokens: int = 0
+    """Reasoning without probes, budgets included."""
+    thought_tokens: int = 0
+    """Reasoning with them, what the probes themselves decoded left out."""
+
+    def add(self, *, wanted: int, thought: int, probes: int, left: bool, settled: bool) -> None:
+        """One generation more."""
+        self.generations += 1
+        self.probes += probes
+        self.left += left
+        self.false += left and not settled
+        self.wanted_tokens += wanted
+        self.thought_tokens += thought
+
+
 class Judged:
     """Of one run; ``correct`` says of each query that ended with an answer whether it is right, ``prompts``
     which prompt it shares with others.
@@ -39,6 +64,7 @@ class Judged:
         self.judge = judge
         self.correct: dict[int, bool] = {}
         self.prompts: dict[int, int] = {}
+        self.exits = Exits()
         self._index = {name: place for place, name in enumerate(pools)}
         makers = [place for place, makes in enumerate(generating) if makes]
         self.only = makers[0] if len(makers) == 1 else None
@@ -73,7 +99,7 @@ class Judged:
 class QueryJudge:
     """Of one query: the requests made, and what each came to."""
 
-    __slots__ = ("_judge", "_labels", "_mask", "_plans", "_run", "made", "row")
+    __slots__ = ("_asked", "_judge", "_labels", "_mask", "_plans", "_run", "made", "row")
 
     def __init__(self, run: Judged, row: tuple[int, ...]) -> None:
         self._run = run
@@ -81,13 +107,16 @@ class QueryJudge:
         self.row = row
         self.made: dict[int, Request] = {}
         self._labels: dict[int, int] = {}
+        self._asked: dict[int, tuple[Generate, int, int]] = {}  # by request: its call, natural and wanted reasoning
         self._plans: dict[int, tuple[int, int, bool]] = {}  # by call: thought, natural, answers
         self._mask = int(run.judge.uniform("mask", row[0]) * (1 << MASK_BITS))
 
-    def lengths(self, call: Generate, reasoning: int, answer: int, misled: float = 1.0) -> tuple[int, int, bool, int]:
-        """(reasoning, answer, cut by a limit, further prompt tokens) of *call*, whose natural lengths these
-        are. Below 1 *misled* is the share of its chain after which the trace of another problem makes it
-        answer.
+    def lengths(
+        self, call: Generate, reasoning: int, answer: int, misled: float = 1.0
+    ) -> tuple[int, int, bool, int, Looks | None]:
+        """(reasoning, answer, cut by a limit, further prompt tokens, tokens to be rolled back) of *call*, whose natural
+        lengths these are; the tokens to be rolled back are reasoning too. Below 1 *misled* is the share of its chain
+        after which the trace of another problem makes it answer.
         """
         run, row = self._run, self.row
         reasoning, answer = run.scaled(call.pool, reasoning, answer)
@@ -103,36 +132,48 @@ class QueryJudge:
                 before = self.made[branch.after.request]
                 read += before.prompt_tokens + before.generated - row[2]
             self._plans[id(call)] = (branch.tokens, branch.tokens, True)
-            return branch.tokens, answer if branch.last else 0, False, read
+            return branch.tokens, answer if branch.last else 0, False, read, None
         budget = call.thinking_token_budget
         cut = budget is not None and thought > budget
         if cut and budget is not None:
             thought = budget
         brings = not cut or call.forced_answer
-        looks = 0
+        cut = cut and not call.leaves
+        looks = None
         if call.probes is not None:
-            thought, looks, left = self._exit(call, natural, thought)
+            wanted, (thought, taken, left) = thought, self._exit(call, natural, thought)
             cut, brings = cut and not left, brings or left
+            every, tokens = call.probes.every_tokens, call.probes.probe_tokens
+            if tokens and taken:
+                looks = Looks(first=every, every=every, tokens=tokens, count=taken)
+            settled = thought >= natural * self._settles(call)
+            run.exits.add(wanted=wanted, thought=thought, probes=taken, left=left, settled=settled)
         self._plans[id(call)] = (thought, natural, brings)
-        probed = looks * call.probes.probe_tokens if call.probes is not None else 0
-        reasoning = thought + probed
-        return reasoning, answer if brings else 0, cut, read
+        reasoning = thought + (looks.count * looks.tokens if looks is not None else 0)
+        return reasoning, answer if brings else 0, cut, read, looks
 
     def _exit(self, call: Generate, natural: int, thought: int) -> tuple[int, int, bool]:
         """(tokens thought, looks taken, left early) under the probes of *call*."""
         probes = call.probes
         assert probes is not None
-        pool = self._run.pool(call.pool)
-        query, every = self.row[0], probes.every_tokens
-        share = self._judge.settles_after(query, call.sample, 0 if pool is None else pool, self.row[5])
-        settled = max(1, math.ceil(share * natural / every))
-        look = settled + _failures(self._judge.uniform("probe.hit", query, call.sample), probes.hit)
-        wrong = 1 + _failures(self._judge.uniform("probe.false", query, call.sample), probes.false_exit)
-        if wrong < settled:
-            look = wrong
+        every, look = probes.every_tokens, self._look(probes, call, natural)
         if look * every < thought:
             return int(look * every), int(look), True
         return thought, max(thought - 1, 0) // every, False
+
+    def _look(self, probes: Probes, call: Generate, natural: int) -> float:
+        """Which look says that the chain has settled."""
+        query = self.row[0]
+        settled = max(1, math.ceil(self._settles(call) * natural / probes.every_tokens))
+        wrong = 1 + _failures(self._judge.uniform("probe.false", query, call.sample), probes.false_exit)
+        if wrong < settled:
+            return wrong
+        return settled + _failures(self._judge.uniform("probe.hit", query, call.sample), probes.hit)
+
+    def _settles(self, call: Generate) -> float:
+        """Share of its chain after which the generation has settled on its answer."""
+        pool = self._run.pool(call.pool)
+        return self._judge.settles_after(self.row[0], call.sample, 0 if pool is None else pool, self.row[5])
 
     def ended(self, request: Request, call: Generate | Verify) -> tuple[int | None, float | None]:
         """(answer, score) of a request that has ended, as the strategy is told them."""
@@ -140,6 +181,8 @@ class QueryJudge:
             return None, None
         judge, row = self._judge, self.row
         if isinstance(call, Verify):
+            if call.settled is not None:
+                return None, self._verdict(call, call.settled)
             label = self._labels.get(call.outcome.request, NONE)
             return None, judge.score(row[0], call.outcome.sample, label, call.discrimination)
         place = {"query": row[0], "sample": call.sample, "prompt": row[8], "category": row[5]}
@@ -156,6 +199,7 @@ class QueryJudge:
             )
         else:
             thought, natural, brings = self._plans[id(call)]
+            self._asked[request.id] = call, natural, thought
             label = judge.answer(
                 **place,
                 pool=request.pool,
@@ -168,6 +212,24 @@ class QueryJudge:
                 label = self._merged(call, label)
         self._labels[request.id] = label
         return (label ^ self._mask if label != NONE else None), None
+
+    def _verdict(self, call: Verify, probes: Probes) -> float:
+        """1 where a verifier that has read the chain up to the end of that outcome says that it has settled, else 0."""
+        request = self.made[call.outcome.request]
+        asked, natural, wanted = self._asked[request.id]
+        thought = request.prompt_tokens - self.row[2] + request.generated
+        look, taken = self._look(probes, asked, natural), thought // probes.every_tokens
+        exits, leaves = self._run.exits, look * probes.every_tokens < wanted
+        if taken == 1:
+            exits.add(
+                wanted=wanted,
+                thought=int(look * probes.every_tokens) if leaves else wanted,
+                probes=0,
+                left=leaves,
+                settled=not leaves or look * probes.every_tokens >= natural * self._settles(asked),
+            )
+        exits.probes += 1
+        return float(taken >= look)
 
     def _merged(self, call: Generate, own: int) -> int:
         votes = Counter(self._labels.get(outcome.request, NONE) for outcome in call.reads)

@@ -59,6 +59,7 @@ class BlockPool:
         """Cached blocks that hold the longest prefix of *request*, and their number."""
         found: list[int] = []
         until = min(request.known, request.point) if request.point else request.known
+        until = request.lasting(until)
         for index in range((until - 1) // self.block_size):
             copies = self._cached.get(self._key_of(request, index))
             if not copies:
@@ -104,6 +105,7 @@ class BlockPool:
         if not self.caching:
             return
         assert request.table is not None
+        upto = request.lasting(upto * self.block_size) // self.block_size
         for index in range(request.registered, upto):
             key = self._key_of(request, index)
             self._key[request.table[index]] = key
@@ -141,6 +143,17 @@ class BlockPool:
         request.table = []
         self.extend(request, kept_blocks)
         request.registered = _NEVER
+
+    def shrink(self, request: Request, blocks: int) -> None:
+        """Give the last *blocks* of the table back, which have no hash, to the front of the free list."""
+        assert request.table is not None
+        for _ in range(blocks):
+            block = request.table.pop()
+            assert self._key[block] is None
+            assert self._references[block] == 1
+            self._references[block] = 0
+            self._free[block] = None
+            self._free.move_to_end(block, last=False)
 
     def check(self, held: int) -> None:
         """Raise AssertionError unless references, free list and *held* agree."""

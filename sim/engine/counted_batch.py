@@ -171,11 +171,13 @@ class CountedBatch(Replica):
             growth = request.growth
         self.crossing[(base - evicted) % self._block_size] += growth
         self.growing += growth
+        if request.looks is not None and request.point:
+            heappush(self._points, (request.point - base, order, request))
         request.stop = stop = counter + left
         heappush(self._stops, (stop, order, request))
         request.mark = -1
         if request.first_answer_ps < 0:
-            reasoned = request.prompt_tokens + request.reasoning_tokens
+            reasoned = request.prompt_tokens + request.reasoning_tokens - request.probe_tokens
             if reasoned < end:
                 request.mark = mark = reasoned - base
                 heappush(self._marks, (mark, order, request))
@@ -321,6 +323,86 @@ class CountedBatch(Replica):
                 heappush(self._points, (request.point - base, request.order, request))
             request.evicted = evicted
         self._compressed = []
+
+    def _until_point(self) -> int:
+        """Steps until the cache of a counted request is cut: up to the end of its next look, or before the step that comes
+        to a compression, which is planned by itself.
+        """
+        points = self._points
+        while points:
+            at, order, request = points[0]
+            if request.counted and request.order == order and request.point - request.base == at:
+                return at - self.counter - (1 if self.compression else 0)
+            heappop(points)
+        return 1 << 60
+
+    def _ended_looks(self) -> None:
+        """Counted requests whose look ended in the step that was just booked stand where they stood before it."""
+        points, counter, size = self._points, self.counter, self._block_size
+        free = self.kv.free
+        while points and points[0][0] <= counter:
+            at, order, request = heappop(points)
+            if not (request.counted and request.order == order and request.point - request.base == at == counter):
+                continue
+            looks, base = request.looks, request.base
+            assert looks is not None
+            tokens, computed = looks.tokens, base + counter
+            if computed + 1 >= request.end:
+                continue
+            self.kv.register(
+                request, (computed - tokens) // size
+            )  # all of them are known: what is in flight is the look's
+            blocks = self._end_look(request, computed)
+            request.base = base - tokens
+            self.context -= tokens
+            self.computed_tokens -= tokens
+            self.table_blocks -= blocks
+            self.kv.shrink(request, blocks)
+            self.crossing[base % size] -= request.growth
+            self.growing -= request.growth
+            if not self._paged:
+                self._set_growth(request)
+            self.crossing[request.base % size] += request.growth
+            self.growing += request.growth
+            if request.point:
+                heappush(points, (request.point - request.base, order, request))
+        self._log_given_back(self.kv.free - free)
+
+    def _log_given_back(self, blocks: int) -> None:
+        if self.log is not None:
+            rows = self.log.rows
+            rows[-1].given_back += blocks
+            if not self.lag:
+                rows[-1].free_after_update += blocks
+            elif len(rows) > 1 and rows[-2].t_end_ps > rows[-1].t_scheduled_ps:  # else it was over by then
+                rows[-2].free_after_update += blocks
+
+    def _looks_that_end(self, counter: int) -> tuple[int, int]:
+        """Blocks and tokens that counted requests give back when the run under way has come to *counter*."""
+        blocks = tokens = 0
+        ending = {
+            request
+            for at, order, request in self._points
+            if at == counter and request.counted and request.order == order and request.point - request.base == at
+        }
+        for request in ending:
+            assert request.looks is not None
+            if request.point + 1 < request.end:
+                tokens += request.looks.tokens
+                blocks += self.blocks_for(request, request.point)
+                blocks -= self.blocks_for(request, request.point - request.looks.tokens)
+        return blocks, tokens
+
+    def _roll_back(self, request: Request) -> None:
+        """The same for a request that is walked."""
+        assert request.looks is not None
+        blocks, tokens = self._end_look(request, request.computed), request.looks.tokens
+        self.kv.shrink(request, blocks)
+        self._log_given_back(blocks)
+        self.table_blocks -= blocks
+        self.computed_tokens -= tokens
+        request.computed -= tokens
+        request.known -= tokens
 
     def park(self, request: Request) -> None:
         """*request* is paused: it leaves the counted batch with a token in flight, if it decodes."""

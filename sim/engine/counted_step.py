@@ -74,7 +74,7 @@ class CountedStep(Step):
         peak, prompt = request.peak, request.prompt_tokens
         if computed < peak:
             computed = peak
-        return computed + 1 - prompt if computed >= prompt else 0
+        return computed + 1 - prompt + request.probe_tokens if computed >= prompt else 0
 
     def answering(self, request: Request) -> bool:
         """See :meth:`Step.answering`."""

@@ -124,7 +124,7 @@ class FastForward(Shortcuts):
                 request.known = request.computed + 1 - min(len(coming), yielded)
             elif request in last:
                 flying = sum(end <= last[request] for end in coming)
-                request.known = request.end - min(flying, request.end - request.prompt_tokens)
+                request.known = request.end - min(flying, request.end - request.prompt_tokens + request.probe_tokens)
             elif (request.draining or request.paused) and request.decoding:
                 coming_here = sum(end <= request.busy_until_ps for end in coming)
                 request.known = request.computed + 1 - min(request.in_flight, coming_here)
@@ -142,7 +142,7 @@ class FastForward(Shortcuts):
         ends.popleft()
         self.next_end_ps = ends[0] if ends else None
         if self._run_steps:
-            if self._short_ways and not (self._joined or self._pending or self._cancels):
+            if self._short_ways and not (self._joined or self._pending or self._cancels or self._points):
                 return self._end_run(now_ps)
             self._close_run()
         if self._pending or self._cancels or self.log is not None:
@@ -351,7 +351,7 @@ class FastForward(Shortcuts):
                         request.first_token_ps = end
                     else:
                         self.sink.stall(request.id, end, end - request.last_token_ps)
-                if known - request.prompt_tokens == request.reasoning_tokens:
+                if known - request.prompt_tokens + request.probe_tokens == request.reasoning_tokens:
                     request.first_answer_ps = end
                 self._count(request, end)
             else:
@@ -361,6 +361,8 @@ class FastForward(Shortcuts):
             if kept:
                 chunking = sorted(kept + chunking, key=by_order)
         self.chunking = chunking
+        if self._points and not self.compression:
+            self._ended_looks()
 
     def _schedule_walked(self, step: CountedStep) -> bool:
         """The end of a walked step: as the oracle does it, then back to counting if every decode was served."""
@@ -433,9 +435,12 @@ class FastForward(Shortcuts):
                 request.first_token_ps = end
             elif not follows:
                 self.sink.stall(request.id, end, end - request.last_token_ps)
-            if request.known + request.in_flight - request.prompt_tokens == request.reasoning_tokens + 1:
+            if request.generated + request.in_flight == request.reasoning_tokens + 1:
                 request.first_answer_ps = end
             request.last_token_ps = end
+        for request in step.work:
+            if request.looks is not None and request.computed == request.point and request.computed + 1 < request.end:
+                self._roll_back(request)
         self.batches += 1
         self._recount(step, end)
         return True
@@ -542,6 +547,10 @@ class FastForward(Shortcuts):
             extra = min(self._planned_before(now_ps), self._run_steps) - self._run_applied
             free -= self._blocks_of_steps(extra)
             computed += extra * self.decoders
+            if self._points and not self.compression and extra + self._run_applied == self._run_steps:
+                blocks, tokens = self._looks_that_end(self.counter + extra)
+                free += blocks
+                computed -= tokens
         return Snapshot(
             running=len(self.running),
             waiting=len(self.waiting) + self._landing(),

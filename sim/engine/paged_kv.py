@@ -186,8 +186,9 @@ class PagedKv:
         if len(pieces) == 1 and not pieces[0].space.runs:
             return hits, 0  # nothing of a prompt of its own is cached
         until = request.known
-        if 0 < request.point < until:
-            until = request.point  # where its cache will be compressed
+        if request.point:
+            until = min(until, request.point)  # where its cache will be compressed
+            until = request.lasting(until)
         top = (until - 1) // self.block_size
         at = 0
         for _, hi, space in pieces:
@@ -328,6 +329,8 @@ class PagedKv:
         tenure = request.tenure
         if tenure is None:
             return  # compressed: its blocks have no hash
+        if request.looks is not None:
+            upto = request.lasting(upto * self.block_size) // self.block_size
         at = tenure.registered
         if upto <= at:
             return
@@ -368,6 +371,8 @@ class PagedKv:
             self._unhashed += blocks
             self.free += blocks
             return
+        if request.looks is not None:
+            committed = request.lasting(committed)
         full = committed // self.block_size
         if full > tenure.registered:
             self.register(request, full)
@@ -410,6 +415,11 @@ class PagedKv:
         """End the tenure of a request that goes on with *kept_blocks* of its own, which never get a hash."""
         self.release(request, blocks, committed)
         self.take(kept_blocks)
+
+    def shrink(self, request: Request, blocks: int) -> None:
+        """Give the last *blocks* of *request* back, which have no hash."""
+        self._unhashed += blocks
+        self.free += blocks
 
     def _give_back(self, tenure: Tenure, parts: list[Range]) -> None:
         if parts:

@@ -227,8 +227,31 @@ class Replica(ABC):
         if self.compression:
             request.point = self.compression.first_point(prompt)
         request.end = foreseen if natural > foreseen else natural
+        if request.looks is not None:
+            self._foresee_looks(request)
         self.kv.enter(request)
         self.waiting.push(request)
+
+    def _foresee_looks(self, request: Request) -> None:
+        """How many of the looks of *request* fit below its limits, which count what lasts only, and where they end."""
+        looks = request.looks
+        assert looks is not None
+        if self.settings.compression or self.settings.speculation:
+            raise PolicyError(
+                "tokens that are rolled back, with KV compression or speculative decoding, are not modelled"
+            )
+        prompt, foreseen, before = request.prompt_tokens, request.foreseen_end, looks.granted
+        natural = prompt + request.output_tokens - before * looks.tokens
+        if looks.count and looks.first + (looks.count - 1) * looks.every > natural - prompt:
+            raise PolicyError(f"request {request.id} looks around after its end")
+        looks.granted = looks.left = looks.fitting(foreseen - prompt)
+        spent = looks.granted * looks.tokens
+        request.output_tokens -= (before - looks.granted) * looks.tokens
+        request.reasoning_tokens -= (before - looks.granted) * looks.tokens
+        request.truncated = natural > foreseen
+        request.end = min(foreseen, natural) + spent
+        request.foreseen_end = foreseen + spent
+        request.point = prompt + looks.first + looks.tokens - 1 if looks.granted else 0
 
     def cancel(self, request: Request, now_ps: int, status: Status) -> bool:
         """End *request* with *status*; True when it ended at once, else ``complete`` returns it.
@@ -438,6 +461,8 @@ class Replica(ABC):
         if kind == "none":
             return 0
         tokens = request.foreseen_end
+        if request.looks is not None:
+            tokens -= request.looks.left * request.looks.tokens
         if kind == "predicted" and request.predicted_tokens >= 0:
             tokens = min(tokens, max(request.prompt_tokens + request.predicted_tokens, request.known))
         return -(-(tokens - 1) // self.settings.block_size)
@@ -482,6 +507,25 @@ class Replica(ABC):
         self._step.copied_ps += blocks * self.settings.swap_block_ps
         request.reused = request.swapped
         request.swapped = 0
+
+    def _end_look(self, request: Request, computed: int) -> int:
+        """A look of *request*, of whose tokens *computed* are computed, is over: it stands where it stood before; return the
+        blocks that are too many now. The caller takes the tokens out of what is computed.
+        """
+        looks = request.looks
+        assert looks is not None
+        tokens, reused, peak = looks.tokens, request.reused, request.peak
+        again = (computed if computed < peak else peak) - reused
+        if again > 0:
+            request.recomputed_tokens += again
+        before = computed - tokens
+        request.reused, request.peak = before, before - 1  # it stands beyond its peak: there was progress
+        request.end -= tokens
+        request.foreseen_end -= tokens
+        request.probe_tokens += tokens
+        looks.left -= 1
+        request.point = before + looks.every + tokens if looks.left else 0
+        return self.blocks_for(request, computed) - self.blocks_for(request, before)
 
     def _landing(self) -> int:
         """Requests outside the queue whose KV is on its way."""
@@ -665,7 +709,17 @@ class Stepwise(Replica):
             )  # fmt: skip
         for request, kept in compressed:
             self._compress(request, kept)
+        for request in step.work:
+            if request.looks is not None and request.computed == request.point and request.computed + 1 < request.end:
+                self._roll_back(request)
         return True
+
+    def _roll_back(self, request: Request) -> None:
+        """A look is over: its blocks go back, and the next token follows the one before it."""
+        assert request.looks is not None
+        self.kv.shrink(request, self._end_look(request, request.computed))
+        request.computed -= request.looks.tokens
+        request.known -= request.looks.tokens
 
     def _compress(self, request: Request, kept: int) -> None:
         """The cache of *request* holds *kept* tokens from the next step on."""
@@ -686,7 +740,7 @@ class Stepwise(Replica):
             request.in_flight -= tokens
             if request.status != Status.UNFINISHED:
                 continue
-            before = request.known - request.prompt_tokens
+            before = request.generated
             request.known += tokens
             if request.last_token_ps < 0:
                 request.first_token_ps = now_ps
@@ -694,7 +748,7 @@ class Stepwise(Replica):
                 self.sink.stall(request.id, now_ps, now_ps - request.last_token_ps)
             for _ in range(tokens - 1):  # they come together with the first
                 self.sink.stall(request.id, now_ps, 0)
-            if before <= request.reasoning_tokens < request.known - request.prompt_tokens:
+            if before <= request.reasoning_tokens < before + tokens:
                 request.first_answer_ps = now_ps
             request.last_token_ps = now_ps
             if request.running:

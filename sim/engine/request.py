@@ -50,12 +50,46 @@ class RequestView(Protocol):
         ...
 
 
+class Looks:
+    """Excursions of a request: now and then it decodes tokens that lead nowhere, and their KV is given back.
+
+    After its *first* tokens, then after every *every* more, a request decodes *tokens* that are no part of what it reads
+    further on, *count* times in all. What it computes next goes on from where it stood.
+    """
+
+    __slots__ = ("count", "every", "first", "granted", "left", "tokens")
+
+    def __init__(self, *, first: int, every: int, tokens: int, count: int) -> None:
+        if first < 1 or every < 0 or tokens < 1 or count < 0:
+            raise ValueError(f"no such excursions: {first}, {every}, {tokens}, {count}")
+        self.first = first
+        self.every = every
+        self.tokens = tokens
+        self.count = count
+        self.granted = count
+        """How many fit into the request's limits, known once it has been submitted."""
+        self.left = count
+
+    def again(self) -> Looks:
+        """The same of a request that begins anew."""
+        return Looks(first=self.first, every=self.every, tokens=self.tokens, count=self.count)
+
+    def fitting(self, limit: int) -> int:
+        """How many end within the first *limit* output tokens, their own included."""
+        room = limit - self.first - self.tokens
+        if room < 0:
+            return 0
+        return min(self.count, 1 + room // self.every) if self.every else self.count
+
+
 class Request:
     """A request from submission to its end. The gateway makes it, one engine fills it in.
 
     ``known`` counts tokens whose value is known (prompt and sampled), ``computed`` those computed so far: they are in the KV
     cache, but for the ``evicted`` ones that a compression threw out. While a request
     decodes in a counted batch its ``computed`` is ``base`` plus the batch's decode counter, and the fields are stale.
+    Once a look (see :class:`Looks`) is over, its tokens are taken out of ``known``, ``computed``, ``end`` and ``foreseen_end``,
+    and ``probe_tokens`` counts them.
     ``status`` is UNFINISHED until the request has ended. All times are integer picoseconds, -1 until known.
 
     Its engine sets ``end`` and ``foreseen_end`` when it is submitted, ``reused`` when it is admitted, and
@@ -99,6 +133,7 @@ class Request:
         "kv_arrived_ps",
         "last_batch",
         "last_token_ps",
+        "looks",
         "mark",
         "max_tokens",
         "order",
@@ -115,6 +150,7 @@ class Request:
         "prefix_group",
         "prefix_len",
         "priority",
+        "probe_tokens",
         "prompt_tokens",
         "query",
         "reasoning_tokens",
@@ -209,7 +245,8 @@ class Request:
         self.order = 0
         self.reserved = self.swapped = 0
         self.evicted = self.point = 0
-        self.ahead = self.burst = self.drafted = 0
+        self.ahead = self.burst = self.drafted = self.probe_tokens = 0
+        self.looks: Looks | None = None
         self.awaits_kv = NO_KV_TO_COME
         self.keeps_kv = False
         self.kv_arrived_ps = -1
@@ -225,7 +262,12 @@ class Request:
     @property
     def generated(self) -> int:
         """Tokens sampled so far; exact once the request has ended."""
-        return self.known - self.prompt_tokens
+        return self.known - self.prompt_tokens + self.probe_tokens
+
+    def lasting(self, tokens: int) -> int:
+        """Of its first *tokens* computed, those that are not of a look under way."""
+        looks = self.looks
+        return tokens if looks is None or not self.point else min(tokens, self.point - looks.tokens)
 
     def __repr__(self) -> str:
         return f"Request({self.id}, {self.prompt_tokens}+{self.max_tokens}, {Status(self.status).name.lower()})"

@@ -83,6 +83,8 @@ class Runs(CountedBatch):
             steps = stop - self.counter
             if self._borders:
                 steps = min(steps, self._borders[0][0] - self.counter)
+            if self._points:
+                steps = min(steps, self._until_point())
             if self.growing * (steps // self._block_size + 1) > self.kv.free:
                 steps = self._steps_that_fit(steps)
             if steps < 1:
@@ -154,16 +156,8 @@ class Runs(CountedBatch):
         extra = min(stop - self.counter, hold - applied)
         if self._borders:
             extra = min(extra, max(0, self._borders[0][0] - self.counter))
-        if self.compression:
-            points = self._points  # the step that comes to one is planned by itself
-            while points and not (
-                points[0][2].counted
-                and points[0][2].order == points[0][1]
-                and points[0][2].point - points[0][2].base == points[0][0]
-            ):
-                heappop(points)
-            if points:
-                extra = min(extra, points[0][0] - 1 - self.counter)
+        if self._points:
+            extra = min(extra, self._until_point())
         if self._step.wake_on_phase:
             marks = self._marks
             while marks and not (
@@ -265,6 +259,8 @@ class Runs(CountedBatch):
             self.sink.add_reserved(row, takes, at, unused, window)
         else:
             self._add_row(row, takes, at)
+        if self._points and not self.compression:
+            self._ended_looks()
 
     def _add_split(self, row: tuple[int, ...], run: Run) -> None:
         """Rows of a run that others joined the queue behind: one for each length of the queue."""
@@ -374,7 +370,8 @@ class Runs(CountedBatch):
             while joined and joined[0][0] <= i:
                 waiting = joined.pop(0)[1]
             if self.lag and (i or chained):
-                rows[-2 if len(rows) > 1 else -1].free_after_update = rows[-1].free_after_schedule
+                before = rows[-1]
+                rows[-2 if len(rows) > 1 else -1].free_after_update = before.free_after_schedule + before.given_back
             rows.append(
                 StepRow(
                     planned, start, end, decoders, context + decoders * (i + 1), len(self.running),

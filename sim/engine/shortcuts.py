@@ -42,6 +42,8 @@ class Shortcuts(Runs):
             or request.order
             or request.shared_blocks
             or request.awaits_kv
+            or self._points  # somebody decodes tokens that are rolled back
+            or request.looks is not None
         ):
             return False
         start, planned_ps = self._run_start_ps, self._run_planned_ps

@@ -131,7 +131,7 @@ class Step:
 
     def generated(self, request: Request) -> int:
         """Output tokens of *request* so far, one in flight included."""
-        return max(0, max(request.peak, self.computed(request)) + 1 - request.prompt_tokens)
+        return max(0, max(request.peak, self.computed(request)) + 1 - request.prompt_tokens) + request.probe_tokens
 
     def predicted(self, request: Request) -> int:
         """Output tokens that the predictor expects of *request* in all, by what it has generated so far; without a

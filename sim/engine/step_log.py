@@ -22,6 +22,8 @@ class StepRow:
     preempted: list[int] = field(default_factory=list)
     finished: list[int] = field(default_factory=list)
     scheduled: list[tuple[int, int]] = field(default_factory=list)
+    given_back: int = 0
+    """Blocks that came back once the batch was planned."""
 
 
 class StepLog:

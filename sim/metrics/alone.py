@@ -62,6 +62,8 @@ def fill(results: Results) -> None:
             )
             tokens = _output_tokens(results, pool, mine)
             time: NDArray[Any] = alone_ps(cost, requests["prompt_tokens"][mine], tokens, pool.max_num_batched_tokens)
+            if pool.looks:
+                time = time - _spared_ps(cost, pool.looks, tokens, requests["probe_tokens"][mine])
             if pool.role != "generate":
                 time = np.where(
                     requests["transferred_tokens"][mine] > 0,
@@ -95,6 +97,19 @@ def _two_legs_ps(
     first = _prefill_ps(prefill.step_cost, prompt, sources[0].max_num_batched_tokens)
     whole = first + copy_ps(pool, prompt) + _decode_ps(cost, prompt - 1, tokens)
     return whole.astype(np.float64)
+
+
+def _spared_ps(cost: StepCost, looks: tuple[int, ...], tokens: IntArray, rolled_back: IntArray) -> IntArray:
+    """By how much sooner *tokens* have come when so many of them were rolled back: what comes later reads less.
+
+    A step reads what was decoded before it but for what was rolled back by then, *each* tokens after every look.
+    """
+    first, every, each = looks
+    count = rolled_back // each
+    # the last token of look k = 1 … count is token first + (k - 1) every + k each; each token behind it reads *each* less
+    behind = count * (tokens - first + every) - (every + each) * (count * (count + 1) // 2)
+    spared: IntArray = cost.kv_ps * each * behind
+    return spared
 
 
 def _output_tokens(results: Results, pool: PoolInfo, rows: IntArray) -> IntArray:

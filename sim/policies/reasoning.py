@@ -66,8 +66,8 @@ class Outcome:
 class Probes:
     """Early exit: reasoning is looked at every *every_tokens*, and ended when a look says that it is settled.
 
-    A look costs *probe_tokens*, decoded in line. Once the chain has settled on its answer each look sees it
-    with probability *hit*; before that it says so wrongly with probability *false_exit*.
+    A look costs *probe_tokens*, decoded behind the chain so far; then their KV is rolled back. Once the chain has settled on
+    its answer each look sees it with probability *hit*; before that it says so wrongly with probability *false_exit*.
     """
 
     every_tokens: int
@@ -104,6 +104,8 @@ class Generate:
     """Reserved for calls that must stay where their prefix is; None: where the query is."""
     forced_answer: bool = True
     """At the budget the answer is forced; False: the generation ends there, without one."""
+    leaves: bool = False
+    """Its budget is where the strategy leaves the chain, not where a limit cuts it."""
     effort: float = 1.0
     """Length of the reasoning over its natural length."""
     probes: Probes | None = None
@@ -130,6 +132,8 @@ class Verify:
     """The verifier reads the chain of thought too (process reward)."""
     discrimination: float = 0.0
     """By how many standard deviations right answers score higher; 0: useless, infinite: ideal."""
+    settled: Probes | None = None
+    """It is asked whether the chain so far has settled on its answer, as these probes would see it: score 1 or 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,10 @@ class Strategy:
     def forces_answer(self) -> bool:
         """Whether a plain strategy's budget forces an answer, or ends the generation without one."""
         return True
+
+    def probes_in_line(self) -> Probes | None:
+        """Probes that its generations decode and roll back; None: none."""
+        return None
 
     def pools(self) -> tuple[str, ...]:
         """Pools that it names; the scenario must have them."""

@@ -236,6 +236,12 @@ REQUESTS: tuple[Column, ...] = (
     ),
     _c("cached_tokens", "int64", "tokens", "Tokens found in the prefix cache over all its admissions."),
     _c("host_tokens", "int64", "tokens", "Of cached_tokens, those loaded from the host's memory."),
+    _c(
+        "probe_tokens",
+        "int64",
+        "tokens",
+        "Of reasoning_tokens, those rolled back: of probes, or latent steps that leave no KV.",
+    ),
     _c("scheduled_tokens", "int64", "tokens", "Tokens computed for it, recomputation included."),
     _c("steps", "int64", "steps", "Steps that computed something for it."),
     _c(

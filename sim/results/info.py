@@ -72,6 +72,9 @@ class PoolInfo:
     async_scheduling: bool = False
     linear_steps: bool = True
     """A request alone takes a token a step and a token of context more each; else it has no closed form."""
+    looks: tuple[int, ...] = ()
+    """Tokens that are rolled back: after so many a request decodes such tokens first, then after every so many more, and how
+    many a time; empty: none."""
     memory: Mapping[str, Any] = field(default_factory=dict)
     """The capacity sum: its figures by name (bytes), and ``lines``, the same in words."""
     fidelity: Mapping[str, Any] = field(default_factory=dict)
@@ -113,6 +116,8 @@ class RunInfo:
     """US dollars that a wrong answer costs."""
     trace_cache: Mapping[str, int] = field(default_factory=dict)
     """What the trace cache held and dropped; empty: there is none."""
+    early_exit: Mapping[str, int] = field(default_factory=dict)
+    """What probes of the reasoning did, over the whole run; empty: there were none."""
     rollout: Mapping[str, Any] = field(default_factory=dict)
     """Training steps: ``prompts, max_lag, training_ps, weight_sync_ps, training_gpus`` and ``steps``, each with its
     times and counts; empty: no trainer."""
@@ -137,7 +142,7 @@ class RunInfo:
     def from_dict(cls, data: Mapping[str, Any]) -> RunInfo:
         """The inverse of ``to_dict``; raise a KeyError or TypeError when *data* is not of that form."""
         values = dict(data)
-        lists = ("out_of_range", "on_at_ps", "on_replicas", "boots_ps", "served_ps")
+        lists = ("looks", "out_of_range", "on_at_ps", "on_replicas", "boots_ps", "served_ps")
         values["pools"] = tuple(PoolInfo(**_tuples(pool, *lists)) for pool in data["pools"])
         values["slo"] = tuple(SloTarget(**target) for target in data.get("slo", ()))
         return cls(**_tuples(values, "categories", "clients", "not_modelled", "banners"))

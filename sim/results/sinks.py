@@ -80,6 +80,7 @@ REQUEST_ROW = (
     "transferred_tokens",
     "kv_arrived_ps",
     "host_tokens",
+    "probe_tokens",
 )
 """Attributes of a request that become its row. ``role`` and ``status`` are Role and Status (or their
 codes), ``pool``, ``category`` and ``client`` positions in ``RunInfo.pools``, ``categories`` and ``clients``

@@ -17,7 +17,7 @@ from typing import Any
 
 from calibration.step_cost import StepCost
 from sim.engine.replica import NoProgress, Replica, make_replica
-from sim.engine.request import FAR_FUTURE, Request
+from sim.engine.request import FAR_FUTURE, Looks, Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler
 from sim.engine.step_log import StepLog
@@ -41,7 +41,8 @@ class Cue:
 
 @dataclass(frozen=True)
 class Case:
-    """What to run: *requests* are keyword arguments of :class:`Request`, ``parent`` as an index."""
+    """What to run: *requests* are keyword arguments of :class:`Request`, ``parent`` as an index, ``looks`` as those of
+    :class:`Looks`."""
 
     settings: EngineSettings
     cost: StepCost
@@ -55,7 +56,10 @@ class Case:
             options = dict(options)
             if options.get("parent") is not None:
                 options["parent"] = made[options["parent"]]
+            looks = options.pop("looks", None)
             made.append(Request(index, arrived_ps=0, **options))
+            if looks is not None:
+                made[-1].looks = Looks(**looks)
         return made
 
 
@@ -186,7 +190,7 @@ def _conclude(trace: Trace, log: StepLog | None, requests: list[Request]) -> Non
     read = attrgetter(*REQUEST_ROW)
     trace.requests = [(*read(request),) for request in requests]
     rows = log.rows if log is not None else []
-    trace.steps = [tuple(vars(row).values()) for row in rows]
+    trace.steps = [tuple(value for name, value in vars(row).items() if name != "given_back") for row in rows]
     trace.segments.sort()
     trace.stalls.sort()
     seen = trace.seen

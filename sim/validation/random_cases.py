@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from calibration.step_cost import StepCost
 from sim.engine.compression import Compression
 from sim.engine.settings import EngineSettings
 from sim.engine.speculation import Speculation
 from sim.validation.modes import ARRIVE, CANCEL, PROBE, Case, Cue
+
+C = TypeVar("C", bound=Case)
 
 
 def random_case(
@@ -54,6 +56,29 @@ def compressed_case(case: Case, seed: int) -> Case:
         least = -(-compression.peak(prompt, longest) // settings.block_size)
         settings = replace(settings, num_gpu_blocks=min(settings.num_gpu_blocks, 1 + least + rng.choice((0, 1, least))))
     return replace(case, settings=settings)
+
+
+def looking_case(case: C, seed: int) -> C:
+    """*case* with requests that decode tokens now and then which are rolled back."""
+    rng = Random(seed * 41 + 3)
+    made = []
+    for each in case.requests:
+        output = each["output_tokens"]
+        if rng.random() < 0.7 and output > 1:
+            tokens, every = rng.choice((1, 1, 2, 3, 8)), rng.choice((0, 1, 2, 5, 9))
+            first = rng.randint(1, min(output, max(every, 1)))
+            most = 1 + (output - first) // every if every else 6
+            looks = {"first": first, "every": every, "tokens": tokens, "count": rng.randint(0, min(most, 12))}
+            more = looks["count"] * tokens
+            limit = each["max_tokens"]
+            each = each | {
+                "output_tokens": output + more,
+                "reasoning_tokens": each["reasoning_tokens"] + more,
+                "max_tokens": limit if limit < 0 or limit < output else limit + rng.choice((0, 0, 10)),
+                "looks": looks,
+            }
+        made.append(each)
+    return replace(case, requests=tuple(made))
 
 
 def speculative_case(case: Case, seed: int) -> Case:

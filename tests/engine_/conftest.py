@@ -11,6 +11,7 @@ import pytest
 from sim.engine.block_pool import BlockPool
 from sim.engine.fast_forward import FastForward
 from sim.engine.replica import Replica
+from sim.engine.request import Request
 from sim.validation.modes import Trace
 
 
@@ -41,6 +42,7 @@ def check_laws(replica: Replica, trace: Trace) -> None:
     assert replica.context == sum(request.base + replica.counter - request.evicted for request in counted)
     assert sum(replica.crossing) == replica.growing
     by_border = Counter((request.base - request.evicted) % settings.block_size for request in counted)
+    assert replica.table_blocks == sum(replica.blocks_for(r, _computed(replica, r)) for r in replica.running)
     assert replica.crossing.tolist() == [by_border[border] for border in range(settings.block_size)]
     computed = sum(
         (request.base + replica.counter if request.counted else request.computed) - request.evicted
@@ -48,6 +50,10 @@ def check_laws(replica: Replica, trace: Trace) -> None:
     )
     assert replica.computed_tokens == computed
     trace.seen["laws checked, fast"] += 1
+
+
+def _computed(replica: FastForward, request: Request) -> int:
+    return request.base + replica.counter if request.counted else request.computed
 
 
 def _count_evictions(kv: BlockPool, trace: Trace) -> None:

@@ -61,7 +61,7 @@ def _request(i: int, arrived: int, prompt: int, reasoning: int, answer: int) -> 
         arrived_ps=arrived, first_scheduled_ps=-1, first_token_ps=-1, first_answer_ps=-1, finished_ps=-1,
         status=Status.UNFINISHED, prompt_tokens=prompt, max_tokens=-1, reasoning_tokens=reasoning, generated=0,
         output_tokens=reasoning + answer, preemptions=0, cached_tokens_first=-1, cached_tokens=0, scheduled_tokens=0,
-        steps=0, recomputed_tokens=0, dropped_tokens=0, transferred_tokens=0, kv_arrived_ps=-1, host_tokens=0,
+        steps=0, recomputed_tokens=0, dropped_tokens=0, transferred_tokens=0, kv_arrived_ps=-1, host_tokens=0, probe_tokens=0,
         truncated=False, computed=0, peak=0, last=-1,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.engine.request import Request
 from sim.validation.modes import Case
-from sim.validation.random_cases import compressed_case, random_case
+from sim.validation.random_cases import compressed_case, looking_case, random_case
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "chunked_reasoning": [
@@ -44,8 +44,10 @@ class DressedCase(Case):
         return made
 
 
-def dressed_case(seed: int, *, memory: str = "plain") -> DressedCase:
-    """Case number *seed*; *memory* is ``plain``, ``swap``, ``reserve``, ``window``, ``host``, ``all`` or ``compress``."""
+def dressed_case(seed: int, *, memory: str = "plain", looks: bool = False) -> DressedCase:
+    """Case number *seed*; *memory* is ``plain``, ``swap``, ``reserve``, ``window``, ``host``, ``all`` or ``compress``; with
+    *looks* requests decode tokens now and then that are rolled back.
+    """
     case, rng = random_case(seed), Random(seed * 7 + 1)
     if memory == "compress":
         case = compressed_case(case, seed)
@@ -63,7 +65,8 @@ def dressed_case(seed: int, *, memory: str = "plain") -> DressedCase:
         if rng.random() < 0.7:
             extra["deadline_ps"] = rng.randint(1, 200_000)
         extras.append(extra)
-    return DressedCase(_memory(case.settings, memory, rng), case.cost, tuple(requests), case.script, tuple(extras))
+    made = DressedCase(_memory(case.settings, memory, rng), case.cost, tuple(requests), case.script, tuple(extras))
+    return looking_case(made, seed) if looks else made
 
 
 def _memory(settings: Any, kind: str, rng: Random) -> Any:

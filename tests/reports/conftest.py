@@ -115,6 +115,7 @@ def _queries(shape: Shape, replication: int) -> list[Any]:
                 cached_tokens_first=0,
                 cached_tokens=0,
                 host_tokens=0,
+                probe_tokens=0,
                 scheduled_tokens=0,
                 steps=0,
                 recomputed_tokens=0,

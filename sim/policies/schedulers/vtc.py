@@ -75,7 +75,7 @@ class Vtc:
             if request.finished_ps < 0:
                 now = step.generated(request)
             else:
-                now = request.known - request.prompt_tokens
+                now = request.known - request.prompt_tokens + request.probe_tokens
                 del books.charged[request]
             if now != before:
                 books.counter[request.client] += self.output_weight * (now - before)

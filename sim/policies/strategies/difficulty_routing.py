@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from sim.policies.reasoning import Answer, Classify, Generate, Outcome, QueryView, Run, Strategy, Wait
+from sim.policies.reasoning import Answer, Classify, Generate, Outcome, Probes, QueryView, Run, Strategy, Wait
 from sim.policies.strategies import strategy
 from sim.policies.strategies.early_exit import PRESETS
 
@@ -39,6 +39,9 @@ class DifficultyRouting(Strategy):
         for name in ("hard_share", "sensitivity", "specificity"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1")
+
+    def probes_in_line(self) -> Probes | None:
+        return PRESETS.get(self.early_exit)
 
     def run(self, query: QueryView) -> Run:
         if self.delay_s > 0:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from sim.policies.reasoning import Answer, Generate, Probes, QueryView, Run, Strategy
+from sim.policies.reasoning import Answer, Generate, Outcome, Parallel, Probes, QueryView, Run, Strategy, Verify
 from sim.policies.strategies import strategy
 
 PRESETS = {
@@ -23,7 +24,9 @@ answers in a row, here a low chance a probe."""
 class EarlyExit(Strategy):
     """Reasoning is probed every so many tokens (*method*, or your own figures) and left when a probe says so.
 
-    Probe tokens are decoded in line. A false exit, before the chain has settled, costs accuracy; a miss costs
+    The tokens of a probe are decoded behind the chain so far and rolled back: their KV blocks are freed and the chain goes on
+    where it stood. With *verifier_pool* a process reward model there reads the chain instead, while the chain goes on; its
+    verdict takes the tokens back that came meanwhile. A false exit, before the chain has settled, costs accuracy; a miss costs
     tokens.
     """
 
@@ -34,6 +37,8 @@ class EarlyExit(Strategy):
     false_exit: float = 0.0
     thinking_token_budget: int | None = None
     pool: str | None = None
+    verifier_pool: str | None = None
+    """Pool of the model that reads the chain every so many tokens; default: the model is asked itself, by probe tokens."""
 
     judged: ClassVar[bool] = True
 
@@ -48,6 +53,34 @@ class EarlyExit(Strategy):
         own = Probes(self.every_tokens, self.probe_tokens, self.hit, self.false_exit)
         return PRESETS.get(self.method, own)
 
+    def probes_in_line(self) -> Probes | None:
+        probes = self.probes()
+        return probes if probes.probe_tokens and self.verifier_pool is None else None
+
     def run(self, query: QueryView) -> Run:
+        if self.verifier_pool is not None:
+            return (yield from self._with_verifier(self.verifier_pool))
         outcome = yield Generate(0, self.pool, self.thinking_token_budget, probes=self.probes())
         return Answer(outcome if outcome.ok else None)
+
+    def _with_verifier(self, verifier_pool: str) -> Run:
+        """The chain pauses every so many tokens, is read, and goes on meanwhile."""
+        probes, budget, made = self.probes(), self.thinking_token_budget, 0
+        chunk = yield Generate(0, self.pool, budget, pause_tokens=probes.every_tokens)
+        while chunk.ok and chunk.paused and not chunk.answer_tokens:
+            made += chunk.reasoning_tokens
+            going = Generate(0, self.pool, budget, pause_tokens=probes.every_tokens, made_tokens=made)
+            reading = Verify(chunk, verifier_pool, with_reasoning=True, settled=probes)
+            chunk, verdict = yield Parallel((going, reading), enough=_settled)
+            if _settled((chunk, verdict)) and not (chunk.ok and not chunk.paused):
+                chunk = yield Generate(0, self.pool, made, made_tokens=made, leaves=True)
+        if chunk.ok and chunk.paused:
+            made += chunk.reasoning_tokens + chunk.answer_tokens
+            chunk = yield Generate(0, self.pool, budget, made_tokens=made)
+        return Answer(chunk if chunk.ok else None)
+
+
+def _settled(outcomes: Sequence[Outcome | None]) -> bool:
+    """The verdict, which comes last, says that the chain has settled."""
+    verdict = outcomes[-1]
+    return verdict is not None and verdict.ok and verdict.score == 1.0
