@@ -55,7 +55,7 @@ def test_hundreds_of_random_cases_are_equal(start: int, laws: Watch) -> None:
 def test_by_hand(stepwise: bool) -> None:
     """Prompt 4, six tokens, a look of three after the second and the fourth; blocks of 2 in a pool that holds no more than
     what is there at once."""
-    settings = EngineSettings(num_gpu_blocks=6, block_size=2, async_scheduling=False)
+    settings = EngineSettings(num_gpu_blocks=7, block_size=2, async_scheduling=False)
     replica = make_replica(settings, COST, Vllm(), stepwise=stepwise)
     request = Request(
         0, arrived_ps=0, prompt_tokens=4, output_tokens=6 + 2 * 3, reasoning_tokens=4 + 2 * 3, max_tokens=8
@@ -67,7 +67,7 @@ def test_by_hand(stepwise: bool) -> None:
     while (now := ends[-1]) is not None:
         replica.complete(now)
         held.append(replica.snapshot(now).computed_tokens)
-        used.append(5 - replica.kv.free)
+        used.append(6 - replica.kv.free)
         ends.append(replica.plan(now))
     if stepwise:  # after the last token of a look its KV is gone: of five tokens, and of seven
         assert held == [4, 5, 6, 7, 5, 6, 7, 8, 9, 7, 8, 0]
