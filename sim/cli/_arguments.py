@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sim.scenario.model import Scenario
@@ -32,6 +32,20 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", metavar="N", help="same as --set seed=N")
     parser.add_argument("--replications", metavar="N", help="same as --set measure.replications=N")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--json``: then nothing but JSON goes to stdout."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def print_json(data: Any) -> None:
+    """Print *data*; what is no number (NaN, infinite) is null."""
+    import json
+
+    from sim.results.results import plain
+
+    print(json.dumps(plain(data), indent=2, allow_nan=False))
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:

@@ -10,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from sim.cli._arguments import add_json, print_json
+
 HELP = "compose a profile of any model from published kernel times (extra: kernels)"
 
 
@@ -25,6 +27,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", metavar="FILE", help="also write the composed steps as a measurement table")
     parser.add_argument("--all", action="store_true", help="make every shipped profile again")
     parser.add_argument("--only", default="", metavar="TEXT", help="with --all: names that contain it")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,15 +38,18 @@ def run(args: argparse.Namespace) -> int:
     from calibration.hardware import hardware
     from calibration.importers.aiconfigurator import compose
     from calibration.importers.shipped import one, write_all
-    from sim.cli.calibrate_fit import words
+    from sim.cli.calibrate_fit import data_of, words
     from sim.errors import InputError, Problem
 
     if args.all:
-        made = 0
+        made: dict[str, str] = {}
         for name, why in write_all(Path(args.out) if args.out else profile.PROFILES, only=args.only):
-            made += not why
+            made[name] = why or "written"
             print(f"{name}: {why or 'written'}", file=sys.stderr)
-        print(f"{made} profiles written")
+        if args.json:
+            print_json({"profiles": made})
+        else:
+            print(f"{sum(what == 'written' for what in made.values())} profiles written")
         return 0
     problems = [
         Problem("missing", key=key, expected="a name, or --all")
@@ -59,9 +65,6 @@ def run(args: argparse.Namespace) -> int:
     found = one(args.model, args.hardware, args.tp, dtype, ep=args.ep, kv_dtype=kv_dtype)
     out = Path(args.out or f"{found.name}.yaml")
     profile.dump(found, out)
-    for line in words(found):
-        print(line)
-    print(f"wrote {out}")
     if args.table:
         frame = compose(
             architecture(args.model),
@@ -72,5 +75,8 @@ def run(args: argparse.Namespace) -> int:
             kv_dtype=kv_dtype,
         )
         measurements.write(frame, args.table, {"licence": "Apache-2.0"})
-        print(f"wrote {args.table}")
+    if args.json:
+        print_json({**data_of(found), "written": [str(out), *([args.table] if args.table else [])]})
+        return 0
+    print("\n".join([*words(found), f"wrote {out}", *([f"wrote {args.table}"] if args.table else [])]))
     return 0

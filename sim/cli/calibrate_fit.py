@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sim.cli._arguments import add_json, print_json
+
 HELP = "fit a profile to measured step times, with its error on what was left out"
 
 
@@ -31,6 +33,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="the model measured, when the table's name is not known")
     parser.add_argument("--hardware", metavar="NAME", help="the GPU, when the table's name is not known")
     parser.add_argument("--residuals", metavar="FILE", help="also draw measured against fitted, as HTML")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,14 +78,15 @@ def run(args: argparse.Namespace) -> int:
         source=source,
     )
     profile.dump(made, args.out)
-    for line in words(made):
-        print(line)
-    print(f"wrote {args.out}")
     if args.residuals:
         from sim.report.calibration import write_residuals
 
         write_residuals(made, done.fit, done.rows, args.residuals)
-        print(f"wrote {args.residuals}")
+    written = [args.out, *([args.residuals] if args.residuals else [])]
+    if args.json:
+        print_json({**data_of(made), "written": written})
+    else:
+        print("\n".join([*words(made), *(f"wrote {path}" for path in written)]))
     if not made.physics:
         print(
             f"note: {made.hardware!r} is not a known GPU, so nothing was checked against its peaks "
@@ -90,6 +94,22 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def data_of(made: Any) -> dict[str, Any]:
+    """A profile's errors, physics, range and provenance as data."""
+    from dataclasses import asdict
+
+    return {
+        "name": made.name,
+        "error": {key: asdict(error) for key, error in made.error.items()},
+        "physics": dict(made.physics or {}),
+        "borrowed": dict(made.borrowed),
+        "batch": list(made.batch),
+        "context": list(made.context),
+        "tokens": list(made.tokens),
+        "provenance": dict(made.provenance),
+    }
 
 
 def words(made: Any) -> list[str]:

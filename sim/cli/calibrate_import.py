@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sim.cli._arguments import add_json, print_json
+
 HELP = "read step times that others published: splitwise-sim, Vidur, LLMServingSim, step tables"
 
 FORMATS = ("splitwise", "vidur", "llmservingsim", "steps")
@@ -25,6 +27,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hardware", metavar="NAME", help="vidur, llmservingsim: the GPU measured")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="vidur, llmservingsim: tensor parallel size")
     parser.add_argument("--dtype", default=None, help="vidur, llmservingsim: number format")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +45,11 @@ def run(args: argparse.Namespace) -> int:
     frame = _read(args)
     measurements.write(frame, args.out, {"licence": "Apache-2.0" if args.format == "steps" else "MIT"})
     keys = frame.groupby(["gpu", "model", "dtype", "tp"]).size()
+    if args.json:
+        names = ("gpu", "model", "dtype", "tp", "steps")
+        rows = [dict(zip(names, (*key, count), strict=True)) for key, count in keys.items()]
+        print_json({"steps": len(frame), "written": args.out, "combinations": rows})
+        return 0
     print(f"{len(frame):,} steps of {len(keys)} combinations of GPU, model, format and TP written to {args.out}")
     for (gpu, model, dtype, tp), count in list(keys.items())[:20]:
         print(f"  {model} on {gpu}, {dtype}, TP{tp}: {count:,}")

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sim.cli._arguments import add_json, print_json
+
 if TYPE_CHECKING:
     from calibration.profiler.run import Progress
 
@@ -42,6 +44,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and inputs")
     parser.add_argument("--shard", action="store_true", help="with --tp: one GPU's share, without all-reduces")
     parser.add_argument("--restart", action="store_true", help="forget the points of an earlier, unfinished run")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,7 +101,17 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted: finished points are kept, the same command goes on", file=sys.stderr)
         return 130
-    if outcome.rows:
+    if args.json:
+        print_json(
+            {
+                "written": str(out) if outcome.rows else None,
+                "rows": len(outcome.rows),
+                "resumed": outcome.resumed,
+                "left_out": len(outcome.left_out),
+                "failed": {point.key: reason for point, reason in outcome.failed},
+            }
+        )
+    elif outcome.rows:
         tail = f", {outcome.resumed} of an earlier run" if outcome.resumed else ""
         print(f"{out}: {len(outcome.rows)} rows{tail}")
         if outcome.left_out:

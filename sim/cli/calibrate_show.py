@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sim.cli._arguments import add_json, print_json
+
 HELP = "what a profile says: error, range, physics, and figures of step time"
 
 
@@ -17,30 +19,32 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("profile", metavar="PROFILE", help="a shipped profile's name, or a YAML file")
     parser.add_argument("--table", metavar="FILE", help="measurements to draw as points")
     parser.add_argument("--out", metavar="FILE", help="page to write (default: PROFILE.html here); '-' writes none")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print and draw; raise InputError for an unknown profile."""
     from calibration import measurements, profile
-    from sim.cli.calibrate_fit import words
+    from sim.cli.calibrate_fit import data_of, words
 
     path = Path(args.profile)
     found = profile.load(path) if path.suffix in {".yaml", ".yml"} else profile.get(args.profile)
-    for line in words(found):
-        print(line)
-    low, high = found.batch
-    print(
-        f"  measured: batch {low} to {high}, context {found.context[0]:,} to {found.context[1]:,}, "
-        f"prefill steps to {found.tokens[1]:,} tokens"
-    )
-    for key, value in found.provenance.items():
-        print(f"  {key}: {value}")
-    if args.out == "-":
-        return 0
-    from sim.report.calibration import write_profile
+    out = None if args.out == "-" else Path(args.out or f"{found.name}.html")
+    if not args.json:
+        print("\n".join(words(found)))
+        low, high = found.batch
+        print(
+            f"  measured: batch {low} to {high}, context {found.context[0]:,} to {found.context[1]:,}, "
+            f"prefill steps to {found.tokens[1]:,} tokens"
+        )
+        for key, value in found.provenance.items():
+            print(f"  {key}: {value}")
+    if out is not None:
+        from sim.report.calibration import write_profile
 
-    out = Path(args.out or f"{found.name}.html")
-    table = measurements.read(args.table) if args.table else None
-    write_profile(found, out, table)
-    print(f"wrote {out}")
+        write_profile(found, out, measurements.read(args.table) if args.table else None)
+    if args.json:
+        print_json({**data_of(found), "written": None if out is None else str(out)})
+    elif out is not None:
+        print(f"wrote {out}")
     return 0

@@ -12,6 +12,9 @@ import importlib.util
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from sim.cli._arguments import add_json, print_json
 
 HELP = "say where everything is imported from, and which versions are installed"
 
@@ -33,7 +36,8 @@ DEPENDENCIES = (
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
-    """This command has no arguments."""
+    """Declare the command's arguments on *parser*."""
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,12 +46,19 @@ def run(args: argparse.Namespace) -> int:
     from sim.errors import InputError, Problem
     from sim.scenario.load import shipped, shipped_folder
 
-    print(f"thinkcap {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    found: dict[str, Any] = {
+        "thinkcap": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {},
+        "scenarios": {"folder": str(shipped_folder()), "count": len(shipped())},
+        "dependencies": {},
+    }
     home = Path(__file__).resolve().parents[2]
     problems = []
     for name in PACKAGES:
         folder = _folder(name)
-        print(f"{name:<12} {folder or 'not found'}")
+        found["packages"][name] = None if folder is None else str(folder)
         if folder is None or folder.parent != home:
             problems.append(
                 Problem(
@@ -55,15 +66,27 @@ def run(args: argparse.Namespace) -> int:
                     expected=f"{home / name}; another installed package has the same name",
                 )
             )
-    print(f"{'scenarios':<12} {shipped_folder()} ({len(shipped())})")
     for name in DEPENDENCIES:
         try:
-            print(f"{name:<12} {metadata.version(name)}")
+            found["dependencies"][name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            print(f"{name:<12} not installed" + (" (optional)" if name == "torch" else ""))
+            found["dependencies"][name] = None
+    if args.json:
+        print_json(found)
+    else:
+        _print(found)
     if problems:
         raise InputError(problems)
     return 0
+
+
+def _print(found: dict[str, Any]) -> None:
+    print(f"thinkcap {found['thinkcap']}, Python {found['python']}, {found['platform']}")
+    for name, folder in found["packages"].items():
+        print(f"{name:<12} {folder or 'not found'}")
+    print(f"{'scenarios':<12} {found['scenarios']['folder']} ({found['scenarios']['count']})")
+    for name, version in found["dependencies"].items():
+        print(f"{name:<12} {version or 'not installed' + (' (optional)' if name == 'torch' else '')}")
 
 
 def _folder(name: str) -> Path | None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from sim.cli._arguments import add_json, print_json
 
 HELP = "replay recordings of the real scheduler and compare every decision"
 
@@ -18,6 +21,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--stepwise", action="store_true", help="step by step instead of the fast mode")
     mode.add_argument("--both", action="store_true", help="in both modes")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     problems: list[Problem] = []
     modes = (True, False) if args.both else (args.stepwise,)
     missed = 0
+    found: list[dict[str, Any]] = []
     folders = find(args.folders)
     width = max(len(folder.name) for folder in folders)
     for folder in folders:
@@ -40,12 +45,25 @@ def run(args: argparse.Namespace) -> int:
         for stepwise in modes:
             outcome = check_recording(recording, stepwise=stepwise)
             size = f"{outcome.steps:,} steps, {len(recording.requests):,} requests"
-            if outcome.difference is None:
+            missed += outcome.difference is not None
+            if args.json:
+                found.append(
+                    {
+                        "recording": outcome.name,
+                        "mode": outcome.mode,
+                        "equal": outcome.difference is None,
+                        "steps": outcome.steps,
+                        "requests": len(recording.requests),
+                        "difference": None if outcome.difference is None else str(outcome.difference),
+                    }
+                )
+            elif outcome.difference is None:
                 print(f"{outcome.name:<{width}}  {outcome.mode:<12}  equal  {size}", flush=True)
             else:
-                missed += 1
                 print(f"{outcome.name:<{width}}  {outcome.mode:<12}  differs  {size}")
                 print(f"{outcome.difference}", flush=True)
+    if args.json:
+        print_json(found)
     if problems:
         raise InputError(problems)
     return 1 if missed else 0

@@ -6,6 +6,8 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
+from sim.cli._arguments import add_json, print_json
+
 if TYPE_CHECKING:
     from sim.metrics.life import QueryLife, RequestLife
     from sim.results import Results
@@ -22,6 +24,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replication", type=int, default=0, metavar="N", help="which replication (default: %(default)s)"
     )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,12 +32,23 @@ def run(args: argparse.Namespace) -> int:
     from sim.results import Results
 
     results = Results.load(args.directory)
-    print("\n".join(explain(results, args.query, args.replication)))
+    story = story_of(results, args.query, args.replication)
+    if args.json:
+        from dataclasses import asdict
+
+        print_json({**asdict(story), "words": list(_tell(story))})
+    else:
+        print("\n".join(_tell(story)))
     return 0
 
 
 def explain(results: Results, query: str | int, replication: int = 0) -> list[str]:
     """The story of *query* (its number, or one of the names in ``find``) as lines of text."""
+    return list(_tell(story_of(results, query, replication)))
+
+
+def story_of(results: Results, query: str | int, replication: int = 0) -> QueryLife:
+    """The life of *query*; raise an InputError where there is none."""
     from sim.errors import InputError, Problem
     from sim.metrics.life import life
 
@@ -48,7 +62,7 @@ def explain(results: Results, query: str | int, replication: int = 0) -> list[st
                 f"0 to {len(results.runs) - 1}",
             )
         )
-    return list(_tell(story))
+    return story
 
 
 def find(results: Results, query: str | int, replication: int = 0) -> int:

@@ -7,7 +7,10 @@ NAME is a shipped model (``thinkcap list models``), its name on the Hugging Face
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sim.cli._arguments import add_json, print_json
 
 if TYPE_CHECKING:
     from calibration.architecture import Architecture
@@ -21,6 +24,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help="format of the weights (default: as published)")
     parser.add_argument("--kv-cache-dtype", default="auto", help="format of the KV cache (default: 16 bits)")
     parser.add_argument("--gpu-memory-utilization", type=float, default=0.92, metavar="SHARE")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,6 +35,9 @@ def run(args: argparse.Namespace) -> int:
     arch = architecture(args.model)
     dtype = arch.native_dtype if args.dtype == "auto" else dtype_name(args.dtype)
     kv_dtype = "auto" if args.kv_cache_dtype == "auto" else dtype_name(args.kv_cache_dtype, key="kv_cache_dtype")
+    if args.json:
+        print_json(_data(arch, dtype, kv_dtype, args.gpu_memory_utilization))
+        return 0
     print("\n".join(_about(arch, dtype, kv_dtype)))
     print()
     print("\n".join(_fits(arch, dtype, kv_dtype, args.gpu_memory_utilization)))
@@ -61,23 +68,56 @@ def _about(arch: Architecture, dtype: str, kv_dtype: str) -> list[str]:
     return out
 
 
-def _fits(arch: Architecture, dtype: str, kv_dtype: str, utilization: float) -> list[str]:
-    """A table: for each GPU and tensor parallel size, the tokens its KV pool holds, or that it does not
-    fit."""
+def _data(arch: Architecture, dtype: str, kv_dtype: str, utilization: float) -> dict[str, Any]:
+    """The same as data."""
+    return {
+        "name": arch.name,
+        "title": arch.title or arch.name,
+        "hub": list(arch.hf),
+        "layers": arch.layers,
+        "hidden": arch.hidden,
+        "heads": arch.heads,
+        "kv_heads": arch.kv_heads,
+        "head_dim": arch.head_dim,
+        "latent_attention": arch.mla is not None,
+        "sliding_layers": arch.sliding_layers,
+        "sliding_window": arch.sliding_window if arch.sliding_layers else None,
+        "experts": arch.moe.experts if arch.moe else None,
+        "active_experts": arch.moe.active if arch.moe else None,
+        "parameters": arch.parameters,
+        "active_parameters": arch.active_parameters,
+        "dtype": dtype,
+        "weight_bytes": arch.weight_bytes(dtype),
+        "kv_dtype": kv_dtype,
+        "kv_bytes_per_token": arch.kv_bytes_per_token(kv_dtype),
+        "max_context": arch.max_context,
+        "gpu_memory_utilization": utilization,
+        "kv_tokens": {
+            gpu: {f"tp{tp}": tokens if splits else None for tp, splits, tokens in row}
+            for gpu, row in _kv_tokens(arch, dtype, kv_dtype, utilization)
+        },
+    }
+
+
+SIZES = (1, 2, 4, 8)
+
+
+def _kv_tokens(
+    arch: Architecture, dtype: str, kv_dtype: str, utilization: float
+) -> Iterator[tuple[str, list[tuple[int, bool, int]]]]:
+    """For each GPU and tensor parallel size: whether the model splits so, and the tokens of KV that the replica holds
+    (0: it does not fit)."""
     from calibration.hardware import hardware, names
     from calibration.memory import memory_sum
     from sim.errors import DoesNotFit
 
-    sizes = (1, 2, 4, 8)
-    head = "tokens of KV cache, all requests together, by tensor_parallel_size (longest context of one request)"
-    rows = [head, f"  {'GPU':<14}" + "".join(f"{f'TP{tp}':>22}" for tp in sizes)]
     for name in names():
         gpu = hardware(name)
-        cells = []
-        for tp in sizes:
+        row = []
+        for tp in SIZES:
             splits = arch.heads % tp == 0 and (arch.mla or max(tp, arch.kv_heads) % min(tp, arch.kv_heads) == 0)
             if tp > gpu.gpus_per_node or not splits:
-                cells.append("-")
+                row.append((tp, False, 0))
                 continue
             try:
                 found = memory_sum(
@@ -95,9 +135,22 @@ def _fits(arch: Architecture, dtype: str, kv_dtype: str, utilization: float) -> 
                     max_num_batched_tokens=8192,
                 )
             except DoesNotFit:
-                cells.append("does not fit")
+                row.append((tp, True, 0))
                 continue
-            longest = min(arch.max_context, found.kv_tokens)
-            cells.append(f"{found.kv_tokens:,} ({longest // 1024}K)")
+            row.append((tp, True, found.kv_tokens))
+        yield name, row
+
+
+def _fits(arch: Architecture, dtype: str, kv_dtype: str, utilization: float) -> list[str]:
+    """A table: for each GPU and tensor parallel size, the tokens its KV pool holds, or that it does not
+    fit."""
+    head = "tokens of KV cache, all requests together, by tensor_parallel_size (longest context of one request)"
+    rows = [head, f"  {'GPU':<14}" + "".join(f"{f'TP{tp}':>22}" for tp in SIZES)]
+    for name, row in _kv_tokens(arch, dtype, kv_dtype, utilization):
+        cells = []
+        for _, splits, tokens in row:
+            longest = min(arch.max_context, tokens)
+            fits = f"{tokens:,} ({longest // 1024}K)" if tokens else "does not fit"
+            cells.append(fits if splits else "-")
         rows.append(f"  {name:<14}" + "".join(f"{cell:>22}" for cell in cells))
     return rows

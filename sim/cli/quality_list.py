@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from sim.cli._arguments import add_json, print_json
+
 HELP = "list the shipped accuracies and their sources"
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     parser.add_argument("--benchmark", metavar="NAME", help="only of this one")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,6 +27,18 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             Problem(f"unknown benchmark {args.benchmark!r}", key="--benchmark", expected=expected, nearest=found)
         )
+    if args.json:
+        from dataclasses import asdict
+
+        wanted = [name for name in BENCHMARKS if args.benchmark in (None, name)]
+        print_json(
+            {
+                "rows": [asdict(row) for row in ROWS if row.benchmark in wanted],
+                "benchmarks": {name: asdict(BENCHMARKS[name]) for name in wanted},
+                "chain_of_thought": {name: asdict(gain) for name, gain in GAINS.items()} if not args.benchmark else {},
+            }
+        )
+        return 0
     for row in ROWS:
         if args.benchmark in (None, row.benchmark):
             cons = "" if row.consensus_64 is None else f", cons@64 {100 * row.consensus_64:.1f} %"

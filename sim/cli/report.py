@@ -6,6 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
+from sim.cli._arguments import add_json, print_json
+
 HELP = "render the report of a run again, without simulating"
 
 
@@ -13,6 +15,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     parser.add_argument("directory", metavar="DIR", help="results that `thinkcap run` wrote")
     parser.add_argument("--out", metavar="FILE", help="where to write (default: DIR/report.html)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
         os.replace(fresh, target)
     finally:
         fresh.unlink(missing_ok=True)
+    if args.json:
+        print_json({"report": str(target), "summary": results.summary})
+        return 0
     print(summary(results))
     print(f"\nreport   {target}")
     return 0

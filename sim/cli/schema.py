@@ -12,7 +12,9 @@ HELP = "print the JSON Schema of scenarios, for editors"
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON: the schema is, so this changes nothing")
+    form.add_argument(
         "--markdown", action="store_true", help="print the reference of all keys (docs/scenario.md) instead"
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 
+from sim.cli._arguments import add_json, print_json
 from sim.cli._trace import Input, add_input, add_output
 
 HELP = "turn a trace into our columns, or into the input of a load generator"
@@ -18,6 +19,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     add_input(parser)
     add_output(parser)
+    add_json(parser)
     parser.add_argument("--sort", action="store_true", help="sort rows by arrival (in parts, beside FILE)")
 
 
@@ -36,5 +38,8 @@ def run(args: argparse.Namespace) -> int:
         batches = by_arrival(batches, out.parent)
     rows = write(out, batches, name=args.to)
     source.tell()
+    if args.json:
+        print_json({"rows": rows, "format": source.title, "written": args.out, "notes": source.report.lines()})
+        return 0
     print(f"{rows:,} rows of {source.title} written to {args.out}")
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from sim.cli._arguments import add_json, print_json
 from sim.cli._trace import Input, add_input
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", metavar="TIME", help="length of a window (default: ten minutes or less)")
     parser.add_argument("--keep-names", action="store_true", help="keep the names of clients (default: numbers)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the comparison (default: 0)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,10 +79,17 @@ def run(args: argparse.Namespace) -> int:
         draft.unlink(missing_ok=True)
     source.tell()
     notes = [*source.report.lines(), *fitted.notes]
-    for note in fitted.notes:
-        print(f"note: {note}")
-    print("\n".join(text(rows)))
-    print(f"\ngenerator   {target}   (thinkcap trace sample {target} --out FILE)")
+    data = [
+        {"name": r.name, "real": r.real, "generated": r.generated, "distance": r.distance, "absolute": r.absolute}
+        for r in rows
+    ]
+    if args.json:
+        print_json({"written": str(target), "page": args.html, "notes": notes, "rows": data})
+    else:
+        for note in fitted.notes:
+            print(f"note: {note}")
+        print("\n".join(text(rows)))
+        print(f"\ngenerator   {target}   (thinkcap trace sample {target} --out FILE)")
     if args.html:
         import pandas as pd
 
@@ -97,19 +106,10 @@ def run(args: argparse.Namespace) -> int:
             for kind in kinds
         }
         tables["survival"] = tables["survival"][tables["survival"]["length"].isin(["prompt", "output", "reasoning"])]
-        data = [
-            {
-                "name": r.name,
-                "real": r.real,
-                "generated": r.generated,
-                "distance": r.distance,
-                "absolute": r.absolute,
-            }
-            for r in rows
-        ]
         page = fit_page(source.path.name, data, tables, notes=notes, answer=_answer(rows))
         Path(args.html).write_text(page, encoding="utf-8", errors="replace")
-        print(f"page        {args.html}")
+        if not args.json:
+            print(f"page        {args.html}")
     return 0
 
 

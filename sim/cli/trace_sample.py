@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 
+from sim.cli._arguments import add_json, print_json
 from sim.cli._trace import add_output, batches_of, load_workload
 
 HELP = "draw a trace from workload.yaml or from a preset"
@@ -17,6 +18,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     parser.add_argument("workload", metavar="WORKLOAD", help="a YAML file with a workload section, or a preset")
     add_output(parser)
+    add_json(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--queries", type=int, metavar="N", help="so many (default: as many as the fitted trace had)")
     how.add_argument("--duration", metavar="TIME", help="all that arrive before, such as 2h")
@@ -68,5 +70,8 @@ def run(args: argparse.Namespace) -> int:
         queries = ENDLESS
     batches = batches_of(source, queries=queries, duration_s=duration)
     rows = write(Path(args.out), batches, name=args.to)
+    if args.json:
+        print_json({"queries": rows, "source": source.name, "written": args.out, "seed": args.seed})
+        return 0
     print(f"{rows:,} queries of {source.name} written to {args.out} (seed {args.seed})")
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+from sim.cli._arguments import add_json, print_json
 from sim.cli._trace import Input, add_input, add_output
 
 HELP = "scale a trace's rate (burstiness kept) or its lengths"
@@ -17,6 +18,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     add_input(parser)
     add_output(parser)
+    add_json(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--rate", metavar="RATE", help="mean rate to scale to, such as 8/s")
     what.add_argument("--by", type=float, metavar="FACTOR", help="so many times the traffic")
@@ -60,5 +62,8 @@ def run(args: argparse.Namespace) -> int:
     batches = scale(source.batches(), stretch=stretch, prompt=args.prompt, reasoning=args.reasoning, answer=args.answer)
     rows = write(Path(args.out), batches, name=args.to)
     source.tell()
+    if args.json:
+        print_json({"rows": rows, "written": args.out, "stretch": stretch, "notes": source.report.lines()})
+        return 0
     print(f"{rows:,} rows written to {args.out}; time stretched by {stretch:.6g}")
     return 0

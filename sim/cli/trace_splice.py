@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sim.cli._arguments import add_json, print_json
 from sim.cli._trace import Input, add_format, add_output
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("traces", metavar="TRACE", nargs="+", help="one or more trace files")
     add_format(parser)
     add_output(parser)
+    add_json(parser)
     parser.add_argument(
         "--merge", action="store_true", help="on top of each other, by time (default: one after another)"
     )
@@ -60,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
     rows = write(Path(args.out), batches, name=args.to)
     for source in sources:
         source.tell()
+    if args.json:
+        notes = [line for source in sources for line in source.report.lines()]
+        print_json({"rows": rows, "written": args.out, "notes": notes})
+        return 0
     print(f"{rows:,} rows written to {args.out}")
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sim.cli._arguments import add_changes, overrides_of
+from sim.cli._arguments import add_changes, add_json, overrides_of, print_json
 
 HELP = "check scenarios without running them"
 
@@ -18,6 +18,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scenarios", metavar="SCENARIO", nargs="+", help="YAML files or names of shipped ones")
     add_changes(parser)
     parser.add_argument("--resolved", action="store_true", help="print them with every default stated")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from workloads.source import build
 
     problems: list[Problem] = []
+    valid: list[dict[str, object]] = []
     for name in args.scenarios:
         try:
             scenario, notes = load_with_notes(name, overrides_of(args))
@@ -40,10 +42,16 @@ def run(args: argparse.Namespace) -> int:
             continue
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-        if args.resolved:
+        if args.json:
+            about: dict[str, object] = {"scenario": name, "name": scenario.name, "valid": True, "workload": source.name}
+            valid.append(about | ({"resolved": scenario.resolved()} if args.resolved else {}))
+        elif args.resolved:
             print(scenario.to_yaml(), end="")
         else:
             print(f"{name}: {scenario.name} is valid; {source.name}, {_pools(scenario)}")
+    if args.json:
+        wrong = [{"valid": False, "problem": str(problem)} for problem in problems]
+        print_json([*valid, *wrong])
     if problems:
         raise InputError(problems)
     return 0
