@@ -194,7 +194,7 @@ class _Replayer:
                 record |= {
                     "predicted": None,
                     "signed_error": None,
-                    "skipped": "the steady window was never reached" if windowed(case) else "not computed",
+                    "skipped": _why_not(case, name, statistics),
                 }
             elif name in ("req_throughput", "output_tps") and _vacuous(case, regime):
                 record |= {
@@ -212,10 +212,12 @@ class _Replayer:
         return records
 
     def _group(self, whole: Case) -> tuple[Setup, Load, dict[float, list[Prediction]]]:
+        # stages of one run differ in the rate and the number of requests of their rows alone, and are cut out of one replay
+        same = _LOAD_COLUMNS if "stages" in whole.text("workload_kind") else _LOAD_COLUMNS | {"rate_rps", "n_requests"}
         key = tuple(
             whole.text(column)
             for column in whole.row
-            if column in _LOAD_COLUMNS or column.startswith(("max_", "num_", "workload_"))
+            if column in same or column.startswith(("max_", "num_", "workload_"))
         ) + ((whole.id,) if whole.text("workload_csv") or whole.id in self._histograms else ())
         if self._last is None or self._last[0] != key:
             chosen = setup(whole)
@@ -258,7 +260,7 @@ _LOAD_COLUMNS = frozenset(
     {
         *("gpu", "n_gpus", "model", "dtype", "tp", "dp", "ep", "n_replicas", "engine", "engine_version"),
         *("block_size", "gpu_mem_util", "prefix_caching", "routing", "other_settings", "concurrency"),
-        *("input_len_mean", "output_len_mean"),
+        *("input_len_mean", "output_len_mean", "output_len_max", "notes"),
     }
 )
 """Columns, beside max_*, num_* and workload_*, that make the load and the engine: equal ones are replayed once."""
@@ -291,6 +293,15 @@ def _stage_mask(case: Case, whole: Case, replayed: Replayed) -> np.ndarray[Any, 
     start = sum(stage.duration_s for stage in stages[:number])
     end = start + stages[number].duration_s if number + 1 < len(stages) else np.inf
     return (replayed.sent_s >= start) & (replayed.sent_s < end)
+
+
+def _why_not(case: Case, name: str, statistics: Mapping[str, float]) -> str:
+    """Why a replay has no figure to set beside a measured one."""
+    if windowed(case):
+        return "the steady window was never reached"
+    if not statistics:
+        return "no request fits the KV pool and the longest context, or every client gave up"
+    return f"not computed: no request has what {name} is made of"
 
 
 def _vacuous(case: Case, regime: str) -> bool:

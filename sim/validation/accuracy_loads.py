@@ -8,12 +8,14 @@ stratified samples, so that their distribution is met as closely as so many requ
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sim.errors import InputError
 from sim.validation.accuracy_cases import Case, FloatArray, IntArray, read_trace
 from sim.validation.accuracy_client import PS_PER_S, Load
 from sim.validation.accuracy_conversations import NONE, parents
@@ -108,7 +110,10 @@ def load_of(case: Case, histograms: Mapping[str, tuple[FloatArray, FloatArray]])
 def _replay(case: Case, text: str, path: object) -> Load:
     from pathlib import Path
 
-    trace = read_trace(Path(str(path)))
+    try:
+        trace = read_trace(Path(str(path)))
+    except (InputError, OSError, EOFError, UnicodeDecodeError) as error:
+        raise Skipped(f"workload file cannot be read: {error}") from None
     capped = re.search(r"caps? in-flight at (\d+)", text)
     sends = trace.intended_s if capped and trace.intended_s is not None else trace.arrived_s
     order = np.argsort(sends, kind="stable")
@@ -181,7 +186,7 @@ def _closed(case: Case) -> Load:
     concurrency = case.whole("concurrency")
     if not concurrency or concurrency < 1:
         raise Skipped("concurrency not stated")
-    count = case.whole("n_requests") or 10 * concurrency
+    count = max(1, case.whole("n_requests") or 10 * concurrency)
     found = re.search(r"(\d+)x warm-ups", case.text("workload_desc"))
     warm = int(found[1]) * concurrency if found else 0
     generator = np.random.default_rng(SEED)
@@ -245,8 +250,9 @@ def _staged(case: Case) -> Load:
 
 
 def _open_rate(case: Case, kind: str) -> Load:
-    rate, count = case.number("rate_rps"), case.whole("n_requests")
-    if not rate or rate <= 0 or not count:
+    at_once = case.text("rate_rps").lower() in ("inf", "infinity")
+    rate, count = math.inf if at_once else case.number("rate_rps"), case.whole("n_requests")
+    if not rate or rate <= 0 or not count or count < 1:
         raise Skipped("rate or number of requests not stated")
     generator = np.random.default_rng(SEED)
     found = re.search(r"burstiness ([\d.]+)", kind)
@@ -254,9 +260,11 @@ def _open_rate(case: Case, kind: str) -> Load:
         shape = 1.0
     elif "gamma" in kind:
         shape = float(found[1]) if found else 1.0
+        if shape <= 0:
+            raise Skipped(f"burstiness {shape:g} is no shape of a gamma distribution")
     else:
         shape = np.inf
-    gaps = np.full(count, 1 / rate) if np.isinf(shape) else generator.gamma(shape, 1 / (shape * rate), count)
+    gaps = np.full(count, 1 / rate) if np.isinf(shape) or at_once else generator.gamma(shape, 1 / (shape * rate), count)
     times = np.cumsum(gaps) - gaps[0]
     prompts, outputs = _lengths(case, count, generator)
     return Load(sends_ps=np.round(times * PS_PER_S).astype(np.int64), prompt_tokens=prompts, output_tokens=outputs)

@@ -6,7 +6,9 @@ Nothing here knows a case by name. What is assumed is listed in ``Setup.assumed`
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from calibration.deployment import Deployment, deploy
 from calibration.engine_costs import nearest_version
@@ -19,7 +21,7 @@ from sim.validation.accuracy_rules import recipe
 GPUS = (
     (r"h100.*(pcie|nvl)", "h100-pcie"),
     (r"h100", "h100-sxm"),
-    (r"h200", "h200"),
+    (r"(?<!g)h200", "h200"),
     (r"gb200", "gb200"),
     (r"b200", "b200"),
     (r"b300", "b300"),
@@ -38,7 +40,7 @@ DTYPES = (
     (r"nvfp4|fp4", "nvfp4"),
     (r"fp8|float8", "fp8"),
     (r"int8|w8a8", "int8"),
-    (r"int4|awq|gptq", "int4"),
+    (r"int4|awq|gptq|w4a16", "int4"),
     (r"bf16|bfloat16|fp16|float16|half", "bf16"),
 )
 
@@ -72,6 +74,7 @@ ASYNC_SINCE = (0, 14)
 
 
 SAME_SHAPES = (
+    (r"r1-0528-qwen3-8b", "qwen3-8b"),
     (r"qwen3-coder-30b-a3b|qwen3-30b-a3b", "qwen3-30b-a3b"),
     (r"qwen3-235b-a22b", "qwen3-235b-a22b"),
     (r"deepseek-(v3|r1)", "deepseek-v3"),
@@ -85,6 +88,22 @@ SAME_SHAPES = (
     (r"gpt-oss-20b", "gpt-oss-20b"),
 )
 """Releases that share the shapes of a shipped model under another name (dates, variants, formats)."""
+
+
+UNMODELLED = (
+    (
+        r"speculative|\bmtp\b|eagle|\bngram\b|draft[-_ ]model",
+        "speculative decoding with an acceptance that is not stated",
+    ),
+    (r"enforce[-_ ]eager", "steps without CUDA graphs (enforce-eager)"),
+    (r"cpu[-_ ]offload|kv[-_ ]offload", "weights or KV kept on the host"),
+)
+"""Settings that change what a step costs and that no profile knows."""
+
+QUANTISED = re.compile(
+    r"([-_.](quantized|fp8|nvfp4|mxfp4|fp4|awq|gptq|int[48]|w8a8|w4a16|dynamic|kv|bf16|block|marlin))+$", re.IGNORECASE
+)
+"""Ends of names that tell how weights are stored, not what shapes they have."""
 
 
 class Skipped(Exception):
@@ -112,13 +131,16 @@ def model_name(stated: str) -> str:
     """A name that ThinkCap knows: *stated*, or the shipped model of the same shapes."""
     from calibration.architecture import architecture
 
-    try:
-        return architecture(stated).name
-    except ThinkcapError:
-        text = stated.lower().rpartition("/")[2]
-        if "distill" in text:
-            return stated
-        return next((name for pattern, name in SAME_SHAPES if re.search(pattern, text)), stated)
+    plain = QUANTISED.sub("", stated.rstrip("/"))
+    for name in (stated, plain, plain.rpartition("/")[2]):
+        try:
+            return architecture(name).name
+        except ThinkcapError:
+            continue
+    text = plain.lower().rpartition("/")[2]
+    if "distill" in text:
+        return stated
+    return next((name for pattern, name in SAME_SHAPES if re.search(pattern, text)), stated)
 
 
 def dtype_of(stated: str) -> str:
@@ -151,6 +173,10 @@ def setup(case: Case) -> Setup:
     engine = case.text("engine")
     if not engine.lower().startswith("vllm"):
         raise Skipped(f"another engine: {engine}" if engine else "no engine stated")
+    other = case.text("other_settings").lower()
+    for pattern, what in UNMODELLED:
+        if re.search(pattern, other) and not re.search(rf"no[-_ ](enable[-_ ])?({pattern})", other):
+            raise Skipped(f"not modelled: {what}")
     hardware = gpu_name(case.text("gpu"))
     if hardware is None:
         raise Skipped(f"no profile: GPU {case.text('gpu', 'not stated')}")
@@ -188,7 +214,7 @@ def setup(case: Case) -> Setup:
             data_parallel_size=dp,
             enable_expert_parallel=ep,
             dtype=_dtype(case),
-            kv_cache_dtype=known.get("kv_cache_dtype", "auto"),
+            kv_cache_dtype=_kv_dtype(case, known),
             gpu_memory_utilization=utilization,
             block_size=block_size,
             max_num_seqs=seqs,
@@ -233,29 +259,62 @@ def batch_defaults(gpu: str, release: str | None) -> tuple[int, int]:
 
 def _parallelism(case: Case, assumed: list[str]) -> tuple[int, int, bool, int]:
     """Tensor and data parallel size, expert parallelism, replicas."""
-    gpus = case.whole("n_gpus") or 1
+    n_gpus = case.whole("n_gpus")
+    gpus = n_gpus or 1
     replicas = case.whole("n_replicas")
     tp, dp, ep = case.whole("tp"), case.whole("dp") or 1, case.whole("ep") or 1
     if tp is None:
         raise Skipped("tensor parallel size not stated")
-    if ep > tp * dp:
+    if tp < 1 or dp < 1:
+        raise Skipped(f"{tp} GPUs of tensor and {dp} of data parallelism")
+    if n_gpus and tp * dp > n_gpus and n_gpus % dp == 0:
+        # Attention in data-parallel ranks over the GPUs that are counted as tensor parallel for the rest.
+        tp = n_gpus // dp
+        assumed.append(f"attention in {dp} ranks of {tp} GPU{'s' if tp > 1 else ''}, since the run had {n_gpus} GPUs")
+    if ep > tp * dp and not (n_gpus and tp * dp >= n_gpus):
         # Sources that count attention and experts apart state tp 1 with ep N: all N GPUs share each layer.
         tp = max(tp, ep // dp)
         assumed.append(f"tensor parallel {tp} with expert parallelism")
-    if replicas is None:
+    if dp > 1 and ep <= 1 and not _has_experts(case):
+        # engines of a dense model side by side
+        assumed.append(f"{dp} data-parallel ranks as replicas")
+        replicas, dp = (replicas or 1) * dp, 1
+    if replicas is None or replicas < 1:
         replicas = max(1, gpus // (tp * dp))
         if replicas > 1:
             assumed.append(f"{replicas} replicas of {tp * dp} GPUs")
     return tp, dp, ep > 1, replicas
 
 
+def _has_experts(case: Case) -> bool:
+    from calibration.architecture import architecture
+
+    try:
+        return architecture(model_name(case.text("model"))).moe is not None
+    except ThinkcapError:
+        return False
+
+
 def _dtype(case: Case) -> str:
+    """Format of the weights. One in the model's name counts where the row states none or 16 bits, which may be meant of
+    activations."""
     stated = dtype_of(case.text("dtype"))
     if stated in ("nvfp4", "fp4") and "gpt-oss" in case.text("model").lower():
         return "mxfp4"
-    if stated == "auto" and "fp8" in case.text("model").lower():
-        return "fp8"
+    found = QUANTISED.search(case.text("model").rstrip("/"))
+    if stated in ("auto", "bf16") and found:
+        return dtype_of(found[0]) if dtype_of(found[0]) != "auto" else stated
     return stated
+
+
+def _kv_dtype(case: Case, known: Mapping[str, Any]) -> str:
+    """Format of the KV cache: as the row's settings say, as a recipe says, or that of the weights' activations."""
+    text = f"{case.text('kv_cache_dtype')} {case.text('kv_dtype')}".strip().lower()
+    flag = re.search(r"kv[-_ ]cache[-_ ]dtype[ =:]*([a-z0-9_]+)", case.text("other_settings").lower())
+    stated = flag[1] if flag else text
+    if stated:
+        return "fp8" if "fp8" in stated else "auto"
+    return str(known.get("kv_cache_dtype", "auto"))
 
 
 def _asynchronous(case: Case, release: str | None, assumed: list[str]) -> bool:
