@@ -114,8 +114,9 @@ class Mishaps:
             clock.at(self._failures.restart.at_ps, FAILURE, -1, partial(self._restart, 0))
 
     def _outage(self, outage: Outage, order: int) -> None:
+        taken = self._fleet.is_on(outage.index)
         self._fleet.crash(outage.index)
-        if outage.for_ps is not None:
+        if outage.for_ps is not None and taken:
             back_ps = self._clock.now_ps + outage.for_ps
             self._clock.at(back_ps, FAILURE, order, partial(self._fleet.start, outage.index))
 
@@ -166,14 +167,25 @@ class Mishaps:
 
     def _restart(self, index: int) -> None:
         fleet = self._fleet
-        while index < len(fleet) and not fleet.is_on(index):
+        while index < len(fleet) and not (fleet.is_on(index) and self._stays(index)):
             index += 1
         if index < len(fleet):
             fleet.drain(index, partial(self._down, index))
 
+    def _stays(self, index: int) -> bool:
+        """It serves, and would go on: one that starts has a fresh engine, and one that drains is going anyway."""
+        return not (self._fleet.is_starting(index) or self._fleet.is_draining(index))
+
     def _down(self, index: int) -> None:
         restart = self._failures.restart
         assert restart is not None
+        losses = self._fleet.losses
+        if losses and losses[-1] == (
+            self._clock.now_ps,
+            index,
+        ):  # lost before it was empty: whoever repairs it starts it
+            self._restart(index + 1)
+            return
         self._clock.at(self._clock.now_ps + restart.down_ps, FAILURE, -1, partial(self._up, index))
 
     def _up(self, index: int) -> None:

@@ -43,6 +43,7 @@ class Fleet:
         self._on_since: list[int | None] = [0] * len(shells)
         self._intervals: list[list[tuple[int, int]]] = [[] for _ in shells]
         self._draining: dict[int, Drained | None] = {}
+        self._spare: set[int] = set()
         self._starting: dict[int, Alarm] = {}
         self.renewed: Callable[[int], None] | None = None
         """Told of each replica that has a fresh engine."""
@@ -68,6 +69,10 @@ class Fleet:
     def is_draining(self, index: int) -> bool:
         """It finishes what it has and takes nothing new."""
         return index in self._draining
+
+    def is_spare(self, index: int) -> bool:
+        """It drains because nobody needs it: it may be taken back, unlike one that is about to be lost or restarted."""
+        return index in self._spare
 
     def is_starting(self, index: int) -> bool:
         """It was ordered and is not there yet."""
@@ -103,14 +108,18 @@ class Fleet:
             return
         self.crashes += 1
         self.losses.append((self._clock.now_ps, index))
+        then = self._draining.get(index)
         self._off(index)
         self._gateway.retries.lost(index)
         self._gateway.dispatch.membership_changed()
+        if then is not None:
+            then()  # who waits for its end need not wait any longer
 
-    def drain(self, index: int, then: Drained | None) -> None:
-        """Replica *index* takes nothing new, and goes off when it is empty; *then* is called at that moment.
+    def drain(self, index: int, then: Drained | None, *, spare: bool = False) -> None:
+        """Replica *index* takes nothing new, and goes off when it is empty or lost; *then* is called at that moment.
 
-        With *then* None it stays on when empty, and merely takes nothing.
+        With *then* None it stays on when empty, and merely takes nothing. A *spare* one is not needed, and may be
+        taken back as long as it drains.
         """
         shell = self._shells[index]
         if index in self._starting:
@@ -118,6 +127,9 @@ class Fleet:
         if not self.is_on(index):
             return
         self._draining[index] = then
+        self._spare.discard(index)
+        if spare:
+            self._spare.add(index)
         shell.accepting = False
         self._gateway.dispatch.membership_changed()
         self._gateway.retries.move_waiting(index)
@@ -128,6 +140,7 @@ class Fleet:
         """Replica *index* is on again, empty; one that drains takes requests again."""
         shell = self._shells[index]
         self._draining.pop(index, None)
+        self._spare.discard(index)
         if index in self._starting:
             return
         if not self.is_on(index):
@@ -187,6 +200,7 @@ class Fleet:
     def _off(self, index: int) -> None:
         self._close(index)
         self._draining.pop(index, None)
+        self._spare.discard(index)
         self._shells[index].lose()
         if self.lost is not None:
             self.lost(index, self._clock.now_ps)

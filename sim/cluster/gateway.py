@@ -115,7 +115,10 @@ class Gateway:
         self.turns: dict[int, int] = {}
         """Request of the turn before, by request of a later turn."""
         self.given_up_ps: dict[int, int] = {}
-        self._deadlines: deque[tuple[int, int]] = deque()
+        self._deadlines: deque[tuple[int, int, int]] = deque()
+        """(time, query, its try) of each client's patience, in order of time."""
+        self.tries: dict[int, int] = {}
+        """Tries before the one under way, by query, where each has a patience of its own."""
         self._deadline_alarm = clock.alarm(CANCEL, -1, self._time_out)
         self._simple = (
             self._plain
@@ -291,11 +294,8 @@ class Gateway:
         window.arrived(now_ps)
         if window.end_ps != end_ps:
             self._set_close()
-        timeout_ps = self.settings.timeout_ps
-        if timeout_ps is not None:
-            self._deadlines.append((now_ps + timeout_ps, query))
-            if len(self._deadlines) == 1:
-                self.clock.set(self._deadline_alarm, now_ps + timeout_ps)
+        if self.settings.timeout_ps is not None:
+            self.wait_no_longer(query)
         if self._plain:
             reasoning, answer = row[12], row[13]
             if self.judged is not None:
@@ -535,19 +535,35 @@ class Gateway:
             request.finished_ps = self.clock.now_ps
         self._settle(request)
 
+    def wait_no_longer(self, query: int) -> None:
+        """From now on the client of *query* is patient for the timeout, and no longer."""
+        timeout_ps, deadlines = self.settings.timeout_ps, self._deadlines
+        assert timeout_ps is not None
+        due_ps = self.clock.now_ps + timeout_ps
+        deadlines.append((due_ps, query, self.tries.get(query, 0)))
+        if len(deadlines) == 1:
+            self.clock.set(self._deadline_alarm, due_ps)
+
+    def _is_due(self, query: int, tries: int) -> bool:
+        """Whether *query* still waits, and for the same try."""
+        return query in self.open and self.tries.get(query, 0) == tries
+
     def _time_out(self) -> None:
         """The oldest deadlines have come; clients of queries that are still open give up."""
         deadlines, now_ps = self._deadlines, self.clock.now_ps
         while deadlines and deadlines[0][0] <= now_ps:
-            _, query = deadlines.popleft()
-            item = self.open.pop(query, None)
+            _, query, tries = deadlines.popleft()
+            if not self._is_due(query, tries):
+                continue
+            item = self.open.pop(query)
             if isinstance(item, QueryRun):
                 item.time_out()
-            elif item is not None:
+                continue
+            self.cancel(item, Status.TIMED_OUT)
+            if not self.retries.tries_again(item):
                 self.given_up_ps[query] = now_ps
-                self.cancel(item, Status.TIMED_OUT)
                 self.query_done(query, item.arrived_ps, item.id)
-        while deadlines and deadlines[0][1] not in self.open:
+        while deadlines and not self._is_due(*deadlines[0][1:]):
             deadlines.popleft()
         if deadlines:
             self.clock.set(self._deadline_alarm, deadlines[0][0])

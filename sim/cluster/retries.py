@@ -1,5 +1,5 @@
-"""Requests that are sent again: lost with their replica, moved off one that drains, or turned away and backed
-off.
+"""Requests that are sent again: lost with their replica, moved off one that drains, turned away and backed off, or
+waited for in vain.
 
 Each attempt is a request of its own with a row of its own; for the client all of them arrived when the first
 one did.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backoff:
-    """How a client behaves that was turned away: it tries again, each time after a longer while."""
+    """How a client behaves that was turned away, or waited in vain: it tries again, each time after a longer while."""
 
     attempts: int = 3
     """Tries after the first."""
@@ -35,6 +35,8 @@ class Backoff:
     """By how much each wait is longer than the one before."""
     jitter: float = 0.5
     """A wait is drawn evenly from its mean times (1 - jitter) to (1 + jitter)."""
+    after_timeouts: bool = False
+    """Clients whose patience has run out try again too, with the same patience for each try."""
 
     def wait_ps(self, attempt: int, draw: float) -> int:
         """Time before try number *attempt* (0, 1, …), with *draw* in [0, 1)."""
@@ -51,7 +53,8 @@ class Retries:
         self._backoff = backoff
         self.max_retries = 3
         self._losses: dict[int, int] = {}  # by request: how often it was lost before
-        self._refusals: dict[int, int] = {}  # by request: how often it was turned away before
+        self.after_timeouts = backoff is not None and backoff.after_timeouts
+        self._tries: dict[int, int] = {}  # by request: how often it was tried before
 
     # ------------------------------------------------------------------ replicas that go
 
@@ -78,6 +81,8 @@ class Retries:
         again, pool = self._replace(request)
         again.pool = again.replica = -1
         self._losses[again.id] = losses + 1
+        if request.id in self._tries:
+            self._tries[again.id] = self._tries.pop(request.id)
         send = partial(self._send, again, pool, request.truncated)
         gateway.clock.soon(ARRIVAL, place(again), send)
 
@@ -112,27 +117,45 @@ class Retries:
             if cut and request.status == Status.UNFINISHED:
                 request.truncated = True
 
-    # ------------------------------------------------------------------ turned away
+    # ------------------------------------------------------------------ turned away, or out of patience
 
     def backs_off(self, request: Request) -> bool:
         """Whether the client of *request*, which was turned away, will try again; if so, that is set."""
-        backoff = self._backoff
-        refusals = self._refusals.pop(request.id, 0)
-        if backoff is None or refusals >= backoff.attempts:
+        tries = self._tries.pop(request.id, 0)
+        if self._backoff is None or tries >= self._backoff.attempts:
             return False
-        gateway = self._gateway
-        request.status, request.finished_ps = Status.REJECTED, gateway.clock.now_ps
+        request.status, request.finished_ps = Status.REJECTED, self._gateway.clock.now_ps
         request.pool = request.replica = -1
-        again, pool = self._replace(request)
-        again.pool = again.replica = -1
-        self._refusals[again.id] = refusals + 1
-        at_ps = gateway.clock.now_ps + backoff.wait_ps(refusals, float(self._rng.random()))
-        gateway.clock.at(at_ps, ARRIVAL, place(again), partial(self._try, again, pool))
+        self._try_later(*self._replace(request), tries)
         return True
 
+    def tries_again(self, request: Request) -> bool:
+        """Whether the client of *request*, which was cancelled when its patience ran out, tries again; if so, that is set."""
+        tries = self._tries.pop(request.id, 0)
+        if self._backoff is None or not self.after_timeouts or tries >= self._backoff.attempts:
+            return False
+        gateway = self._gateway
+        gateway.tally.retried += 1
+        again = gateway.open[request.query] = gateway.copy(request)
+        self._try_later(again, None, tries)
+        return True
+
+    def _try_later(self, again: Request, pool: str | None, tries: int) -> None:
+        assert self._backoff is not None
+        again.pool = again.replica = -1
+        self._tries[again.id] = tries + 1
+        if self.after_timeouts:
+            self._gateway.tries[again.query] = tries + 1  # the patience of the try before is over
+        clock = self._gateway.clock
+        at_ps = clock.now_ps + self._backoff.wait_ps(tries, float(self._rng.random()))
+        clock.at(at_ps, ARRIVAL, place(again), partial(self._try, again, pool))
+
     def _try(self, request: Request, pool: str | None) -> None:
-        if request.status == Status.UNFINISHED:
-            self._gateway.dispatch.send(request, pool)
+        if request.status != Status.UNFINISHED:
+            return
+        if self.after_timeouts:
+            self._gateway.wait_no_longer(request.query)
+        self._gateway.dispatch.send(request, pool)
 
     # ------------------------------------------------------------------ once more
 

@@ -1,9 +1,9 @@
 """How many replicas of each pool are on: asks the autoscaler now and then, and does what it says within
 limits.
 
-A replica that is wanted is first taken from those that drain, then started, which takes a cold start during
-which its GPUs are paid for. One that is not wanted any more is drained: waiting requests move, running ones
-finish.
+A replica that is wanted is first taken from those that drain because they were not needed, then started, which takes
+a cold start during which its GPUs are paid for. One that is not wanted any more is drained: waiting requests move,
+running ones finish.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ class Controller:
 
     def _grow(self, count: int) -> None:
         fleet = self._fleet
-        draining = [index for index in self._members if fleet.is_draining(index)]
+        spare = [index for index in self._members if fleet.is_spare(index)]
         off = [index for index in self._members if not fleet.is_on(index)]
-        for index in draining[:count]:
+        for index in spare[:count]:
             fleet.start(index)
-        for index in off[: max(0, count - len(draining))]:
+        for index in off[: max(0, count - len(spare))]:
             fleet.boot(index, self._scaling.cold_start_ps)
 
     def _shrink(self, count: int) -> None:
@@ -112,7 +112,7 @@ class Controller:
         ready = [index for index in self._members if self._gateway.shells[index].accepting]
         ready.sort(key=lambda index: (outstanding[index], -index))
         for index in ready[: max(0, count - len(starting))]:
-            fleet.drain(index, partial(_nothing, index))
+            fleet.drain(index, partial(_nothing, index), spare=True)
 
 
 def _nothing(index: int) -> None:

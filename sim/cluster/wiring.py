@@ -93,7 +93,13 @@ def backoff(scenario: Scenario) -> Backoff | None:
     own = scenario.gateway.backoff
     if own is None:
         return None
-    return Backoff(attempts=own.attempts, first_ps=own.first_ps, factor=own.factor, jitter=own.jitter)
+    return Backoff(
+        attempts=own.attempts,
+        first_ps=own.first_ps,
+        factor=own.factor,
+        jitter=own.jitter,
+        after_timeouts=own.after_timeouts,
+    )
 
 
 def link(scenario: Scenario) -> Link | None:

@@ -317,12 +317,35 @@ def _check_fleet(scenario: Scenario, document: Document) -> list[Problem]:
             )
         )
     problems += _check_roles(scenario, document)
-    if scenario.gateway.backoff is not None and scenario.admission is None:
-        problems.append(
+    problems += _check_backoff(scenario, document)
+    return problems
+
+
+def _check_backoff(scenario: Scenario, document: Document) -> list[Problem]:
+    """Who tries again was turned away, or waited in vain."""
+    gateway = scenario.gateway
+    if gateway.backoff is None:
+        return []
+    if not gateway.backoff.after_timeouts:
+        if scenario.admission is not None:
+            return []
+        return [
             document.problem(
                 ("gateway", "backoff"),
                 "nobody is turned away without admission control",
-                expected="an admission policy",
+                expected="an admission policy, or after_timeouts",
+            )
+        ]
+    problems = []
+    key = ("gateway", "backoff", "after_timeouts")
+    if gateway.timeout_ps is None:
+        problems.append(document.problem(key, "clients never time out", expected="gateway.timeout"))
+    if not scenario.strategy.make("strategy").plain or scenario.trace_cache is not None:
+        problems.append(
+            document.problem(
+                key,
+                "a second try of a query of several requests, or behind a trace cache, is not modelled",
+                expected="a strategy of one request a query, and no trace_cache",
             )
         )
     return problems

@@ -11,8 +11,8 @@ from sim.scenario.base import Count, PositivePicoseconds, Section, Share
 
 
 class Backoff(Section):
-    """How a client behaves that admission control turned away: it tries again, each time after a longer
-    wait.
+    """How a client behaves that admission control turned away, or that waited in vain: it tries again, each time after
+    a longer wait.
     """
 
     attempts: Annotated[Count, Field(ge=0, le=1000)] = Field(default=3, description="tries after the first")
@@ -22,6 +22,11 @@ class Backoff(Section):
     factor: float = Field(default=2.0, ge=1, description="by how much each wait is longer than the one before")
     jitter: Share = Field(
         default=0.5, description="a wait is drawn evenly from its mean times (1 - jitter) to (1 + jitter)"
+    )
+    after_timeouts: bool = Field(
+        default=False,
+        description="clients whose `timeout` has run out try again too: what was computed for them is cancelled, and "
+        "each try has the same patience",
     )
 
 
@@ -38,5 +43,5 @@ class Gateway(Section):
     )
     backoff: Backoff | None = Field(
         default=None,
-        description="clients that admission control turned away try again; default: they go",
+        description="clients that admission control turned away (or that timed out) try again; default: they go",
     )

@@ -13,7 +13,9 @@ from small_source import Q
 from test_gateway import FirstOf, queries_st, query_rows, rows, run
 from test_routers import Asked, Scene
 
+from sim.cluster.failures import Failures, Outage
 from sim.cluster.retries import Backoff
+from sim.cluster.window import Measure
 from sim.policies import registry
 from sim.results.columns import Status
 
@@ -119,7 +121,7 @@ def test_laws_under_load_shedding(queries: list[Q], limit: int, samples: bool, t
         engines=[FakeEngine(seats=2) for _ in range(2)],
         strategy=FirstOf(2) if samples else None,
         around={"admission": ADMISSION.make("max_outstanding", {"per_replica": limit})},
-        backoff=Backoff(attempts=2, first_ps=25),
+        backoff=Backoff(attempts=2, first_ps=25, after_timeouts=timeout_ps is not None and not samples),
         timeout_ps=timeout_ps,
     )
     done, asked = rows(outcome), query_rows(outcome)
@@ -138,3 +140,87 @@ def test_backoff_grows_and_jitters_around_its_mean() -> None:
     backoff = Backoff(first_ps=100, factor=3.0, jitter=0.5)
     assert [backoff.wait_ps(attempt, 0.5) for attempt in range(3)] == [100, 300, 900]
     assert (backoff.wait_ps(0, 0.0), backoff.wait_ps(0, 1.0)) == (50, 150)
+
+
+# ------------------------------------------------------------------ clients that wait in vain
+
+
+def test_who_waited_in_vain_tries_again_with_the_same_patience() -> None:
+    """One seat, ten a token. What is taken back within a step leaves at its end."""
+    queries = [Q(0, answer=20), Q(5, answer=2)]
+    outcome = run(
+        queries,
+        engines=[FakeEngine(base_ps=10, seat_ps=0, seats=1)],
+        timeout_ps=200,
+        backoff=Backoff(attempts=1, first_ps=30, jitter=0.0, after_timeouts=True),
+    )
+    # query 1 has the seat from 200 on, has waited long enough at 205, and comes again at 235
+    assert [(row["query"], row["status"], row["finished_ps"]) for row in rows(outcome)] == [
+        (0, Status.COMPLETED, 200),
+        (1, Status.TIMED_OUT, 210),
+        (1, Status.COMPLETED, 255),
+    ]
+    impatient = run(
+        queries,
+        engines=[FakeEngine(base_ps=10, seat_ps=0, seats=1)],
+        timeout_ps=50,
+        backoff=Backoff(attempts=4, first_ps=30, factor=1.0, jitter=0.0, after_timeouts=True),
+    )
+    # query 0 tries at 0, 80, 160, 240, 320; query 1 five later, and has the seat for the last five of its fifty
+    done = rows(impatient)
+    assert {row["status"] for row in done} == {Status.TIMED_OUT}
+    assert [row["finished_ps"] for row in done if row["query"] == 0] == [50, 130, 210, 290, 370]
+    assert [row["finished_ps"] for row in done if row["query"] == 1] == [60, 140, 220, 300, 375]  # the run is over
+    assert [(row["status"], row["retries"], row["finished_ps"]) for row in query_rows(impatient)] == [
+        (Status.TIMED_OUT, 4, 370),
+        (Status.TIMED_OUT, 4, 375),
+    ]
+    assert impatient.tally.retried == 8
+
+
+def test_a_loss_neither_ends_nor_renews_a_clients_patience() -> None:
+    """A try lost at 35 with its replica goes on elsewhere, and its client waits to 50 as before."""
+    outcome = run(
+        [Q(0, answer=20)],
+        engines=[FakeEngine(base_ps=10, seat_ps=0) for _ in range(2)],
+        timeout_ps=50,
+        backoff=Backoff(attempts=1, first_ps=30, jitter=0.0, after_timeouts=True),
+        around={"makers": [FakeEngine] * 2, "failures": Failures(outages=(Outage(0, at_ps=35),))},
+    )
+    assert [(row["status"], row["finished_ps"]) for row in rows(outcome)] == [
+        (Status.FAILED, 35),
+        (Status.TIMED_OUT, 55),
+        (Status.TIMED_OUT, 130),  # the run is over
+    ]
+    assert query_rows(outcome)[0]["finished_ps"] == 130
+
+
+def answered(queries: list[Q], backoff: Backoff, **around: Any) -> list[int]:
+    """How many queries are answered in each 5,000 ps."""
+    outcome = run(
+        queries,
+        engines=[FakeEngine(base_ps=10, seat_ps=10, seats=1000) for _ in range(2)],
+        timeout_ps=2000,
+        backoff=backoff,
+        around=around or None,
+        router="least_outstanding_requests",
+        measure=Measure(duration_ps=35_000, max_drain_ps=0),
+    )
+    done = [row["finished_ps"] for row in query_rows(outcome) if row["status"] == Status.COMPLETED]
+    found: list[int] = np.bincount(np.array(done, dtype=int) // 5000, minlength=7).tolist()
+    return found
+
+
+def test_a_retry_storm_without_back_off_outlives_the_spike_that_began_it() -> None:
+    """Two replicas of a token in ten, shared by all on them: a third of their load, seven times as much for a while."""
+    usual = 300
+    at = [*range(0, 10_000, usual), *range(10_000, 13_000, usual // 7), *range(13_000, 35_000, usual)]
+    queries = [Q(time, answer=20) for time in at]
+    at_once = Backoff(attempts=1000, first_ps=10, factor=1.0, after_timeouts=True)
+    storm = answered(queries, at_once)
+    assert storm[1] >= 5000 // usual
+    assert max(storm[4:]) == 0  # metastable: the spike is long over, and nobody is answered in time
+    patient = answered(queries, Backoff(attempts=1000, first_ps=4000, factor=3.0, after_timeouts=True))
+    assert min(patient[5:]) >= 5000 // usual - 2
+    shed = answered(queries, at_once, admission=ADMISSION.make("max_outstanding", {"per_replica": 6}))
+    assert min(shed[1:7]) >= 5000 // usual - 2

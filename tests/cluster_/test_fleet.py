@@ -110,6 +110,116 @@ def test_what_waits_on_a_draining_replica_goes_elsewhere() -> None:
     assert not outcome.tally.retried
 
 
+def test_a_rolling_restart_by_hand() -> None:
+    """Replica 0 drains from 50 and is empty at 200, is down to 300; then replica 1, which is empty at once, to 400."""
+    queries = [Q(0, answer=20), Q(60, answer=5), Q(210, answer=5), Q(310, answer=5), Q(450, answer=1)]
+    restart = Failures(restart=RollingRestart(at_ps=50, down_ps=100))
+    outcome, cluster = play(queries, failures=restart, router="least_outstanding_requests")
+    assert [(row["replica"], row["finished_ps"]) for row in rows(outcome)] == [
+        (0, 200),
+        (1, 110),
+        (1, 260),
+        (0, 360),
+        (0, 460),
+    ]
+    assert [change for change in cluster.fleet.changes() if change[0]] == [
+        (200, 0, -1),
+        (300, 0, 1),
+        (300, 1, -1),
+        (400, 1, 1),
+    ]
+    assert outcome.on_run_ps == [360, 360]
+    assert outcome.tally.retried == outcome.crashes == 0
+
+
+def test_a_spot_preemption_by_hand() -> None:
+    """Notice at 40 of the end at 100: what waits moves at once, what runs has until then, and is sent again elsewhere."""
+    queries = [Q(0, answer=20), Q(0, answer=20), Q(1, answer=2), Q(2, answer=2), Q(60, answer=1), Q(350, answer=1)]
+    outage = Failures(outages=(Outage(0, at_ps=100, for_ps=150, notice_ps=60),))
+    outcome, cluster = play(queries, engine={"seats": 1}, failures=outage, router="least_outstanding_requests")
+    done = [(r["query"], r["replica"], r["status"], r["first_scheduled_ps"], r["finished_ps"]) for r in rows(outcome)]
+    moved = (2, 1, Status.COMPLETED, 220, 240)  # it waited on replica 0 and had not begun: no retry
+    assert done == [
+        (0, 0, Status.FAILED, 0, 100),  # ten of its twenty tokens
+        (1, 1, Status.COMPLETED, 0, 200),
+        moved,
+        (3, 1, Status.COMPLETED, 200, 220),
+        (4, 1, Status.COMPLETED, 240, 250),
+        (0, 1, Status.COMPLETED, 250, 450),  # sent again at 100, it waits for its turn
+        (5, 0, Status.COMPLETED, 350, 360),
+    ]
+    assert [change for change in cluster.fleet.changes() if change[0]] == [(100, 0, -1), (250, 0, 1)]
+    assert outcome.tally.retried == outcome.crashes == 1
+
+
+class Always(Autoscaler):
+    """Two."""
+
+    def wanted(self, pool: PoolState) -> int:
+        return 2
+
+
+def two_of_three(failures: Failures, queries: list[Q]) -> tuple[Outcome, Any]:
+    scaling = Scaling("pool", Always(), 1, 3, interval_ps=100, cold_start_ps=150, cooldown_ps=10_000)
+    return play(
+        queries,
+        replicas=3,
+        scalings=(scaling,),
+        off=(2,),
+        failures=failures,
+        router="least_outstanding_requests",
+    )
+
+
+def test_a_lost_replica_is_replaced_after_a_cold_start() -> None:
+    """Lost for good at 250, seen by the tick at 300, which orders it anew: paid for from then on, and there at 450."""
+    queries = [Q(at, answer=10) for at in range(0, 700, 20)]
+    outcome, cluster = two_of_three(Failures(outages=(Outage(0, at_ps=250),)), queries)
+    assert [change for change in cluster.fleet.changes() if change[0]] == [(250, 0, -1), (300, 0, 1)]
+    assert cluster.fleet.boots == [(0, 300, 450)]
+    assert min(r["arrived_ps"] for r in rows(outcome) if r["replica"] == 0 and r["arrived_ps"] >= 250) == 460
+    assert outcome.tally.retried > 0
+    assert [row["status"] for row in query_rows(outcome)] == [Status.COMPLETED] * len(queries)
+
+
+def test_who_is_about_to_be_lost_is_not_taken_back_but_replaced() -> None:
+    """Notice at 150: the tick at 200 orders another one, there at 350, and nothing is lost at 500."""
+    queries = [Q(at, answer=5) for at in range(0, 700, 20)]
+    outcome, cluster = two_of_three(Failures(outages=(Outage(0, at_ps=500, notice_ps=350),)), queries)
+    assert cluster.fleet.boots == [(2, 200, 350)]
+    assert max(row["arrived_ps"] for row in rows(outcome) if row["replica"] == 0) < 150
+    assert outcome.crashes == 1
+    assert outcome.tally.retried == 0
+
+
+def test_a_rolling_restart_goes_on_though_the_pool_grows_meanwhile() -> None:
+    restart = Failures(restart=RollingRestart(at_ps=50, down_ps=100))
+    queries = [Q(0, answer=20), *(Q(at, answer=5) for at in range(60, 900, 20))]
+    _, cluster = two_of_three(restart, queries)
+    changes = cluster.fleet.changes()
+    assert [(index, change) for at, index, change in changes if at and index < 2] == [(0, -1), (0, 1), (1, -1), (1, 1)]
+    assert (200, 0, -1) in changes
+    assert (300, 0, 1) in changes
+
+
+def test_a_rolling_restart_goes_on_though_its_replica_is_lost() -> None:
+    """Replica 0 drains from 50 and is lost for good at 100; then replica 1 at once, with whom its request waits to 200."""
+    failures = Failures(outages=(Outage(0, at_ps=100),), restart=RollingRestart(at_ps=50, down_ps=100))
+    outcome, cluster = play([Q(0, answer=20)], failures=failures)
+    assert [change for change in cluster.fleet.changes() if change[0]] == [(100, 0, -1), (100, 1, -1), (200, 1, 1)]
+    assert [(r["status"], r["replica"], r["first_scheduled_ps"]) for r in rows(outcome)] == [
+        (Status.FAILED, 0, 0),
+        (Status.COMPLETED, 1, 200),
+    ]
+
+
+def test_an_outage_brings_back_only_what_it_took() -> None:
+    """Replica 2 is off when it would be lost, so nobody starts it afterwards."""
+    queries = [Q(at, answer=5) for at in range(0, 700, 20)]
+    _, cluster = two_of_three(Failures(outages=(Outage(2, at_ps=100, for_ps=100),)), queries)
+    assert [change for change in cluster.fleet.changes() if change[0]] == []
+
+
 @given(
     queries_st,
     st.integers(1, 4),

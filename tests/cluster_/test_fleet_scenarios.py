@@ -123,9 +123,34 @@ def test_clients_that_back_off_come_again() -> None:
     assert again["totals"]["rejected"] < gone["totals"]["rejected"]
 
 
+@pytest.mark.slow
+def test_clients_that_waited_in_vain_come_again_in_both_modes() -> None:
+    """`simulate` checks that every try has its row and that tokens balance."""
+    gateway = {"timeout": "6 s", "backoff": {"attempts": 2, "first": "1 s", "after_timeouts": True}}
+    case = scenario(gateway=gateway, measure={"queries": 60})
+    one, two = (simulate(case, stepwise=stepwise) for stepwise in (True, False))
+    for name in ("queries", "requests"):
+        for column, values in one.tables[name].columns.items():
+            assert values.tobytes() == two.tables[name].columns[column].tobytes(), (name, column)
+    queries, requests = two.queries, two.requests
+    assert set(queries["retries"]) == {0, 1, 2}
+    assert (requests["status"] == "timed_out").sum() > (queries["status"] == "timed_out").sum() > 0
+    given_up = queries[queries["status"] == "timed_out"]
+    assert (given_up["retries"] == 2).all()
+    assert (
+        (given_up["finished_s"] - given_up["arrived_s"]).between(3 * 6 + 1.5, 3 * 6 + 4.5)
+    ).all()  # waits of 1 s and 2 s
+
+
 @pytest.mark.parametrize(
     ("sections", "key", "said"),
     [
+        ({"gateway": {"backoff": {"after_timeouts": True}}}, "gateway.backoff.after_timeouts", "gateway.timeout"),
+        (
+            {"gateway": {"timeout": "9 s", "backoff": {"after_timeouts": True}}, "strategy": "majority_vote"},
+            "gateway.backoff.after_timeouts",
+            "one request a query",
+        ),
         ({"failures": {"mtbf": "1 h"}}, "failures", "mtbf and mttr"),
         ({"failures": {"outages": [{"pool": "mian", "at": "1 s"}]}}, "failures.outages[0].pool", "main"),
         ({"failures": {"outages": [{"pool": "main", "replica": 2, "at": "1 s"}]}}, "replica", "0 to 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,6 +157,40 @@ class TestContract:
     def test_one_replica_leaves_no_choice(self, name: str) -> None:
         choose = begin(name)
         assert {choose(Scene([5]), request) for request in requests(20)} == {0}
+
+
+def test_random_takes_the_place_that_its_stream_draws() -> None:
+    """A draw u in [0, 1) is the floor(4u)-th of four candidates."""
+    choose = begin("random")
+    drawn = np.random.default_rng(3).random(50)
+    scene = Scene([0] * 6, candidates=(1, 2, 4, 5))
+    assert [choose(scene, Asked()) for _ in drawn] == [(1, 2, 4, 5)[int(4 * u)] for u in drawn]
+
+
+def test_consistent_hash_takes_the_next_place_on_the_ring() -> None:
+    """One place a replica: the first at or after the key's own, and the lowest after the highest."""
+
+    def place(text: str) -> int:
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+    ring = sorted((place(f"replica {index} 0"), index) for index in range(3))
+    choose = begin("consistent_hash", by="client", points=1)
+    for client in range(40):
+        after = [index for at, index in ring if at >= place(f"client {client}")]
+        assert choose(Scene([0, 0, 0]), Asked(client=client)) == (after or [ring[0][1]])[0]
+    choose = begin("consistent_hash", by="session", points=1)
+    for session in (-1, 5):
+        key = place("session 5" if session == 5 else "query 8")
+        after = [index for at, index in ring if at >= key]
+        assert choose(Scene([0, 0, 0]), Asked(session=session, query=8)) == (after or [ring[0][1]])[0]
+
+
+def test_prefix_affinity_leaves_a_full_home() -> None:
+    choose = begin("prefix_affinity", guard=1.0, slack=1)
+    assert choose(Scene([1, 0]), Asked(prefix_group=4)) == 1
+    assert choose(Scene([1, 3]), Asked(prefix_group=4)) == 1  # 3 <= 1 * 2 + 1
+    assert choose(Scene([1, 4]), Asked(prefix_group=4)) == 0  # 4 > 1 * 2.5 + 1
+    assert choose(Scene([1, 0]), Asked(prefix_group=4)) == 0  # its new home
 
 
 def test_round_robin_goes_round() -> None:
