@@ -127,9 +127,13 @@ class Dispatcher:
             if request.status != Status.UNFINISHED:
                 continue  # its client has gone
             if self._candidates[pool]:
-                self.clock.soon(ARRIVAL, place(request), partial(self.send, request, pool, fresh=False))
+                self.clock.soon(ARRIVAL, place(request), partial(self._send_parked, request, pool))
             else:
                 self._parked.append((request, pool))
+
+    def _send_parked(self, request: Request, pool: str | None) -> None:
+        if request.status == Status.UNFINISHED:  # its client may have gone earlier in this instant
+            self.send(request, pool, fresh=False)
 
     def parked(self, pool: str) -> int:
         """Requests that wait here for a replica of *pool*, or of any."""

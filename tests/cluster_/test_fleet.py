@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_source import Q
 from test_gateway import FirstOf, queries_st, query_rows, rows, run
@@ -228,6 +228,7 @@ def test_an_outage_brings_back_only_what_it_took() -> None:
     st.booleans(),
     st.sampled_from([None, 120]),
 )
+@example([Q(0, 1, answer=1), Q(0, 1, answer=1), Q(229, 1, answer=7)], 2, 40, 1, False, 120)  # back as its client goes
 @settings(max_examples=60, deadline=None)
 def test_laws_under_crashes(
     queries: list[Q], replicas: int, mtbf_ps: int, retries: int, samples: bool, timeout_ps: int | None
