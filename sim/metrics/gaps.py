@@ -144,11 +144,19 @@ def token_gaps(run: RunInfo, segments: Table, stalls: Table, requests: Table) ->
         segments[name][keep].astype(np.int64) for name in ("steps", "decodes", "fresh", "dropped")
     )
     skip, stop = _steps_within(start, step, growth, steps, run.window_start_ps, run.window_end_ps)
+    plain = (fresh == 0) & (dropped == 0)  # all steps alike: one progression; of the others the two ends differ
+    rest = ~plain
+    all_of = (step + growth * skip, growth, np.maximum(stop - skip, 0), decodes)
+    alike = tuple(array[plain] for array in all_of)
+    step, growth, steps, decodes, fresh, dropped, skip, stop = (
+        array[rest] for array in (step, growth, steps, decodes, fresh, dropped, skip, stop)
+    )
     last = steps - 1
     low, high = np.maximum(skip, 1), np.minimum(stop, last)
     first_in = ((skip == 0) & (stop > 0)).astype(np.int64)
     last_in = ((last > 0) & (skip <= last) & (stop == steps)).astype(np.int64)
     parts = [
+        alike,
         (step, growth, first_in, decodes - fresh - np.where(last == 0, dropped, 0)),
         (step + growth * low, growth, np.maximum(high - low, 0), decodes),
         (step + growth * last, growth, last_in, decodes - dropped),

@@ -137,18 +137,9 @@ class _Grown:
 
     def sums(self) -> tuple[IntArray, IntArray, IntArray]:
         """Of what each row has grown by at its steps: at the last one, over all, and each times its number."""
-        length, steps, values = self.length, self.steps, self.values
+        length, steps = self.length, self.steps
         rounds, rest = np.divmod(steps - 1, length)
-        # step - 1 of an entry, within its first round
-        step = np.repeat(self.at + self.begins, length) - np.arange(len(values))
-        step += (step < 0) * np.repeat(length, length)
-        once_more = step < np.repeat(rest, length)
-        step += 1
-        # Σ values, Σ values·step and Σ values·step², over all entries and over those that are taken once more than others
-        moments = [values, values * step]
-        moments.append(moments[1] * step)
-        whole = [np.add.reduceat(moment, self.begins) for moment in moments]
-        more = [np.add.reduceat(moment * once_more, self.begins) for moment in moments]
+        whole, more = self._alike(rest) if (length == length[0]).all() else self._of_any_length(rest)
         # An entry taken n times is taken at step, step + length, …: sums over these, then over all entries.
         total = rounds * whole[0] + more[0]
         linear, square = length * (rounds * (rounds - 1) // 2), length * (rounds * (rounds - 1))
@@ -157,6 +148,33 @@ class _Grown:
         squares = rounds * whole[2] + square * whole[1] + cubic * whole[0]
         squares += more[2] + 2 * length * rounds * more[1] + (length * rounds) ** 2 * more[0]
         return total, steps * total - ones, total * (steps * (steps - 1) // 2) - (squares - ones) // 2
+
+    def _alike(self, rest: IntArray) -> tuple[list[IntArray], list[IntArray]]:
+        """Σ values, Σ values·step and Σ values·step², over all entries and over the first *rest* steps, where all patterns
+        are of one length."""
+        size = int(self.length[0])
+        values = self.values.reshape(-1, size)
+        places = np.arange(size)
+        step = ((places[:, None] - places) % size)[self.at]
+        once_more = values * (step < rest[:, None])
+        step += 1
+        square = step * step
+        return tuple(  # type: ignore[return-value]
+            [part.sum(axis=1), np.einsum("ij,ij->i", part, step), np.einsum("ij,ij->i", part, square)]
+            for part in (values, once_more)
+        )
+
+    def _of_any_length(self, rest: IntArray) -> tuple[list[IntArray], list[IntArray]]:
+        """The same for patterns of several lengths."""
+        length, values = self.length, self.values
+        step = np.repeat(self.at + self.begins, length) - np.arange(len(values))
+        step += (step < 0) * np.repeat(length, length)
+        once_more = step < np.repeat(rest, length)
+        step += 1
+        moments = [values, values * step]
+        moments.append(moments[1] * step)
+        whole = [np.add.reduceat(moment, self.begins) for moment in moments]
+        return whole, [np.add.reduceat(moment * once_more, self.begins) for moment in moments]
 
     def sums_beyond(self, places: IntArray, limits: IntArray) -> tuple[IntArray, IntArray]:
         """For the rows at *places*: sums of what they have grown by beyond *limits*, step by step."""
