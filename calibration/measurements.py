@@ -220,7 +220,7 @@ def _column(values: Any, column: Column, problem: Callable[..., None]) -> Any:
     if bad.any():
         row = _first(bad)
         problem(
-            f"row {row}: {values.iloc[row]!r} is not a finite number ({int(bad.sum())} such rows)",
+            f"row {row}: {values.iloc[row]} is not a finite number ({int(bad.sum())} such rows)",
             key=column.name,
             expected=column.meaning,
         )

@@ -96,6 +96,26 @@ def test_show_without_a_page(
     assert "qwen3-14b_h100-sxm_tp1_bf16" in capsys.readouterr().err
 
 
+def test_import_keeps_what_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = (
+        "source,gpu,model,dtype,kv_dtype,tp,engine,quantity,time_ms,spread_ms,n,flag,batch_size,context_tokens_per_seq"
+    )
+    rows = [
+        f"x,{gpu},{model},bf16,bf16,{tp},e,iteration_measured,{5 + batch},,1,,{batch},100"
+        for gpu, model, tp in (("h100", "llama-3.1-8b", 1), ("a100", "llama-3.1-8b", 1), ("h100", "qwen3-14b", 2))
+        for batch in (1, 2)
+    ]
+    file, out = tmp_path / "decode.csv", tmp_path / "m.parquet"
+    file.write_text("\n".join([columns, *rows]), encoding="utf-8")
+    command = ["calibrate", "import", "steps", str(file), "--out", str(out)]
+    assert main([*command, "--hardware", "h100-sxm", "--model", "meta-llama/Llama-3.1-8B"]) == 0
+    assert "2 steps of 1 combination" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "6 steps of 3 combinations" in capsys.readouterr().out
+    assert main([*command, "--tp", "4"]) == 2
+    assert "no step of 4; expected one of 1, 2" in capsys.readouterr().err
+
+
 def test_import_refuses_the_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "m.parquet")
     (tmp_path / "x.csv").write_text("a\n1\n")
