@@ -56,9 +56,8 @@ def run(args: argparse.Namespace) -> int:
         rows = [dict(zip(names, (*key, count), strict=True)) for key, count in keys.items()]
         print_json({"steps": len(frame), "written": args.out, "combinations": rows})
         return 0
-    print(
-        f"{len(frame):,} steps of {len(keys)} combination{'s' if len(keys) != 1 else ''} of GPU, model, format and TP written to {args.out}"
-    )
+    kinds = f"{len(keys)} combination{'s' if len(keys) != 1 else ''} of GPU, model, format and TP"
+    print(f"{len(frame):,} steps of {kinds} written to {args.out}")
     for (gpu, model, dtype, tp), count in list(keys.items())[:20]:
         print(f"  {model} on {gpu}, {dtype}, TP{tp}: {count:,}")
     if len(keys) > 20:
