@@ -37,7 +37,7 @@ class Job:
 
     __slots__ = (
         "_kin", "arrived_ps", "base", "cached_tokens", "computed", "counted", "counted_from", "finished_ps",
-        "first_scheduled_ps", "first_token_ps", "known", "last", "order", "owner", "parent", "pieces", "point",
+        "first_scheduled_ps", "first_token_ps", "known", "last", "looks", "order", "owner", "parent", "pieces", "point",
         "preemptions", "prefix_group", "prefix_len", "running", "scheduled_tokens", "shared_blocks", "space", "steps", "tenure",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Job:
         self.parent: Job | None = None
         self.prefix_group: int | None = None
         self.prefix_len = self.shared_blocks = self.point = 0
+        self.looks: Any = None
         self.space: Any = None
         self.pieces: Any = None
         self.tenure: Any = None
