@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sim.rng import Streams
 from workloads import lengths as ln
 from workloads.arrivals import Chunk, Process
+from workloads.even_gaps import GOLDEN
 from workloads.sessions import Said, SessionProcess, Turns
 from workloads.source import BLOCK, QueryBlock
 from workloads.spec import Lengths, Recurrence, Runaway, SharedPrefix
@@ -87,6 +88,10 @@ class GeneratedSource:
         self._process = process
         self._kinds = kinds
         self._weights = weights
+        laws = ln.laws_of(kinds)
+        first_of_law = np.unique(laws, return_index=True)[1]
+        self._laws = first_of_law[laws]
+        """For each kind the first one whose lengths have the same laws: they share one draw."""
         self._streams = streams
         self._extras = extras
         self._facts = facts
@@ -137,10 +142,17 @@ class GeneratedSource:
             block = self.block(query // BLOCK)
             assert block is not None
             whole = np.arange(block.first, block.first + len(block))
-            latents = self._latents(whole, block.prompt, self._code_of(block), sample).at(asked - block.first)
+            laws = self._laws[self._code_of(block)]
+            place = int(query - block.first)
+            # Luck is even among all queries of one law: where this one stands is seen among them alone.
+            alike = np.flatnonzero(laws == laws[place])
+            latents = self._latents(whole, block.prompt, laws, sample).at(alike)
+            here = alike == place
+            reasoning, answer = (part[here] for part in ln.under(law, latents))
         else:
             latents = ln.Latents.draw(self._streams, asked, _luck(asked, self._problem(asked)), sample)
-        reasoning, answer = self._run_away(asked, sample, *ln.under(law, latents))
+            reasoning, answer = ln.under(law, latents)
+        reasoning, answer = self._run_away(asked, sample, reasoning, answer)
         return int(reasoning[0]), int(answer[0])
 
     def describe(self) -> dict[str, object]:
@@ -192,9 +204,10 @@ class GeneratedSource:
         self._codes[int(query[0]) // BLOCK] = code
         if len(self._codes) > _KEPT_BLOCKS:
             del self._codes[next(iter(self._codes))]
-        latents = self._latents(query, problem, code, 0)
-        reasoning, answer = self._run_away(query, 0, *ln.outputs(self._kinds, code, latents))
-        prompt = ln.prompts(self._kinds, code, latents)
+        law = self._laws[code]
+        latents = self._latents(query, problem, law, 0)
+        reasoning, answer = self._run_away(query, 0, *ln.outputs(self._kinds, law, latents))
+        prompt = ln.prompts(self._kinds, law, latents)
         none = np.full(len(query), -1, np.int64)
         group, prefix_len = none, np.zeros(len(query), np.int64)
         if self._extras.shared_prefix is not None:
@@ -252,14 +265,17 @@ class GeneratedSource:
 
     def _sample(self, block: QueryBlock, sample: int) -> tuple[Int64Array, Int64Array]:
         query = np.arange(block.first, block.first + len(block))
-        code = self._code_of(block)
-        latents = self._latents(query, block.prompt, code, sample)
-        return self._run_away(query, sample, *ln.outputs(self._kinds, code, latents))
+        law = self._laws[self._code_of(block)]
+        latents = self._latents(query, block.prompt, law, sample)
+        return self._run_away(query, sample, *ln.outputs(self._kinds, law, latents))
 
-    def _latents(self, query: Int64Array, problem: Int64Array, code: Int64Array, sample: int) -> ln.Latents:
-        """Luck of the queries of a whole block, which ask *problem* (-1 = one of their own) and whose kinds are *code*."""
+    def _latents(self, query: Int64Array, problem: Int64Array, law: Int64Array, sample: int) -> ln.Latents:
+        """Luck of the queries of a whole block, which ask *problem* (-1 = one of their own) and have these *law* s."""
         latents = ln.Latents.draw(self._streams, query, _luck(query, problem), sample)
-        return latents.evened(code) if self._extras.even_draws else latents
+        if not self._extras.even_draws:
+            return latents
+        # From block to block another place in each share: a law with one query a block shows all of itself in time.
+        return latents.evened(law, float(np.mod(0.5 + int(query[0]) // BLOCK * GOLDEN, 1.0)))
 
     def _code_of(self, block: QueryBlock) -> Int64Array:
         """Kind of each query of *block*, as it was when the block was made."""

@@ -55,6 +55,8 @@ class Latents:
     own: FloatArray
     answer_effect: FloatArray
     answer_own: FloatArray
+    even: float | None = None
+    """Where between 0 and 1 the luck of these queries, which have one law, is spread evenly from; None: as drawn."""
 
     @staticmethod
     def draw(streams: Streams, query: Int64Array, prompt: Int64Array, sample: int) -> Latents:
@@ -67,24 +69,34 @@ class Latents:
             answer_own=streams.normals("answer.sample", query, sample),
         )
 
-    def evened(self, code: npt.NDArray[np.integer]) -> Latents:
-        """The same luck spread evenly: the prompts' parts of each kind take the middles of as many equal shares.
+    def evened(self, code: npt.NDArray[np.integer], even: float) -> Latents:
+        """The same luck spread evenly: the prompts' parts of each law (*code*) take as many equal shares.
 
-        Who is long and who is short stays; but so many queries of a kind show the quantiles of its laws, and sum up
-        to its mean, almost without noise (stratified sampling).
+        Who is long and who is short stays; but so many queries of a law show its quantiles, and sum up to its mean,
+        almost without noise (stratified sampling). *even* is where in its share each stands.
         """
         changed = {}
         for name in ("prompt_tokens", "effect", "answer_effect"):
             z = np.array(getattr(self, name))
             for _, where in by_kind(code):
-                rank = np.empty(len(where))
-                rank[np.argsort(z[where], kind="stable")] = np.arange(len(where))
-                z[where] = special.ndtri((rank + 0.5) / len(where))
+                z[where] = evenly(z[where], even)
             changed[name] = z
-        return replace(self, **changed)
+        return replace(self, even=even, **changed)
+
+    def spread(self, z: FloatArray) -> FloatArray:
+        """*z* of all queries of one law, spread evenly where luck is."""
+        return z if self.even is None else evenly(z, self.even)
 
     def at(self, index: Int64Array) -> Latents:
-        return Latents(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+        names = ("prompt_tokens", "effect", "own", "answer_effect", "answer_own")
+        return Latents(*(getattr(self, name)[index] for name in names), even=self.even)
+
+
+def evenly(z: FloatArray, offset: float) -> FloatArray:
+    """Normals in the order of *z*, one in each of as many equal shares of probability, *offset* (0 to 1) into it."""
+    rank = np.empty(len(z))
+    rank[np.argsort(z, kind="stable")] = np.arange(len(z))
+    return np.asarray(special.ndtri((rank + min(max(offset, 0.02), 0.98)) / len(z)))
 
 
 def mix(share: float, first: FloatArray, second: FloatArray) -> FloatArray:
@@ -102,16 +114,22 @@ def under(lengths: Lengths, latents: Latents) -> tuple[Int64Array, Int64Array]:
     return output_of_kind(Kind(0, 0, lengths, -1, 0), latents)
 
 
+def laws_of(kinds: list[Kind]) -> Int64Array:
+    """A number for each kind, the same for those whose lengths have the same laws."""
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(kind.lengths.model_dump_json(), len(known)) for kind in kinds], np.int64)
+
+
 def output_of_kind(kind: Kind, latents: Latents) -> tuple[Int64Array, Int64Array]:
     """Natural (reasoning, answer) tokens of queries of one kind; together at least one."""
     lengths = kind.lengths
-    z = mix(kind.prompt_share, latents.effect, latents.own)
+    z = latents.spread(mix(kind.prompt_share, latents.effect, latents.own))
     beside = mix(lengths.answer_prompt_share, latents.answer_effect, latents.answer_own)
     if lengths.output is not None:
         output = tokens(lengths.output, z, 1)
         if not lengths.split_known:
             return np.zeros_like(output), output
-        share = np.clip(_shares(lengths, output, z, beside), 0.0, 1.0)
+        share = np.clip(_shares(lengths, output, z, beside, latents), 0.0, 1.0)
         reasoning = np.minimum(np.rint(output * share).astype(np.int64), output)
         return reasoning, output - reasoning
     assert lengths.answer is not None
@@ -119,19 +137,19 @@ def output_of_kind(kind: Kind, latents: Latents) -> tuple[Int64Array, Int64Array
         answer = tokens(lengths.answer, z, 1)
         return np.zeros_like(answer), answer
     reasoning = tokens(lengths.reasoning, z, 0)
-    answer = tokens(lengths.answer, _correlated(lengths.answer_correlation, z, beside), 0)
+    answer = tokens(lengths.answer, latents.spread(_correlated(lengths.answer_correlation, z, beside)), 0)
     return reasoning, np.maximum(answer, np.where(reasoning == 0, 1, 0))
 
 
-def _shares(lengths: Lengths, output: Int64Array, z: FloatArray, beside: FloatArray) -> FloatArray:
+def _shares(lengths: Lengths, output: Int64Array, z: FloatArray, beside: FloatArray, latents: Latents) -> FloatArray:
     """Shares of reasoning of *output*, drawn at the latent normals *z*; *beside* is what the share has of its own."""
     if lengths.reasoning_share is not None:
-        return lengths.reasoning_share.from_normal(_correlated(lengths.share_correlation, z, beside))
+        return lengths.reasoning_share.from_normal(latents.spread(_correlated(lengths.share_correlation, z, beside)))
     bands = lengths.reasoning_share_by_output
     band = np.searchsorted([band.up_to for band in bands[:-1]], output)
     share = np.empty(len(output))
     for index, where in by_kind(band):
-        share[where] = bands[index].share.from_normal(beside[where])
+        share[where] = bands[index].share.from_normal(latents.spread(beside[where]))
     return share
 
 
@@ -147,7 +165,7 @@ def by_kind(code: npt.NDArray[np.integer]) -> list[tuple[int, Int64Array]]:
 
 
 def outputs(kinds: list[Kind], code: npt.NDArray[np.integer], latents: Latents) -> tuple[Int64Array, Int64Array]:
-    """Natural (reasoning, answer) tokens of queries whose kind is *kinds[code]*."""
+    """Natural (reasoning, answer) tokens of queries whose kind is *kinds[code]*, which have one kind for each law."""
     reasoning = np.zeros(len(code), np.int64)
     answer = np.zeros(len(code), np.int64)
     for index, where in by_kind(code):
@@ -156,16 +174,20 @@ def outputs(kinds: list[Kind], code: npt.NDArray[np.integer], latents: Latents) 
 
 
 def prompts(kinds: list[Kind], code: npt.NDArray[np.integer], latents: Latents) -> Int64Array:
-    """Prompt tokens of queries whose kind is *kinds[code]*; at least one."""
+    """Prompt tokens of queries whose kind is *kinds[code]*, which have one kind for each law; at least one."""
     result = np.zeros(len(code), np.int64)
     for index, where in by_kind(code):
-        kind = kinds[index]
-        z, correlation = latents.prompt_tokens[where], kind.lengths.prompt_correlation
-        if correlation != 0.0:
-            # Only the prompt's own part can be tied to it: samples of one prompt have one prompt length. Where
-            # that part is small, the tie is as close as it allows.
-            reach = max(np.sqrt(kind.prompt_share), 1e-9)
-            tie = float(np.clip(correlation / reach, -1.0, 1.0))
-            z = _correlated(tie, latents.effect[where], z)
-        result[where] = tokens(kind.lengths.prompt, z, 1)
+        result[where] = prompt_of_kind(kinds[index], latents.at(where))
     return result
+
+
+def prompt_of_kind(kind: Kind, latents: Latents) -> Int64Array:
+    """Prompt tokens of queries of one kind; at least one."""
+    z, correlation = latents.prompt_tokens, kind.lengths.prompt_correlation
+    if correlation != 0.0:
+        # Only the prompt's own part can be tied to it: samples of one prompt have one prompt length. Where
+        # that part is small, the tie is as close as it allows.
+        reach = max(np.sqrt(kind.prompt_share), 1e-9)
+        tie = float(np.clip(correlation / reach, -1.0, 1.0))
+        z = latents.spread(_correlated(tie, latents.effect, z))
+    return tokens(kind.lengths.prompt, z, 1)

@@ -27,10 +27,13 @@ Int64Array = npt.NDArray[np.int64]
 FIT_ROWS = 400_000
 """Rows that laws are fitted to; of more of them so many are taken, evenly."""
 _BANDS = 10
-_BAND_ROWS = 150
+_BAND_ROWS = 40
 _DRAWN = 40_000
 _NEAR = 0.02
-"""What a quantile or mean of reasoning and answer may be off by, or half a token, or most of a standard error."""
+"""What a quantile or mean of reasoning and answer may be off by, or half a token, or a part of a standard error."""
+_LUCK = 0.25
+_FAR = 10.0
+_OUTPUT = 1.5
 
 
 @dataclass(frozen=True)
@@ -63,18 +66,22 @@ def length_law(values: npt.NDArray[Any]) -> LawBase:
 
 def _joint(law: dict[str, Any], output: Int64Array, reasoning: Int64Array) -> dict[str, Any]:
     """The keys that say how much of an output is reasoning: the plainest that follows *reasoning* and answers."""
-    query = np.arange(_DRAWN)
-    latents = Latents.draw(Streams(0), query, query, 0)
+    query = np.arange(min(_DRAWN, len(output)))
+    latents = Latents.draw(Streams(0), query, query, 0).evened(np.zeros_like(query), 0.5)
     targets = [_Target(reasoning), _Target(output - reasoning), _Target(output)]
     best, least = None, np.inf
     for keys in _ways(law, output, reasoning):
         lengths = Lengths.model_validate({"prompt": 1, **keys})
         thought, said = output_of_kind(Kind(0, 0, lengths, -1, 0), latents)
         made = (thought, said, thought + said)
-        distance = max(target.distance(values) for target, values in zip(targets, made, strict=True))
+        off = np.concatenate([target.distances(values) for target, values in zip(targets, made, strict=True)])
+        # Where none is near enough everywhere, the one that is near in most places.
+        # Outputs come first: what they are off by is not made up for by their parts.
+        whole = max(off[2 * len(off) // 3 :].max() - _OUTPUT, 0.0)
+        distance = float(np.sqrt((np.minimum(off, _FAR) ** 2).mean())) + _FAR * whole
         if distance < least:
             best, least = keys, distance
-        if distance <= 1.0:
+        if off.max() <= 1.0:
             break
     assert best is not None
     return best
@@ -89,13 +96,13 @@ class _Target:
         self.quantiles = np.quantile(ordered, at)
         self.mean = float(values.mean())
         errors = quantile_errors(ordered, at)
-        self.near = np.maximum(np.maximum(_NEAR * self.quantiles, 0.5), 0.7 * errors)
-        self.near_mean = max(_NEAR * self.mean, 0.5, 0.7 * float(values.std()) / len(values) ** 0.5)
+        self.near = np.maximum(np.maximum(_NEAR * self.quantiles, 0.5), _LUCK * errors)
+        self.near_mean = max(_NEAR * self.mean, 0.5, _LUCK * float(values.std()) / len(values) ** 0.5)
 
-    def distance(self, made: Int64Array) -> float:
-        """How far off *made* is at worst; up to 1 is near enough."""
+    def distances(self, made: Int64Array) -> FloatArray:
+        """How far off each quantile and the mean of *made* are; up to 1 is near enough."""
         off = np.abs(np.quantile(made, CHECKED) - self.quantiles) / self.near
-        return float(max(off.max(), abs(made.mean() - self.mean) / self.near_mean))
+        return np.append(off, abs(made.mean() - self.mean) / self.near_mean)
 
 
 def _ways(law: dict[str, Any], output: Int64Array, reasoning: Int64Array) -> Iterator[dict[str, Any]]:
@@ -114,7 +121,7 @@ def _ways(law: dict[str, Any], output: Int64Array, reasoning: Int64Array) -> Ite
             "answer": plain(length_law(answer)),
             "answer_correlation": digits(normal_correlation(reasoning, answer), 3),
         }
-    for most, make in ((_BANDS, _betas_or_quantiles), (_BANDS, by_quantiles), (2 * _BANDS, by_quantiles)):
+    for most, make in ((_BANDS, _betas_or_quantiles), *((_BANDS * more, by_quantiles) for more in (1, 2, 4))):
         count = min(most, len(output) // _BAND_ROWS)
         if count < 2:
             return

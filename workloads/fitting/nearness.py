@@ -22,13 +22,15 @@ _QUANTILE = 0.02
 _MEAN = 0.0075
 _TOP_SHARE = 0.0075
 _HILL = 0.08
+_LUCK = 0.2
+"""How much of the luck of the sample a law need not follow."""
 
 
 def follows(law: LawBase, values: FloatArray, *, floor: float = 1.0) -> bool:
     """Whether *law* is near enough to *values*: in the KS distance, in each quantile of ``CHECKED``, and in sums.
 
-    Quantiles may differ by 2 % of themselves, by *floor*, or by half the standard error of a sample as large as
-    *values* where that is more; a *floor* below 1 is for shares, whose sums say little.
+    Quantiles may differ by 2 % of themselves, by *floor*, or by a fifth of the standard error of a sample as
+    large as *values* where that is more; a *floor* below 1 is for shares, whose sums say little.
     """
     ordered = np.sort(values)
     count = len(ordered)
@@ -37,11 +39,11 @@ def follows(law: LawBase, values: FloatArray, *, floor: float = 1.0) -> bool:
     below = np.searchsorted(ordered, drawn, side="right") / count
     above = np.searchsorted(ordered, drawn - 0.5 * floor, side="left") / count
     distance = np.maximum(above - levels, levels - below).max()
-    if distance > max(_KS, 0.5 / np.sqrt(count)):
+    if distance > max(_KS, _LUCK / np.sqrt(count)):
         return False
     at = np.array(CHECKED)
     real, made = np.quantile(ordered, at), law.quantile(at)
-    near = np.maximum(np.maximum(_QUANTILE * real, floor), 0.5 * quantile_errors(ordered, at))
+    near = np.maximum(np.maximum(_QUANTILE * real, floor), _LUCK * quantile_errors(ordered, at))
     if not bool((np.abs(made - real) <= near).all()):
         return False
     return floor < 1.0 or _sums_follow(law, ordered)
@@ -72,24 +74,27 @@ def _sums_follow(law: LawBase, ordered: FloatArray) -> bool:
             return False
     real, made = hill(ordered), hill(np.rint(drawn))
     # Capped lengths have no tail to speak of: an index above 10 need not be kept.
-    return not (np.isfinite(real) and real < 10.0 and abs(made - real) > max(_HILL, 0.2 * real / np.sqrt(0.05 * count)))
+    return not (
+        np.isfinite(real) and real < 10.0 and abs(made - real) > max(_HILL, _LUCK * real / np.sqrt(0.05 * count) / 4)
+    )
 
 
 def by_quantiles(values: FloatArray) -> Empirical:
     """A law of 100 quantiles or so, closer together towards the top, where most of the tokens are.
 
-    Fewer than 500 values have fewer quantiles, so that most of them remain untold.
+    Fewer than 200 values have fewer quantiles, so that most of them remain untold.
     """
     ordered = np.sort(values)
     top = 1.0 - 0.05 * 0.8 ** np.arange(1, 60)
-    step = 2 if len(ordered) >= 500 else 4
+    step = 2 if len(ordered) >= 200 else 4
     levels = np.unique(np.concatenate([[0.0, 0.001, 0.005], np.arange(1, 96, step) / 100, [0.02, 0.1, 0.9, 0.95], top]))
     levels = np.append(levels[(1.0 - levels) * len(ordered) >= 1.0], 1.0)
+    most, finest = (120, 0.001) if len(ordered) >= 200 else (max(len(ordered) * 2 // 3, 30), 0.5 / len(ordered))
     for _ in range(4):
         # Where the values leap, nothing may be drawn in between: halve the step of probability there.
         heights = np.maximum(np.quantile(ordered, levels), 1e-9)
-        leaps = (np.diff(np.log(heights)) > 0.15) & (np.diff(levels) > 0.001) & (levels[1:] > 0.005)
-        if len(levels) > 120 or len(ordered) < 500 or not leaps.any():
+        leaps = (np.diff(np.log(heights)) > 0.15) & (np.diff(levels) > finest) & (levels[1:] > 0.005)
+        if len(levels) > most or not leaps.any():
             break
         levels = np.sort(np.append(levels, (levels[:-1] + levels[1:])[leaps] / 2))
     heights = np.quantile(ordered, levels)
