@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from sim.errors import InputError, Problem
 from sim.rng import Streams
 from workloads.arrivals import Process, make_process
@@ -12,7 +14,7 @@ from workloads.generate import Extras, GeneratedSource
 from workloads.lengths import Kind
 from workloads.sessions import SessionProcess
 from workloads.source import QuerySource
-from workloads.spec import Category, WorkloadSpec
+from workloads.spec import Category, Sessions, WorkloadSpec
 
 
 def build_source(spec: WorkloadSpec, *, seed: int, replication: int, base: Path | None) -> QuerySource:
@@ -41,8 +43,11 @@ def generated(spec: WorkloadSpec, *, name: str, facts: dict[str, object], stream
         categories = tuple(sorted({member.category or "all" for member in spec.clients.members.values()}))
         process: Process
         steady = spec.profile == "steady" or (spec.profile is None and spec.rate is not None)
+        members = list(spec.clients.members.values())
+        talks = [member.sessions or spec.sessions for member in members]
         if spec.arrivals is None:
-            process = ClientArrivals(spec.clients, rate=spec.rate, steady=steady, streams=streams)
+            turns = np.array([1.0 if talk is None else turns_of(talk) for talk in talks])
+            process = ClientArrivals(spec.clients, rate=spec.rate, steady=steady, streams=streams, turns=turns)
         else:
             process = make_process(spec.arrivals, _session_rate(spec), streams)
         kinds = [
@@ -61,7 +66,7 @@ def generated(spec: WorkloadSpec, *, name: str, facts: dict[str, object], stream
         if sections is None:
             assert spec.lengths is not None
             sections = {"all": Category(lengths=spec.lengths)}
-        clients, categories = ("all",), tuple(sections)
+        clients, categories, talks = ("all",), tuple(sections), [spec.sessions] * len(sections)
         process = make_process(spec.arrivals, _session_rate(spec), streams)
         kinds = [
             Kind(code, 0, section.lengths, *_limits(spec, section.max_tokens, section.priority))
@@ -69,11 +74,11 @@ def generated(spec: WorkloadSpec, *, name: str, facts: dict[str, object], stream
         ]
         weights = [section.weight for section in sections.values()]
     wrapped: Process | SessionProcess = process
-    if spec.sessions is not None:
-        if process.closed_loop is not None or spec.arrivals is None:
+    if any(talk is not None for talk in talks):
+        if process.closed_loop is not None:
             expected = "poisson or other arrivals that do not wait for answers"
             raise InputError(Problem("sessions go with open arrivals only", key="workload.sessions", expected=expected))
-        wrapped = SessionProcess(process, spec.sessions, streams)
+        wrapped = SessionProcess(process, talks, streams)
     return GeneratedSource(
         name=name,
         process=wrapped,
@@ -97,13 +102,10 @@ def _session_rate(spec: WorkloadSpec) -> float | None:
     """Rate of the arrivals proper: sessions where there are any, queries otherwise."""
     if spec.rate is None or spec.sessions is None:
         return spec.rate
-    return spec.rate / _turns(spec)
+    return spec.rate / turns_of(spec.sessions)
 
 
-def _turns(spec: WorkloadSpec) -> float:
+def turns_of(sessions: Sessions) -> float:
     """Mean number of turns of a session, as rounded and kept at one or more when drawn."""
-    import numpy as np
-
-    assert spec.sessions is not None
     middles = (np.arange(100_000) + 0.5) / 100_000
-    return float(np.maximum(np.rint(spec.sessions.turns.quantile(middles)), 1.0).mean())
+    return float(np.maximum(np.rint(sessions.turns.quantile(middles)), 1.0).mean())

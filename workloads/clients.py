@@ -46,7 +46,16 @@ class ClientArrivals:
     closed_loop: int | None = None
     total: int | None = None
 
-    def __init__(self, clients: Clients, *, rate: float | None, steady: bool, streams: Streams) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        *,
+        rate: float | None,
+        steady: bool,
+        streams: Streams,
+        turns: FloatArray | None = None,
+    ) -> None:
+        """*turns* a session has in the mean, by member: rates count turns, and what arrives are sessions."""
         members = list(clients.members.values())
         count = max(len(member.rates) for member in members)
         rates = np.stack([np.broadcast_to(member.rates, count) for member in members])
@@ -67,6 +76,8 @@ class ClientArrivals:
         elif rate is not None:
             rates = rates * (rate / mean)
         self._expected = rates * clients.window
+        if turns is not None:
+            self._expected = self._expected / turns[:, None]
         self._cvs = cvs
         self._weibull = weibull
         self._laws = {row: member.gaps for row, member in enumerate(members) if member.gaps is not None}

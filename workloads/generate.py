@@ -207,7 +207,10 @@ class GeneratedSource:
         law = self._laws[code]
         latents = self._latents(query, problem, law, 0)
         reasoning, answer = self._run_away(query, 0, *ln.outputs(self._kinds, law, latents))
-        prompt = ln.prompts(self._kinds, law, latents)
+        if turns is None:
+            prompt = ln.prompts(self._kinds, law, latents)
+        else:
+            prompt = self._new_tokens(code, turns, latents)
         none = np.full(len(query), -1, np.int64)
         group, prefix_len = none, np.zeros(len(query), np.int64)
         if self._extras.shared_prefix is not None:
@@ -217,7 +220,10 @@ class GeneratedSource:
                     np.where(turns.turn == 0, group, -1),
                     np.where(turns.turn == 0, prefix_len, 0),
                 )
-            prompt = prompt + prefix_len
+            if self._extras.shared_prefix.within_prompt:
+                prefix_len = np.minimum(prefix_len, prompt)
+            else:
+                prompt = prompt + prefix_len
         return QueryBlock(
             first=int(query[0]),
             arrived_ps=chunk.arrived_ps,
@@ -235,6 +241,19 @@ class GeneratedSource:
             num_answer_tokens=answer,
             reasoning_known=self._split_known,
         )
+
+    def _new_tokens(self, code: Int64Array, turns: Turns, latents: ln.Latents) -> Int64Array:
+        """First prompts, and what later turns add to theirs."""
+        assert isinstance(self._process, SessionProcess)
+        prompt = np.zeros(len(code), np.int64)
+        first = np.array([self._process.new_tokens(index) is None for index in range(len(self._kinds))])[code]
+        first |= turns.turn == 0
+        prompt[first] = ln.prompts(self._kinds, self._laws[code[first]], latents.at(np.flatnonzero(first)))
+        for index, where in ln.by_kind(np.where(first, -1, code)):
+            law = self._process.new_tokens(index) if index >= 0 else None
+            if law is not None:
+                prompt[where] = ln.tokens(law, latents.spread(latents.prompt_tokens[where]), 1)
+        return prompt
 
     def _column(self, name: str, code: Int64Array) -> Int64Array:
         return np.array([getattr(kind, name) for kind in self._kinds], dtype=np.int64)[code]

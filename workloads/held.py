@@ -1,6 +1,7 @@
 """A trace in memory: 16 bytes a row, and parts of it in turn.
 
-Gaps to the arrival before, prompt and output tokens, share of reasoning, client. Whoever wants more of a row (its
+Gaps to the arrival before, prompt and output tokens, share of reasoning, client; where there are conversations one byte
+more, whether a query is alone, a first or a later turn. Whoever wants more of a row (its
 arrival in float64, say) goes through the ``chunks``.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.rng import Streams
+from workloads.conversations import COLUMNS, FIRST, Structure
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +42,7 @@ class Chunk:
     output: npt.NDArray[np.integer]
     reasoning: npt.NDArray[np.integer] | None
     client: npt.NDArray[np.integer]
+    turn: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass
@@ -54,13 +57,17 @@ class Held:
     names: tuple[str, ...]
     grouped_by: str
     split_known: bool
+    turn: npt.NDArray[np.uint8] | None = None
+    """``SINGLE``, ``FIRST`` or ``LATER`` (`workloads.conversations`); None where no row goes on with another."""
+    structure: Structure | None = None
 
     def __len__(self) -> int:
         return len(self.gap)
 
     def first(self, rows: int) -> Held:
         """The first so many *rows*."""
-        return replace(self, **{name: getattr(self, name)[:rows] for name in _COLUMNS})
+        turn = None if self.turn is None else self.turn[:rows]
+        return replace(self, turn=turn, **{name: getattr(self, name)[:rows] for name in _COLUMNS})
 
     @property
     def arrived(self) -> FloatArray:
@@ -85,7 +92,8 @@ class Held:
             arrived = begin + np.cumsum(self.gap[part], dtype=np.float64)
             begin = float(arrived[-1])
             reasoning = self.reasoning_at(part) if self.split_known else None
-            yield Chunk(arrived, self.prompt[part], self.output[part], reasoning, self.client[part])
+            turn = None if self.turn is None else self.turn[part]
+            yield Chunk(arrived, self.prompt[part], self.output[part], reasoning, self.client[part], turn)
 
     def reasoning_at(self, rows: Any) -> npt.NDArray[np.int32]:
         """Reasoning tokens of *rows*, to within a few tokens in a hundred thousand."""
@@ -95,6 +103,8 @@ class Held:
     def of(batches: Iterable[pa.RecordBatch]) -> Held:
         """Hold *batches*; rows are grouped by client where they name one, by category otherwise."""
         columns = {name: np.empty(0, kind) for name, kind in _COLUMNS.items()}
+        turn = np.empty(0, np.uint8)
+        structure: Structure | None = None
         codes: dict[Any, int] = {}
         rows, room, last, grouped, split_known = 0, 0, 0.0, "", True
         for batch in batches:
@@ -109,6 +119,8 @@ class Held:
                 share = np.rint(thought / np.maximum(output, 1) * _SHARE_STEPS)
             else:
                 share, split_known = np.full(size, float(_NO_SHARE)), False
+            if structure is None and not rows and set(COLUMNS) & set(names):
+                structure = Structure()
             grouped = grouped or next((name for name in ("client_id", "category") if name in names), "")
             if rows + size > room:
                 room = rows + size + _GROWS
@@ -121,13 +133,28 @@ class Held:
             columns["output"][here] = output
             columns["share"][here] = share
             columns["client"][here] = _codes(batch, grouped, codes)
+            if structure is not None:
+                kinds, firsts = structure.watch(batch, columns["client"][here])
+                if len(turn) < room:
+                    turn.resize(room, refcheck=False)
+                turn[here] = kinds
+                turn[firsts] = FIRST
             last = float(arrived[-1])
             rows += size
         for column in columns.values():
             column.resize(rows, refcheck=False)
         names_of = tuple("none" if name is None else str(name) for name in codes) or ("all",)
         kept: dict[str, Any] = dict(columns)
-        return Held(**kept, names=names_of, grouped_by=grouped or "nothing", split_known=rows > 0 and split_known)
+        turn.resize(rows, refcheck=False)
+        talks = structure is not None and structure.conversations > 0
+        return Held(
+            **kept,
+            names=names_of,
+            grouped_by=grouped or "nothing",
+            split_known=rows > 0 and split_known,
+            turn=turn if talks else None,
+            structure=structure,
+        )
 
 
 def _codes(batch: pa.RecordBatch, name: str, codes: dict[Any, int]) -> npt.NDArray[np.uint16]:

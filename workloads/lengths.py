@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,7 @@ class Latents:
         Who is long and who is short stays; but so many queries of a law show its quantiles, and sum up to its mean,
         almost without noise (stratified sampling). *even* is where in its share each stands.
         """
-        changed = {}
+        changed: dict[str, Any] = {}
         for name in ("prompt_tokens", "effect", "answer_effect"):
             z = np.array(getattr(self, name))
             for _, where in by_kind(code):
@@ -89,7 +90,8 @@ class Latents:
 
     def at(self, index: Int64Array) -> Latents:
         names = ("prompt_tokens", "effect", "own", "answer_effect", "answer_own")
-        return Latents(*(getattr(self, name)[index] for name in names), even=self.even)
+        parts: dict[str, Any] = {name: getattr(self, name)[index] for name in names}
+        return replace(self, **parts)
 
 
 def evenly(z: FloatArray, offset: float) -> FloatArray:
@@ -189,5 +191,5 @@ def prompt_of_kind(kind: Kind, latents: Latents) -> Int64Array:
         # that part is small, the tie is as close as it allows.
         reach = max(np.sqrt(kind.prompt_share), 1e-9)
         tie = float(np.clip(correlation / reach, -1.0, 1.0))
-        z = latents.spread(_correlated(tie, latents.effect, z))
-    return tokens(kind.lengths.prompt, z, 1)
+        z = _correlated(tie, latents.effect, z)
+    return tokens(kind.lengths.prompt, latents.spread(z), 1)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads.bursts import CountMeter, GapMeter
+from workloads.conversations import Structure
 from workloads.portrait import Portrait
 from workloads.tally import Tally
 
@@ -130,6 +131,7 @@ def compare(real: Portrait, generated: Portrait) -> list[Comparison]:
         pair = real.output.top_share(share), generated.output.top_share(share)
         rows.append(Comparison(f"output, share of top {share:.0%}", *pair, absolute=True))
     rows.append(Comparison("output, Hill index of top 5 %", real.output.hill(), generated.output.hill(), absolute=True))
+    rows += _windows(real, generated)
     rows.append(Comparison("gaps, CV", real.gaps.cv, generated.gaps.cv))
     rows.append(Comparison("gaps of a client in a window, CV", real.by_client.cv(), generated.by_client.cv()))
     for scale, meter in real.counts.items():
@@ -139,3 +141,80 @@ def compare(real: Portrait, generated: Portrait) -> list[Comparison]:
         pair = real.counts[scale].autocorrelation(), generated.counts[scale].autocorrelation()
         rows.append(Comparison(f"counts over {scale:g} s, autocorrelation", *pair, absolute=True))
     return rows
+
+
+def compare_structure(real: Structure, generated: Structure) -> list[Comparison]:
+    """Goodness of fit of conversations, shared prefixes and recurring prompts, as far as the *real* trace has them."""
+    rows: list[Comparison] = []
+    if real.conversations:
+        one, two = _turns(real), _turns(generated)
+        rows.append(Comparison("sessions, share with one turn", _share_of(one, 1), _share_of(two, 1), absolute=True))
+        rows.append(Comparison("sessions, mean turns", one.mean, two.mean))
+        for level in (0.9, 0.99):
+            pair = float(one.quantile(level)), float(two.quantile(level))
+            rows.append(Comparison(f"sessions, p{level * 100:g} turns", *pair))
+        a, b = real.said, generated.said
+        for name, column in (("pause before a turn", 1), ("growth of a prompt", 2)):
+            unit = "s" if column == 1 else "tokens"
+            for level in (0.1, 0.5, 0.9):
+                pair = (
+                    float(np.quantile(a[:, column], level)),
+                    float(np.quantile(b[:, column], level)) if len(b) else float("nan"),
+                )
+                rows.append(Comparison(f"{name}, p{level * 100:g} {unit}", *pair))
+    if real.shared_tokens:
+        pair = (
+            real.shared_tokens / max(real.prompt_tokens, 1),
+            generated.shared_tokens / max(generated.prompt_tokens, 1),
+        )
+        rows.append(Comparison("prompt tokens shared with earlier ones", *pair, absolute=True))
+    if real.prompts.repeats:
+        rows.append(Comparison("queries a prompt", _asked(real), _asked(generated)))
+        for name, x, y in zip(
+            (
+                "reasoning within a prompt, sigma of the log",
+                "reasoning, variance between prompts",
+                "answers, variance between prompts",
+            ),
+            real.prompts.within(),
+            generated.prompts.within(),
+            strict=True,
+        ):
+            rows.append(Comparison(name, x, y, absolute=True))
+    return rows
+
+
+def _turns(of: Structure) -> Tally:
+    tally = Tally()
+    for (_, turns), count in of.all_turns().items():
+        tally.add(np.full(count, turns))
+    return tally
+
+
+def _share_of(tally: Tally, value: int) -> float:
+    return float(tally.share_above(value - 1) - tally.share_above(value))
+
+
+def _asked(of: Structure) -> float:
+    counts = of.prompts.counts
+    return float(counts.mean()) if len(counts) else 1.0
+
+
+def _windows(real: Portrait, generated: Portrait) -> list[Comparison]:
+    """Goodness of fit of clients' rates over time, in standard errors of a Poisson count: luck alone gives an RMS of 1."""
+    one, two = real.by_window_and_client, generated.by_window_and_client
+    if not len(one) or len(one) != len(two):
+        return []
+    # The same clients in one order, from the same window on, as long as the real trace lasts but for its last part.
+    two = two[[generated.known_as.index(name) for name in real.known_as]]
+    begin = real.first_window - generated.first_window
+    two = np.pad(two, ((0, 0), (max(-begin, 0), one.shape[1])))[:, max(begin, 0) :][:, : one.shape[1]]
+    one, two = one[:, :-1], two[:, :-1]
+    busy = (one > 0) | (two > 0)
+    if not busy.any():
+        return []
+    off = ((two - one) / np.sqrt(np.maximum(one, 1.0)))[busy]
+    return [
+        Comparison("client and window, RMS of standard errors", 0.0, float(np.sqrt((off**2).mean())), absolute=True),
+        Comparison("client and window, worst standard error", 0.0, float(np.abs(off).max()), absolute=True),
+    ]

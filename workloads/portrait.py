@@ -19,10 +19,18 @@ class Portrait:
     """Tallies of lengths and meters of arrivals over one trace.
 
     *window_s* is the length of a window, *scales_s* are those of the dispersion curve; *names* decode client codes.
+    Where each is *known_as* somebody, queries are counted by these and by window.
     """
 
     def __init__(
-        self, window_s: float, scales_s: Iterable[float], *, names: tuple[str, ...], grouped_by: str, split_known: bool
+        self,
+        window_s: float,
+        scales_s: Iterable[float],
+        *,
+        names: tuple[str, ...],
+        grouped_by: str,
+        split_known: bool,
+        known_as: tuple[str, ...] = (),
     ) -> None:
         self.names = names
         self.grouped_by = grouped_by
@@ -34,6 +42,9 @@ class Portrait:
         self.splits = np.zeros(SPLIT_BINS, np.int64)
         self.gaps = Moments()
         self.by_client = GapMeter(window_s)
+        self.known_as = tuple(dict.fromkeys(known_as))
+        self._known = np.array([self.known_as.index(name) for name in known_as], np.int64)
+        self.by_window_and_client = np.zeros((len(self.known_as), 0), np.int64)
         self.counts = {scale: CountMeter(scale) for scale in SCALES_S}
         self.curve = [CountMeter(scale) for scale in scales_s]
         self.by_window = np.zeros(0, np.int64)
@@ -70,10 +81,21 @@ class Portrait:
         if len(window) > len(self.by_window):
             self.by_window = np.pad(self.by_window, (0, len(window) - len(self.by_window)))
         self.by_window[: len(window)] += window
+        if self.known_as:
+            self._count_by_client(arrived, self._known[chunk.client])
         self.sizes += np.bincount(chunk.client, minlength=len(self.names))
         self.tokens += np.bincount(chunk.client, weights=output, minlength=len(self.names))
         decoded = output.astype(np.float64)
         self._resident += float((decoded * (prompt + decoded / 2)).sum())
+
+    def _count_by_client(self, arrived: npt.NDArray[np.float64], whose: npt.NDArray[np.int64]) -> None:
+        window = (arrived / self.window_s).astype(np.int64) - self.first_window
+        table = self.by_window_and_client
+        if window[-1] >= table.shape[1]:
+            table = np.pad(table, ((0, 0), (0, int(window[-1]) + 1 - table.shape[1])))
+        width = table.shape[1]
+        table += np.bincount(whose * width + window, minlength=table.size).reshape(table.shape)
+        self.by_window_and_client = table
 
     @property
     def seconds(self) -> float:
@@ -114,7 +136,7 @@ def scales_for(seconds: float) -> npt.NDArray[np.float64]:
     return np.asarray(np.geomspace(max(0.1, seconds / 3e6), max(seconds / 20, 0.2), 24))
 
 
-def portrait(held: Held, *, beside: Portrait | None = None) -> Portrait:
+def portrait(held: Held, *, beside: Portrait | None = None, known_as: tuple[str, ...] = ()) -> Portrait:
     """That of a trace in memory; with the windows and scales of another one where it stands *beside* it."""
     seconds = held.last_s - held.first_s if len(held) else 0.0
     found = Portrait(
@@ -123,6 +145,7 @@ def portrait(held: Held, *, beside: Portrait | None = None) -> Portrait:
         names=held.names,
         grouped_by=held.grouped_by,
         split_known=held.split_known,
+        known_as=known_as,
     )
     for chunk in held.chunks():
         found.add(chunk)

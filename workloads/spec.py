@@ -256,6 +256,31 @@ class Lengths(Strict):
         return self.output is None or self.reasoning_share is not None or bool(self.reasoning_share_by_output)
 
 
+class Sessions(Strict):
+    """Conversations: arrivals are first turns; each further turn comes *think_time* after the one before it.
+
+    *turns* is the number of turns of a session, ``rate`` counts turns. A turn's prompt is its parent's
+    prompt and answer and its own new tokens, with the parent's reasoning between them where it is kept.
+    """
+
+    turns: Law
+    think_time: SecondsLaw
+    new_tokens: Law | None = Field(
+        default=None, description="what later turns add to the conversation; default: as long as first prompts"
+    )
+    retries: Share = Field(
+        default=0.0,
+        description="later turns that ask the prompt before them once more instead of going on after its answer",
+    )
+    max_prompt: TokenCount | None = None
+    """Longer conversations lose their oldest part, and with it the prefix they share."""
+    reasoning: Literal["dropped", "kept"] = Field(
+        default="dropped",
+        description="of earlier turns, in later prompts: dropped as chat templates of reasoning models do, so that "
+        "what was answered is computed again; or kept",
+    )
+
+
 class Category(Strict):
     """A kind of query: how many of all (*weight*, relative), how long, and what its clients ask for."""
 
@@ -278,6 +303,7 @@ class Client(Strict):
     weibull: tuple[int, ...] = ()
     gaps: Law | None = None
     client: Name | None = None
+    sessions: Sessions | None = Field(default=None, description="its own conversations; its rates count all turns")
     lengths: Lengths
     category: Name | None = None
     max_tokens: MaxTokens | None = None
@@ -316,36 +342,19 @@ class Clients(Strict):
 # -- what else ----------------------------------------------------------------------------------------------
 
 
-class Sessions(Strict):
-    """Conversations: arrivals are first turns; each further turn comes *think_time* after the one before it.
-
-    *turns* is the number of turns of a session, ``rate`` counts turns. A turn's prompt is its parent's
-    prompt and answer and its own new tokens, with the parent's reasoning between them where it is kept.
-    """
-
-    turns: Law
-    think_time: SecondsLaw
-    max_prompt: TokenCount | None = None
-    """Longer conversations lose their oldest part, and with it the prefix they share."""
-    reasoning: Literal["dropped", "kept"] = Field(
-        default="dropped",
-        description="of earlier turns, in later prompts: dropped as chat templates of reasoning models do, so that "
-        "what was answered is computed again; or kept",
-    )
-
-
 class SharedPrefix(Strict):
     """System prompts: a *share* of queries starts with one of *groups* prefixes, the first ones being most
     popular.
 
-    Popularity falls as 1 / rank ** *skew*. The prefix is part of the prompt; prompts are made longer where
-    needed.
+    Popularity falls as 1 / rank ** *skew*. The prefix comes on top of the prompt's own tokens; *within_prompt* it is
+    part of them, and shorter prompts share as much as they have.
     """
 
     groups: PositiveInt
     tokens: Law
     share: Share = 1.0
     skew: float = Field(default=1.0, ge=0)
+    within_prompt: bool = False
 
 
 class Recurrence(Strict):
@@ -422,14 +431,15 @@ class WorkloadSpec(Strict):
             problems += [f"{name} does not go with a preset" for name in spelled if name != "arrivals"]
         elif spelled:
             problems += self._spelled_out()
-        if self.sessions is not None and self.recurrence is not None:
+        talking = self.clients is not None and any(one.sessions is not None for one in self.clients.members.values())
+        if (self.sessions is not None or talking) and self.recurrence is not None:
             problems.append(
                 "recurrence does not go with sessions: turns of a conversation are no problems of their own"
             )
         if isinstance(self.arrivals, Closed | Burst | RolloutArrivals) and self.rate is not None:
             problems.append(f"rate does not go with {self.arrivals.process} arrivals")
-        if self.even_draws and self.recurrence is not None:
-            problems.append("even_draws does not go with recurrence: the same problem has the same luck")
+        if talking and self.arrivals is not None:
+            problems.append("sessions of clients go with the clients' own arrivals only")
         if self.mode is not None and self.preset != "article":
             problems.append("mode goes with preset article only")
         if problems:

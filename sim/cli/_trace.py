@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from workloads.formats import Report
-    from workloads.source import QuerySource
     from workloads.spec import WorkloadSpec
 
 
@@ -92,58 +91,3 @@ def load_workload(name: str) -> tuple[WorkloadSpec, Path]:
         return WorkloadSpec.model_validate(section), path.parent
     except ValidationError as error:
         raise InputError(document_problems(error, part, WorkloadSpec)) from None
-
-
-def batches_of(
-    source: QuerySource, *, queries: int | None = None, duration_s: float | None = None
-) -> Iterator[pa.RecordBatch]:
-    """The queries of *source* in trace columns: the first *queries*, or those before *duration_s*, or all."""
-    import numpy as np
-    import pyarrow as pa
-
-    index = 0
-    while queries is None or index * 4096 < queries:
-        block = source.block(index)
-        index += 1
-        if block is None:
-            return
-        size = len(block) if queries is None else min(len(block), queries - block.first)
-        if duration_s is not None:
-            size = min(size, int(np.searchsorted(block.arrived_ps, round(duration_s * 1e12))))
-        part = slice(0, size)
-        columns = {
-            "arrived_at": block.arrived_ps[part] / 1e12,
-            "num_prefill_tokens": block.num_prefill_tokens[part],
-            "num_decode_tokens": block.num_decode_tokens[part],
-        }
-        if block.reasoning_known:
-            columns["num_reasoning_tokens"] = block.num_reasoning_tokens[part]
-            columns["num_answer_tokens"] = block.num_answer_tokens[part]
-        for name, values, unset in (
-            ("max_tokens", block.max_tokens, -1),
-            ("priority", block.priority, 0),
-            ("prefix_group", block.prefix_group, -1),
-            ("prefix_len", block.prefix_len, 0),
-            ("parent_id", block.parent, -1),
-        ):
-            if _ever(source, name) or (values != unset).any():
-                columns[name] = values[part]
-        arrays = {name: pa.array(values) for name, values in columns.items()}
-        for name, codes, names in (
-            ("client_id", block.client, source.clients),
-            ("category", block.category, source.categories),
-        ):
-            if len(names) > 1:
-                arrays[name] = pa.DictionaryArray.from_arrays(codes[part].astype("int32"), names).cast(pa.string())
-        if _ever(source, "session_id"):
-            arrays["session_id"] = pa.array(block.session[part]).cast(pa.string())
-        if size:
-            yield pa.RecordBatch.from_pydict(arrays)
-        if size < len(block):
-            return
-
-
-def _ever(source: QuerySource, column: str) -> bool:
-    """Whether any block of *source* uses *column*, so that all batches have the same columns."""
-    features = source.describe().get("columns", ())
-    return isinstance(features, tuple) and column in features

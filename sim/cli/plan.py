@@ -73,9 +73,9 @@ def _report(plan: dict[str, Any], folder: Path) -> None:
 
 def _deploy(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Write what to deploy beside the plan; returns the texts."""
-    from sim.cli._trace import batches_of
     from sim.planning import deploy
     from sim.scenario.load import load
+    from workloads.drawn import batches_of
     from workloads.formats.write import write
     from workloads.source import build
 

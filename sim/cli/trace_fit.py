@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
 
     from sim.errors import InputError, Problem
     from sim.units import UnitError, parse_seconds
-    from workloads.drawn import drawn_portrait
+    from workloads.drawn import drawn_portrait, drawn_structure
     from workloads.fitting.fit import fit
     from workloads.held import Held, off_grid
-    from workloads.measures import compare
+    from workloads.measures import compare, compare_structure
     from workloads.portrait import portrait
     from workloads.source import build
     from workloads.spec import WorkloadSpec
@@ -62,13 +62,15 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(Problem("holds no rows with output", source=str(source.path)))
     held, grid = off_grid(held)
     fitted = fit(held, window_s=window_s, keep_names=args.keep_names)
-    real = portrait(held)
+    real, structure = portrait(held, known_as=fitted.clients), held.structure
     del held
     generator = build(WorkloadSpec.model_validate(fitted.workload), seed=args.seed)
     drawn = drawn_portrait(generator, beside=real)
     if grid is not None:
         fitted.notes.append(grid)
     rows = compare(real, drawn)
+    if structure is not None:
+        rows += compare_structure(structure, drawn_structure(generator))
     target = Path(args.out)
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from sim.cli._arguments import add_json, print_json
-from sim.cli._trace import add_output, batches_of, load_workload
+from sim.cli._trace import add_output, load_workload
 
 HELP = "draw a trace from workload.yaml or from a preset"
 
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sim.errors import InputError, Problem
     from sim.units import UnitError, parse_per_second, parse_seconds
+    from workloads.drawn import batches_of
     from workloads.formats.write import write
     from workloads.source import build
 

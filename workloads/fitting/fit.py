@@ -16,9 +16,15 @@ import numpy.typing as npt
 
 from workloads.arrivals import LONGEST_S
 from workloads.bursts import GapMeter
+from workloads.conversations import LATER, SINGLE
+from workloads.drawn import chunks_of
 from workloads.fitting.arrivals import SHOWN, Arrivals, Seen, arrivals_of
 from workloads.fitting.lengths import FIT_ROWS, Sample, lengths_of
-from workloads.held import Held
+from workloads.fitting.plain import digits
+from workloads.fitting.structure import extras_of, mean_turns, sessions_of
+from workloads.held import Chunk, Held
+from workloads.source import build
+from workloads.spec import WorkloadSpec
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -38,6 +44,8 @@ class Fit:
 
     workload: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    clients: tuple[str, ...] = ()
+    """What the generator calls the client of each code of the trace; none for a burst."""
 
 
 def fit(held: Held, *, window_s: float | None = None, keep_names: bool = False) -> Fit:
@@ -64,34 +72,72 @@ def fit(held: Held, *, window_s: float | None = None, keep_names: bool = False) 
     # Time is counted from the trace's own zero, unless traffic starts later than a window after it.
     begin_s = 0.0 if first_s < window_s else first_s
     window_s, whens = _windowed(held, groups, begin_s, last_s - begin_s, window_s)
-    if len(groups.names) == 1:
+    if len(set(groups.whose)) == 1 and not given:
         # One stream: shorter windows may carry what bursts a single renewal process cannot have.
         seconds = last_s - begin_s
         tries = [window_s, window_s / 4, max(seconds / _STREAM_WINDOWS, 50 * seconds / len(held), 1.0)]
-        for shorter in [] if given else sorted({length for length in tries if length < window_s}, reverse=True):
-            if whens[0].distance <= 0.5:
+        # Conversations and single queries swell together, which neither shows by itself.
+        tries = [min(tries)] if len(groups.names) > 1 else sorted(set(tries), reverse=True)
+        for shorter in [length for length in tries if length < window_s]:
+            if len(whens) == 1 and whens[0].distance <= 0.5:
                 break
             other_s, other = _windowed(held, groups, begin_s, seconds, shorter)
-            if other[0].distance < whens[0].distance:
+            if len(whens) > 1 or other[0].distance < whens[0].distance:
                 window_s, whens = other_s, other
     members: dict[str, Any] = {}
-    pooled: dict[str, Any] | None = None
+    shown_of: dict[int, str] = {}
+    pooled: dict[bool, dict[str, Any]] = {}
     for number, (name, when) in enumerate(zip(groups.names, whens, strict=True)):
+        talks = groups.talks[number]
         if number < groups.large:
             lengths = lengths_of(_sample(held, groups.of == number))
         else:
-            pooled = pooled or lengths_of(_sample(held, groups.of >= groups.large))
-            lengths = pooled
-        members[name if keep_names else f"client-{number + 1}"] = when.keys | {"lengths": lengths}
+            alike = [other for other in range(groups.large, len(groups.names)) if groups.talks[other] == talks]
+            pooled[talks] = pooled.get(talks) or lengths_of(_sample(held, np.isin(groups.of, alike)))
+            lengths = pooled[talks]
+        shown = name if keep_names else f"client-{groups.whose[number] + 1}"
+        shown_of[groups.whose[number]] = shown
+        member = when.keys | {"lengths": lengths}
+        if talks:
+            assert held.structure is not None
+            mine = np.flatnonzero(groups.of[1::2] == number)
+            member["sessions"] = sessions_of(held.structure, mine)
+            turns = mean_turns(member["sessions"])
+            member["rates"] = [digits(rate * turns, 6) for rate in member["rates"]]
+        if held.turn is not None:
+            member["client"] = shown
         if held.grouped_by == "category":
-            members[name if keep_names else f"client-{number + 1}"]["category"] = name
-    workload = {
-        "queries": len(held),
-        "profile": "day",
-        "even_draws": True,
-        "clients": {"window": f"{window_s:.9g} s", "members": members},
-    }
-    return Fit(workload, notes)
+            member["category"] = shown
+        members[f"{shown}, conversations" if talks else shown] = member
+    workload: dict[str, Any] = {"queries": len(held), "profile": "day", "even_draws": True}
+    if held.structure is not None:
+        workload |= extras_of(held.structure, list(members.values()), notes)
+    workload["clients"] = {"window": f"{window_s:.9g} s", "members": members}
+    if held.turn is not None:
+        talking = sum(int(np.count_nonzero(chunk.turn)) for chunk in held.chunks() if chunk.turn is not None)
+        _pace(workload, last_s, talking / len(held))
+    return Fit(workload, notes, tuple(shown_of[whose] for whose in groups.client_of(len(held.names))))
+
+
+def _pace(workload: dict[str, Any], last_s: float, talking: float) -> None:
+    """Change the rates of the conversations of *workload*, *talking* of its queries, so that these come until *last_s*.
+
+    Conversations that the trace ends in, and those that had begun before it, make the turns of a session fewer than
+    they are, and the last of them come after the end.
+    """
+    for _ in range(3):
+        source = build(WorkloadSpec.model_validate(workload | {"queries": 4 * workload["queries"]}), seed=0)
+        reached = 0
+        for chunk in chunks_of(source):
+            reached += int(np.searchsorted(chunk.arrived, last_s, side="right"))
+            if chunk.arrived[-1] > last_s:
+                break
+        factor = 1.0 + (workload["queries"] / max(reached, 1) - 1.0) / talking
+        if abs(factor - 1.0) < 0.002:
+            return
+        for member in workload["clients"]["members"].values():
+            if "sessions" in member:
+                member["rates"] = [digits(rate * max(factor, 0.2), 6) for rate in member["rates"]]
 
 
 def _window(seconds: float, rows: int, groups: int) -> float:
@@ -114,7 +160,8 @@ def _windowed(
     kept: list[list[FloatArray]] = [[] for _ in groups.names]
     rows = np.zeros(len(groups.names), np.int64)
     for chunk in held.chunks():
-        group, times = groups.of[chunk.client], chunk.arrived - begin_s
+        new = slice(None) if chunk.turn is None else chunk.turn != LATER
+        group, times = groups.of[codes_of(chunk)[new]], chunk.arrived[new] - begin_s
         meter.add(times, group)
         for index in np.flatnonzero(rows < SHOWN).tolist():
             mine = times[group == index]
@@ -138,57 +185,88 @@ def _windowed(
 def _burst(held: Held, notes: list[str]) -> Fit:
     notes.append("all queries arrive at once: fitted as a burst")
     arrivals = {"process": "burst", "size": len(held)}
-    sample = _sample(held, np.ones(len(held.names), np.bool_))
+    sample = _sample(held, np.ones(2 * len(held.names), np.bool_))
     return Fit({"arrivals": arrivals, "lengths": lengths_of(sample)}, notes)
 
 
+def codes_of(chunk: Chunk) -> npt.NDArray[np.int64]:
+    """Twice the client's code, and one more where a query belongs to a conversation."""
+    talks = 0 if chunk.turn is None else chunk.turn != SINGLE
+    return np.asarray(2 * chunk.client.astype(np.int64) + talks)
+
+
 def _sample(held: Held, whose: npt.NDArray[np.bool_]) -> Sample:
-    """Up to 400,000 rows of the clients for which *whose* is true, evenly from first to last."""
-    total = sum(int(np.count_nonzero(whose[chunk.client])) for chunk in held.chunks())
+    """Up to 400,000 rows of those whose code is true in *whose*, evenly from first to last; prompts of first turns."""
+    total = sum(int(np.count_nonzero(whose[codes_of(chunk)])) for chunk in held.chunks())
     wanted = np.arange(total) if total <= FIT_ROWS else np.linspace(0, total - 1, FIT_ROWS).astype(np.int64)
     seen, parts = 0, []
     for chunk in held.chunks():
-        mine = np.flatnonzero(whose[chunk.client])
+        mine = np.flatnonzero(whose[codes_of(chunk)])
         begin, end = np.searchsorted(wanted, [seen, seen + len(mine)])
         rows = mine[wanted[begin:end] - seen]
         seen += len(mine)
         none = np.zeros(0, np.int64)
+        first = np.ones(len(rows), np.bool_) if chunk.turn is None else chunk.turn[rows] != LATER
         parts.append(
-            (chunk.prompt[rows], chunk.output[rows], none if chunk.reasoning is None else chunk.reasoning[rows])
+            (
+                chunk.prompt[rows],
+                chunk.output[rows],
+                none if chunk.reasoning is None else chunk.reasoning[rows],
+                first,
+            )
         )
-    prompt, output, reasoning = (np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True))
-    return Sample(prompt, output, reasoning if held.split_known else None)
+    prompt, output, reasoning, first = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Sample(
+        prompt.astype(np.int64),
+        output.astype(np.int64),
+        reasoning.astype(np.int64) if held.split_known else None,
+        first.astype(np.bool_),
+    )
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """Who is fitted together: the group of each client code, and the groups' names.
+    """Who is fitted together: the group of each code (`codes_of`), the groups' names, whether they are conversations, and
+    a number for each client.
 
     The first *large* ones have lengths of their own, the others have arrivals of their own and lengths in common.
     """
 
     of: npt.NDArray[np.int64]
     names: list[str]
+    talks: list[bool]
+    whose: list[int]
     large: int
+
+    def client_of(self, clients: int) -> list[int]:
+        """Number of the client that each of so many *clients* of the trace is in the generator."""
+        found = np.maximum(self.of[0::2], self.of[1::2])[:clients]
+        return [self.whose[group] if group >= 0 else self.whose[0] for group in found.tolist()]
 
 
 def _groups(held: Held, notes: list[str]) -> _Groups:
     """Clients by themselves where they have rows enough, the largest first, and all others together."""
-    sizes = np.zeros(len(held.names), np.int64)
+    sizes = np.zeros(2 * len(held.names), np.int64)
     for chunk in held.chunks():
-        sizes += np.bincount(chunk.client, minlength=len(sizes))
+        sizes += np.bincount(codes_of(chunk), minlength=len(sizes))
     order = np.argsort(-sizes, kind="stable")[:_MOST_MEMBERS]
     alone = order[sizes[order] >= _LEAST_ARRIVALS]
     large = int((sizes[alone] >= _LEAST_ROWS).sum())
-    group = np.full(len(sizes), len(alone), np.int64)
+    group = np.full(len(sizes), -1, np.int64)
     group[alone] = np.arange(len(alone))
-    names = [held.names[code] for code in alone.tolist()]
-    rest = (group == len(alone)) & (sizes > 0)
-    if rest.any():
-        names.append("others")
-    if large < len(names) and len(names) > 1:
+    client = list(dict.fromkeys((alone // 2).tolist()))
+    names = [held.names[code // 2] for code in alone.tolist()]
+    talks = [code % 2 == 1 for code in alone.tolist()]
+    whose = [client.index(code // 2) for code in alone.tolist()]
+    rest = (group < 0) & (sizes > 0)
+    for talking in (0, 1):
+        if rest[talking::2].any():
+            group[talking::2][rest[talking::2]] = len(names)
+            names.append("others")
+            talks.append(talking == 1)
+            whose.append(len(client))
+    if large < len(names) and len(names) > 1 + (held.turn is not None):
         together = int(sizes[group >= large].sum())
-        notes.append(
-            f"{int(((group >= large) & (sizes > 0)).sum())} small groups ({together:,} queries) share one law of lengths"
-        )
-    return _Groups(group, names, large)
+        number = int(((group >= large) & (sizes > 0)).sum())
+        notes.append(f"{number} small groups ({together:,} queries) share one law of lengths")
+    return _Groups(group, names, talks, whose, large)

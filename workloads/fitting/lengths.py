@@ -38,17 +38,21 @@ _OUTPUT = 1.5
 
 @dataclass(frozen=True)
 class Sample:
-    """Tokens of some queries; *reasoning* is None where the split of the output is not known."""
+    """Tokens of some queries; *reasoning* is None where the split of the output is not known.
+
+    Prompts count where a query is the *first* of its conversation, as later ones grow out of those before.
+    """
 
     prompt: Int64Array
     output: Int64Array
     reasoning: Int64Array | None
+    first: npt.NDArray[np.bool_]
 
 
 def lengths_of(of: Sample) -> dict[str, Any]:
     """Laws of prompt, output and share of reasoning, as a spec spells them."""
-    lengths: dict[str, Any] = {"prompt": plain(length_law(of.prompt))}
-    tie = normal_correlation(of.prompt, of.output)
+    lengths: dict[str, Any] = {"prompt": plain(length_law(of.prompt[of.first]))}
+    tie = normal_correlation(of.prompt[of.first], of.output[of.first])
     # Below three standard errors it is as likely to be none.
     if abs(tie) > max(0.05, 3.0 / np.sqrt(len(of.output))):
         lengths["prompt_correlation"] = digits(tie, 3)

@@ -1,0 +1,128 @@
+"""Conversations, shared prefixes and recurring prompts of a trace as keys of a spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.conversations import Structure
+from workloads.fitting.lengths import length_law
+from workloads.fitting.nearness import by_quantiles
+from workloads.fitting.plain import digits, plain
+
+FloatArray = npt.NDArray[np.float64]
+
+_LEAST_TURNS = 200
+_LEAST_REPEATS = 30
+_LEAST_SHARE = 0.01
+
+
+def sessions_of(structure: Structure, clients: npt.NDArray[np.integer]) -> dict[str, Any]:
+    """Turns, pauses and new tokens of the conversations of *clients*, or of all where these are few."""
+    number = {length: 0 for (_, length) in structure.all_turns() if length > 1}
+    everyone = dict(number)
+    for (client, length), count in structure.all_turns().items():
+        if length > 1:
+            everyone[length] += count
+            number[length] += count if client in clients else 0
+    number = number if sum(number.values()) >= _LEAST_TURNS else everyone
+    turns = np.repeat(list(number), list(number.values())).astype(np.float64)
+    said = structure.said
+    mine = said[np.isin(said[:, 0], clients)]
+    said = mine if len(mine) >= _LEAST_TURNS else said
+    kept = _reasoning_kept(said)
+    context = said[:, 4] if kept else said[:, 3]
+    new = said[:, 2] - context
+    again = new < 1
+    keys: dict[str, Any] = {
+        "turns": plain(_turns_law(turns)),
+        "think_time": plain(by_quantiles(np.maximum(said[:, 1], 0.0))),
+        "retries": digits(float(again.mean()), 3),
+    }
+    if not again.all():
+        keys["new_tokens"] = plain(length_law(new[~again]))
+    return keys | ({"reasoning": "kept"} if kept else {})
+
+
+def _reasoning_kept(said: FloatArray) -> bool:
+    """Whether later prompts hold what was thought before: they share more than prompt and answer, or grow by that much."""
+    thought = said[:, 4] - said[:, 3]
+    telling = said[thought > 0]
+    return bool(len(telling)) and float((telling[:, 2] > telling[:, 4]).mean()) > 0.9
+
+
+def _turns_law(turns: FloatArray) -> Any:
+    """Numbers of turns as a law of quantiles whose draws, rounded, are as often each number."""
+    from workloads.laws import Empirical
+
+    values, counts = np.unique(turns, return_counts=True)
+    ends = np.cumsum(counts) / counts.sum()
+    quantiles: dict[float, float] = {0.0: float(values[0])}
+    for value, begin, end in zip(values.tolist(), [0.0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        if begin > 0:
+            quantiles.setdefault(round(begin + 1e-6, 7), value)
+        quantiles[round(end, 7)] = value
+    return Empirical(quantiles=dict(sorted(quantiles.items())))
+
+
+def mean_turns(sessions: dict[str, Any]) -> float:
+    """Mean number of turns as a spec's source has it."""
+    from workloads.build import turns_of
+    from workloads.spec import Sessions
+
+    return turns_of(Sessions.model_validate(sessions))
+
+
+def extras_of(structure: Structure, members: list[dict[str, Any]], notes: list[str]) -> dict[str, Any]:
+    """Shared prefixes and recurring prompts, for all clients together; spreads within a prompt go into the *members*."""
+    keys: dict[str, Any] = {}
+    first = structure.first_prompts
+    shared = sum(structure.groups.values())
+    if first and shared / first >= _LEAST_SHARE and structure.group_tokens.total:
+        popular = np.array(sorted(structure.groups.values(), reverse=True), np.float64)
+        sizes = structure.group_tokens
+        law = by_quantiles(np.repeat(*sizes.counted)) if sizes.total > 20 else None
+        keys["shared_prefix"] = {
+            "groups": len(popular),
+            "tokens": digits(sizes.mean, 6) if law is None or len(sizes.counted[0]) == 1 else plain(law),
+            "share": digits(min(shared / first, 1.0), 4),
+            "skew": digits(_skew(popular), 3),
+            "within_prompt": True,
+        }
+    prompts = structure.prompts
+    if prompts.repeats >= _LEAST_REPEATS:
+        inside, _, answers = prompts.within()
+        for member in members:
+            member["lengths"] |= {
+                "within_prompt_sigma": digits(min(inside, 5.0), 3),
+                "answer_prompt_share": digits(answers, 3),
+            }
+        counts = prompts.counts
+        many = counts[counts >= 2]
+        if any("sessions" in member for member in members):
+            notes.append("prompts that are asked again are not modelled beside conversations")
+        else:
+            keys["recurrence"] = {
+                "problems": max(len(many) * prompts.each, 1),
+                "share": digits(float(many.sum() / counts.sum()), 4),
+                "skew": digits(_skew(np.sort(many)[::-1]), 3),
+                "wording": "same",
+            }
+    return keys
+
+
+def _skew(counts: FloatArray) -> float:
+    """Exponent of 1 / rank whose chance that two draws meet is that of *counts*, beyond the luck of counting."""
+    total = float(counts.sum())
+    if len(counts) < 2 or total < 2:
+        return 0.0
+    met = float((counts * (counts - 1)).sum() / (total * (total - 1)))
+    ranks = np.arange(len(counts)) + 1.0
+    low, high = 0.0, 4.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        weight = ranks**-middle
+        low, high = (middle, high) if float((weight**2).sum() / weight.sum() ** 2) < met else (low, middle)
+    return low
