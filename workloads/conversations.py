@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from workloads.tally import Tally
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -45,6 +43,8 @@ class _Session:
     answer: int
     output: int
     turns: int
+    group: Any = None
+    """Whose prefix its first prompt shares; None: nobody's yet."""
 
 
 class Structure:
@@ -60,7 +60,7 @@ class Structure:
         """Sessions that ended, by client and number of turns."""
         self._said = _Sample()
         self.groups: Counter[Any] = Counter()
-        self.group_tokens = Tally()
+        self._shares: Counter[tuple[Any, int]] = Counter()
         self.prompt_tokens = self.shared_tokens = self.shares_known = 0
         self.prompts = _Prompts()
 
@@ -124,7 +124,7 @@ class Structure:
                 if len(self._sessions) > _OPEN:
                     _, ended = self._sessions.popitem(last=False)
                     self.turns[ended.client, ended.turns] += 1
-                self._count_prefix(row, parent, group, shared)
+                self._sessions[key].group = self._count_prefix(row, parent, group, shared)
             else:
                 kinds[i] = LATER
                 if before.turns == 1:
@@ -140,6 +140,8 @@ class Structure:
                 self._sessions.move_to_end(key)
             if not by_session:
                 _remember(self._key_of_row, row, key)
+                spoken = self._sessions[key]
+                _remember(self._group_of_row, row, spoken.row if spoken.group is None else spoken.group)
         return kinds, marks
 
     def _continued(self, parent: int, shared: int) -> Any:
@@ -150,8 +152,8 @@ class Structure:
         before = None if key is None else self._sessions.get(key)
         return key if before is not None and before.prompt - shared < _BLOCK else None
 
-    def _count_prefix(self, row: int, parent: int, group: int, shared: int) -> None:
-        """A first prompt: whose prefix it shares."""
+    def _count_prefix(self, row: int, parent: int, group: int, shared: int) -> Any:
+        """Whose prefix a first prompt shares; None if nobody's."""
         if group >= 0:
             whose: Any = ("group", group)
         elif parent >= 0 and shared > 0:
@@ -160,11 +162,20 @@ class Structure:
                 # The first prompt of a group shares nothing yet.
                 self.groups[whose] += 1
         else:
-            return
+            return None
         if len(self.groups) < _OPEN or whose in self.groups:
             self.groups[whose] += 1
-            self.group_tokens.add(np.array([shared]))
-        _remember(self._group_of_row, row, whose)
+            if len(self._shares) < _ROWS or (whose, shared) in self._shares:
+                self._shares[whose, shared] += 1
+        return whose
+
+    @property
+    def group_tokens(self) -> list[int]:
+        """The prefix of each group: the share that most of its prompts have."""
+        usual: dict[Any, tuple[int, int]] = {}
+        for (whose, shared), count in self._shares.items():
+            usual[whose] = max(usual.get(whose, (0, 0)), (count, shared))
+        return [shared for _, shared in usual.values()]
 
     @property
     def first_prompts(self) -> int:

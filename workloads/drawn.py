@@ -34,14 +34,14 @@ def drawn_portrait(source: QuerySource, *, beside: Portrait) -> Portrait:
     return found
 
 
-def chunks_of(source: QuerySource, *, by_client: bool = True) -> Iterator[Chunk]:
-    """All queries of *source*, some blocks at a time; codes are those of clients, or of categories."""
+def chunks_of(source: QuerySource, *, by_client: bool = True, most: int = _BLOCKS) -> Iterator[Chunk]:
+    """All queries of *source*, up to so many blocks at a time; codes are those of clients, or of categories."""
     index, blocks = 0, list[QueryBlock]()
     while True:
         block = source.block(index)
         index += 1
         blocks += [] if block is None else [block]
-        if blocks and (block is None or len(blocks) >= _BLOCKS):
+        if blocks and (block is None or len(blocks) >= most):
             yield Chunk(
                 arrived=np.concatenate([one.arrived_ps for one in blocks]) / 1e12,
                 prompt=np.concatenate([one.num_prefill_tokens for one in blocks]),

@@ -128,7 +128,7 @@ def _pace(workload: dict[str, Any], last_s: float, talking: float) -> None:
     for _ in range(3):
         source = build(WorkloadSpec.model_validate(workload | {"queries": 4 * workload["queries"]}), seed=0)
         reached = 0
-        for chunk in chunks_of(source):
+        for chunk in chunks_of(source, most=1):
             reached += int(np.searchsorted(chunk.arrived, last_s, side="right"))
             if chunk.arrived[-1] > last_s:
                 break

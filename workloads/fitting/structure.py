@@ -17,6 +17,7 @@ FloatArray = npt.NDArray[np.float64]
 _LEAST_TURNS = 200
 _LEAST_REPEATS = 30
 _LEAST_SHARE = 0.01
+_LEAST_GROUPS = 20
 
 
 def sessions_of(structure: Structure, clients: npt.NDArray[np.integer]) -> dict[str, Any]:
@@ -80,13 +81,12 @@ def extras_of(structure: Structure, members: list[dict[str, Any]], notes: list[s
     keys: dict[str, Any] = {}
     first = structure.first_prompts
     shared = sum(structure.groups.values())
-    if first and shared / first >= _LEAST_SHARE and structure.group_tokens.total:
+    if first and shared / first >= _LEAST_SHARE and structure.group_tokens:
         popular = np.array(sorted(structure.groups.values(), reverse=True), np.float64)
-        sizes = structure.group_tokens
-        law = by_quantiles(np.repeat(*sizes.counted)) if sizes.total > 20 else None
+        sizes = np.array(structure.group_tokens, np.float64)
         keys["shared_prefix"] = {
             "groups": len(popular),
-            "tokens": digits(sizes.mean, 6) if law is None or len(sizes.counted[0]) == 1 else plain(law),
+            "tokens": digits(float(np.median(sizes)), 6) if len(sizes) < _LEAST_GROUPS else plain(by_quantiles(sizes)),
             "share": digits(min(shared / first, 1.0), 4),
             "skew": digits(_skew(popular), 3),
             "within_prompt": True,
