@@ -135,18 +135,51 @@ def code_version() -> str:
 # -- computing it ----------------------------------------------------------------------------------
 
 
+def warm(task: Task) -> None:
+    """Load what computing *task* needs, so that processes forked from this one need not."""
+    import pandas  # noqa: F401 - pyarrow looks for it
+    from pyarrow import parquet  # noqa: F401
+
+    import sim.metrics.summary
+    import sim.planning.evidence
+    import sim.results.provenance  # noqa: F401
+    from sim.errors import ThinkcapError
+    from sim.simulate import place
+
+    try:
+        for name, pool in task.scenario.pools.items():
+            place(name, pool, task.scenario)
+    except ThinkcapError:
+        pass  # the point itself will say so
+
+
+def _record(task: Task, key: str) -> dict[str, Any]:
+    return {
+        "key": key or task.key,
+        "scenario": content(task.scenario),
+        "replication": task.replication,
+        "twist": asdict(task.twist),
+    }
+
+
+def failure(task: Task, key: str, error: str, *, kind: str) -> dict[str, Any]:
+    """The record of a point that could not be computed."""
+    return _record(task, key) | {
+        "state": "failed",
+        "error": error,
+        "kind": kind,
+        "wall_s": 0.0,
+        "peak_memory_bytes": None,
+    }
+
+
 def compute(task: Task, key: str = "") -> tuple[dict[str, Any], bytes]:
     """The point's record (JSON data) and its queries (Parquet); a failure is a record too, never raised."""
     from sim.errors import ThinkcapError
     from sim.planning.evidence import evidence, steady
 
     clock = time.perf_counter()
-    record: dict[str, Any] = {
-        "key": key or task.key,
-        "scenario": content(task.scenario),
-        "replication": task.replication,
-        "twist": asdict(task.twist),
-    }
+    record = _record(task, key)
     table = b""
     try:
         results = simulate_twisted(task)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import InputError, Problem
-from sim.planning.point import Task, compute
+from sim.planning.point import Task, compute, failure, warm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,6 +207,12 @@ class Runner:
 def _parallel(
     jobs: Sequence[tuple[Task, str]], workers: int, backend: str, address: str | None
 ) -> Iterator[tuple[Record, bytes]]:
+    from sim.planning import forked
+
+    if backend == "processes" and forked.available():
+        warm(jobs[0][0])
+        yield from forked.unordered(_computed, jobs, workers, lost=_lost)
+        return
     import joblib
 
     with _cluster(backend, address, workers) as name:
@@ -218,6 +224,15 @@ def _parallel(
                     return_as="generator_unordered" if backend == "processes" else "list",
                 )
             yield from parallel(joblib.delayed(compute)(task, key) for task, key in part)
+
+
+def _computed(job: tuple[Task, str]) -> tuple[Record, bytes]:
+    return compute(*job)
+
+
+def _lost(job: tuple[Task, str]) -> tuple[Record, bytes]:
+    """The record of a point whose worker was killed."""
+    return failure(*job, "its process was killed; was there too little memory?", kind="killed"), b""
 
 
 def _parts(jobs: Sequence[tuple[Task, str]], backend: str, workers: int) -> Iterator[Sequence[tuple[Task, str]]]:

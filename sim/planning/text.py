@@ -39,7 +39,7 @@ def _breaks(plan: Data) -> str:
     if rate is None:
         return ""
     what = FIRST_TO_BREAK[plan["limit"]["first_to_break"]["what"]]
-    return f"; {what} gives out first, beyond {rate / plan['rate_per_s']:.2g}x this traffic"
+    return f"; {what} gives out first, beyond {rate / plan['rate_per_s']:.3g}x this traffic"
 
 
 FIRST_TO_BREAK = {"KV": "KV memory", "queue": "max_num_seqs", "compute": "compute", "router": "the router"}
