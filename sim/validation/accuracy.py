@@ -10,6 +10,7 @@ which runs stands in ``used_in_fitting.yaml``.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -218,7 +219,9 @@ class _Replayer:
             whole.text(column)
             for column in whole.row
             if column in same or column.startswith(("max_", "num_", "workload_"))
-        ) + ((whole.id,) if whole.text("workload_csv") or whole.id in self._histograms else ())
+        )
+        key += tuple(_TOLD_IN_NOTES.findall(whole.text("notes")))
+        key += (whole.id,) if whole.text("workload_csv") or whole.id in self._histograms else ()
         if self._last is None or self._last[0] != key:
             chosen = setup(whole)
             load = loads.shortened(loads.load_of(whole, self._histograms), self._most)
@@ -260,10 +263,15 @@ _LOAD_COLUMNS = frozenset(
     {
         *("gpu", "n_gpus", "model", "dtype", "tp", "dp", "ep", "n_replicas", "engine", "engine_version"),
         *("block_size", "gpu_mem_util", "prefix_caching", "routing", "other_settings", "concurrency"),
-        *("input_len_mean", "output_len_mean", "output_len_max", "notes"),
+        *("input_len_mean", "output_len_mean", "output_len_max"),
     }
 )
 """Columns, beside max_*, num_* and workload_*, that make the load and the engine: equal ones are replayed once."""
+_TOLD_IN_NOTES = re.compile(
+    r"caps? in-flight at \d+|\d+ ?s timeout|timeouts? (?:of )?\d+|arrived_at = engine|groups\s*\d+\D+\d+|"
+    r"20\d\d-\d\d|[A-Z][a-z]{2} 20\d\d"
+)
+"""What notes say of the load and the engine, beside prose."""
 
 
 def predict(chosen: Setup, load: Load, *, factor: float = 1.0, routing: int = 0) -> Prediction:
