@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from calibration.adaptive_depth import Depths, at_depths
 from calibration.architecture import Architecture, architecture
 from calibration.choose import Wanted, choose
 from calibration.dtypes import KV_DTYPES, dtype_name
@@ -50,6 +51,8 @@ class Deployment:
     """US dollars, of the hardware's list price; None where none is known."""
     power: Power
     fidelity: Fidelity
+    depths: Depths = ()
+    """How deep tokens run, (depth, share) each; empty: every layer once."""
 
     def cost_parts(self, segments: Any) -> dict[str, npt.NDArray[np.float64]]:
         """Seconds of each part of a step for each row of a segments table; keys in ``step_parts.PARTS``."""
@@ -60,7 +63,13 @@ class Deployment:
         hardware_half, engine_half = self.hardware_cost.scaled(factor), self.engine_cost.scaled(factor)
         size = len(self.step_cost.linear_ps) - 1
         cost = combine(hardware_half, engine_half, layers=self.architecture.layers, table_tokens=size)
-        return replace(self, step_cost=cost, hardware_cost=hardware_half, engine_cost=engine_half)
+        return replace(
+            self, step_cost=at_depths(cost, self.depths), hardware_cost=hardware_half, engine_cost=engine_half
+        )
+
+    def with_depths(self, depths: Depths) -> Deployment:
+        """The same deployment of a model whose tokens run to *depths* (``adaptive_depth``)."""
+        return replace(self, step_cost=at_depths(self.step_cost, depths), depths=depths)
 
 
 def deploy(

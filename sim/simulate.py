@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from calibration.step_cost import StepCost
     from sim.scenario.model import Scenario
     from sim.scenario.pools import Pool
+    from workloads.quality.spec import Latent
     from workloads.source import QuerySource
 
 PS_PER_S = 1e12
@@ -406,8 +407,17 @@ def _block_bytes(pool: PlacedPool) -> int:
     return round(pool.placed.memory.kv_bytes_per_token_replica) * pool.settings.block_size
 
 
-def _looks(scenario: Scenario) -> tuple[int, ...]:
+def _latent(scenario: Scenario, pool: str) -> Latent | None:
+    """How the model of *pool* reasons in latent steps; None: it reasons in tokens."""
+    own = scenario.quality.pools.get(pool) if scenario.quality is not None else None
+    return own.latent if own is not None else None
+
+
+def _looks(scenario: Scenario, pool: str) -> tuple[int, ...]:
     """When requests decode tokens that are rolled back, as `sim.results.info.PoolInfo` has it."""
+    latent = _latent(scenario, pool)
+    if latent is not None and not latent.keeps_kv:
+        return (1, 0, 1)
     probes = scenario.strategy.make("strategy").probes_in_line()
     return (probes.every_tokens, probes.every_tokens, probes.probe_tokens) if probes is not None else ()
 
@@ -433,7 +443,8 @@ def _pool_info(
         price_usd_per_gpu_hour=pool.price,
         **wiring.history(outcome.fleet, mine),
         **wiring.linked(pool.pool, placed, scenario, pools),
-        looks=_looks(scenario),
+        latent=_latent(scenario, pool.name) is not None,
+        looks=_looks(scenario, pool.name),
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         block_size=settings.block_size,

@@ -232,6 +232,10 @@ class QueryRun:
                 if budget is not None and reasoning > budget:
                     reasoning, cut = budget, True
                     answer = answer if call.forced_answer else 0
+            if looks is not None and (call.pause_tokens or call.made_tokens):
+                raise PolicyError(
+                    f"strategy {self._name()}: a generation with tokens that are rolled back cannot pause"
+                )
             limit = row[3] if call.max_tokens is None else call.max_tokens
             made = call.made_tokens
             if made:

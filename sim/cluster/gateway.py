@@ -307,6 +307,8 @@ class Gateway:
                     reasoning, cut = budget, True
                     answer = answer if self.strategy.forces_answer() else 0
             request = self.make(row, 0, reasoning, answer, row[3])
+            if self.judged is not None:
+                request.looks = self.judged.without_kv(None, reasoning)
             self.open[query] = request
             self.dispatch.send(request)
             if cut and request.status == Status.UNFINISHED:

@@ -87,7 +87,17 @@ class Judged:
             reasoning = round(reasoning * lengths.reasoning_scale)
         if lengths.answer_scale != 1.0:
             answer = round(answer * lengths.answer_scale)
+        if lengths.latent is not None:
+            reasoning = lengths.latent.steps(reasoning)
         return reasoning, answer if reasoning else max(answer, 1)
+
+    def without_kv(self, pool: str | None, reasoning: int) -> Looks | None:
+        """Which of *reasoning* steps leave no KV, where the model of *pool* reasons in latent steps at one position."""
+        place = self.pool(pool)
+        latent = self.judge.lengths[place].latent if place is not None else None
+        if latent is None or latent.keeps_kv or reasoning < 2:
+            return None
+        return Looks(first=1, every=0, tokens=1, count=reasoning - 1)
 
     def begin(self, row: tuple[int, ...]) -> QueryJudge:
         """What is known of the query in *row*."""
@@ -139,7 +149,7 @@ class QueryJudge:
             thought = budget
         brings = not cut or call.forced_answer
         cut = cut and not call.leaves
-        looks = None
+        looks = run.without_kv(call.pool, thought)
         if call.probes is not None:
             wanted, (thought, taken, left) = thought, self._exit(call, natural, thought)
             cut, brings = cut and not left, brings or left
@@ -149,7 +159,8 @@ class QueryJudge:
             settled = thought >= natural * self._settles(call)
             run.exits.add(wanted=wanted, thought=thought, probes=taken, left=left, settled=settled)
         self._plans[id(call)] = (thought, natural, brings)
-        reasoning = thought + (looks.count * looks.tokens if looks is not None else 0)
+        probed = looks is not None and call.probes is not None  # latent steps are all there is, nothing comes on top
+        reasoning = thought + (looks.count * looks.tokens if looks is not None and probed else 0)
         return reasoning, answer if brings else 0, cut, read, looks
 
     def _exit(self, call: Generate, natural: int, thought: int) -> tuple[int, int, bool]:
@@ -289,9 +300,11 @@ def judge_plain(judged: Judged, source: QuerySource, rows: Mapping[str, IntArray
     rows = {name: column[done] for name, column in rows.items()}
     query, natural, prompt = rows["query"], natural[done], prompt[done]
     if judged.only is not None:
-        scale = judged.judge.lengths[judged.only].reasoning_scale
-        if scale != 1.0:
-            natural = np.rint(natural * scale).astype(np.int64)
+        lengths = judged.judge.lengths[judged.only]
+        if lengths.reasoning_scale != 1.0:
+            natural = np.rint(natural * lengths.reasoning_scale).astype(np.int64)
+        if lengths.latent is not None:
+            natural = np.ceil(natural / lengths.latent.tokens_per_step).astype(np.int64)
     whole = rows["generated"] >= rows["output_tokens"]
     reasoning = np.minimum(rows["generated"], rows["reasoning_tokens"])
     labels = judged.judge.answers(

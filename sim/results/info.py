@@ -72,6 +72,8 @@ class PoolInfo:
     async_scheduling: bool = False
     linear_steps: bool = True
     """A request alone takes a token a step and a token of context more each; else it has no closed form."""
+    latent: bool = False
+    """It reasons in latent steps: its first token is the first of the answer."""
     looks: tuple[int, ...] = ()
     """Tokens that are rolled back: after so many a request decodes such tokens first, then after every so many more, and how
     many a time; empty: none."""

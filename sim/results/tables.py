@@ -221,6 +221,10 @@ def _request_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array
     generated = rows["generated"]
     reasoning = np.minimum(generated, rows["reasoning_tokens"])
     answers = generated - reasoning
+    latent = np.array([pool.latent for pool in info.pools] + [False])[rows["pool"]]
+    shown = generated
+    if latent.any():  # latent steps yield no token
+        first, shown = np.where(latent, answer, first), np.where(latent, answers, generated)
     front_end = _front_end(info, rows["pool"])
     # an asynchronous engine has committed a batch that starts only after the end, or after its loss: that has not happened
     scheduled = rows["first_scheduled_ps"]
@@ -241,7 +245,7 @@ def _request_table(info: RunInfo, rows: Mapping[str, IntArray], in_window: Array
             "natural_tokens": rows["output_tokens"],
             "ttft_s": _seconds(first - arrived + front_end, first >= 0),
             "ttfo_s": _seconds(answer - arrived + front_end, answer >= 0),
-            "tpot_s": _per_token(finished - first, generated - 1, completed & (first >= 0)),
+            "tpot_s": _per_token(finished - first, shown - 1, completed & (first >= 0)),
             "answer_tpot_s": _per_token(finished - answer, answers - 1, completed & (answer >= 0)),
             "e2e_s": _seconds(finished - arrived + front_end, completed),
             "queue_s": _seconds(scheduled - arrived, scheduled >= 0),

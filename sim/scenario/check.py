@@ -201,6 +201,12 @@ def _check_step(engine: Engine) -> None:
                 expected="enable_prefix_caching: true, or no kv_offloading_size",
             )
         )
+    if sum(one.share for one in engine.adaptive_depth) > 1 + 1e-9:
+        raise InputError(
+            Problem(
+                "shares of tokens by depth add up to more than 1", key="adaptive_depth", expected="at most 1 in all"
+            )
+        )
     if tokens < seqs:
         raise InputError(
             Problem(
@@ -218,6 +224,18 @@ def _check_step(engine: Engine) -> None:
                 expected=f"at least {longest}, or a smaller max_model_len",
             )
         )
+
+
+def _depths(engine: Engine) -> tuple[tuple[float, float], ...]:
+    """Depths of all tokens, ascending, as `calibration.adaptive_depth` has them; empty: every layer once."""
+    said = [(one.depth, one.share) for one in engine.adaptive_depth if one.share > 0]
+    if not said:
+        return ()
+    found = dict.fromkeys(sorted({depth for depth, _ in said} | {1.0}), 0.0)
+    for depth, share in said:
+        found[depth] += share
+    found[1.0] += max(0.0, 1.0 - sum(share for _, share in said))
+    return tuple((depth, share) for depth, share in found.items() if share > 0)
 
 
 def deployment(pool: Pool) -> Deployment:
@@ -238,7 +256,7 @@ def deployment(pool: Pool) -> Deployment:
             "kv_cache_memory_bytes",
         )
     }
-    return deploy(
+    placed = deploy(
         model=pool.model,
         hardware=pool.hardware,
         tensor_parallel_size=pool.tensor_parallel_size,
@@ -249,6 +267,8 @@ def deployment(pool: Pool) -> Deployment:
         profile=pool.profile,
         **settings,
     )
+    deep = _depths(engine)
+    return placed.with_depths(deep) if deep else placed
 
 
 def _check_window(scenario: Scenario, document: Document) -> list[Problem]:

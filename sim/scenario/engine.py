@@ -49,6 +49,15 @@ class SpeculativeConfig(Section):
     )
 
 
+class Depth(Section):
+    """Tokens that run fewer layers than the model has, or run them again."""
+
+    depth: Annotated[float, Field(gt=0, le=1000)] = Field(
+        description="layers that they run, over those of the model; above 1: recurrent depth"
+    )
+    share: Share = Field(description="share of all tokens; the rest runs every layer once")
+
+
 class Engine(Section):
     """How each replica schedules and keeps its KV cache; None is vLLM's default, stated once loaded."""
 
@@ -85,6 +94,10 @@ class Engine(Section):
     )
     speculative_config: SpeculativeConfig | None = Field(
         default=None, description="drafts that are verified; without async_scheduling, which it turns off"
+    )
+    adaptive_depth: list[Depth] = Field(
+        default_factory=list,
+        description="how deep tokens run that do not run every layer once; what it costs, not what it knows",
     )
     async_scheduling: bool = Field(default=True, description="a step is scheduled while the one before it runs")
     preemption: Literal["recompute"] = Field(default="recompute", description="what becomes of a victim's KV")

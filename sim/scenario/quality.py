@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import InputError, Problem, nearest
+from sim.scenario.compression import compresses
 
 if TYPE_CHECKING:
     from sim.scenario.model import Scenario
@@ -56,6 +57,24 @@ def check_quality(scenario: Scenario, document: Document) -> list[Problem]:
                 expected="a strategy that names pools, such as difficulty_routing or cascade",
             )
         )
+    latent = [name for name, own in quality.pools.items() if own.latent is not None]
+    if latent and strategy.plain and len(generating) > 1:
+        problems.append(
+            document.problem(
+                ("quality", "pools", latent[0], "latent"),
+                f"lengths differ by pool, and {scenario.strategy.name} leaves the pool to the router",
+                expected="a strategy that names pools, such as difficulty_routing or cascade",
+            )
+        )
+    shared = [name for name in latent if not getattr(quality.pools[name].latent, "keeps_kv", True)]
+    path = ("quality", "pools", *shared[:1], "latent")
+    if shared and strategy.probes_in_line() is not None:
+        problems.append(document.problem(path, "probes of latent steps that leave no KV are not modelled"))
+    for name in shared:
+        if compresses(pools[name]) or pools[name].engine.speculative_config is not None:
+            problems.append(
+                document.problem(path, "latent steps that leave no KV, with KV compression or drafts, are not modelled")
+            )
     return problems + _figures(scenario, document, generating)
 
 

@@ -35,9 +35,19 @@ DEER = (
 )
 
 
-def kept_share(every_tokens: int, probe_tokens: int, hit: float, false_exit: float, natural_tokens: int) -> float:
-    """Expected tokens of a chain of *natural_tokens* with probes, those of the probes included, over its length."""
-    law = AnswerLaw(accuracy=0.5)
+def kept_share(
+    every_tokens: int,
+    probe_tokens: int,
+    hit: float,
+    false_exit: float,
+    natural_tokens: int,
+    convergence: float | None = None,
+) -> float:
+    """Expected tokens of a chain of *natural_tokens* with probes, those of the probes included, over its length.
+
+    *convergence* is the mean share after which it has settled; None: the default of the quality model.
+    """
+    law = AnswerLaw(accuracy=0.5) if convergence is None else AnswerLaw(accuracy=0.5, convergence=convergence)
     quantiles = (np.arange(400) + 0.5) / 400
     shares = beta_quantile(law.convergence, law.convergence_concentration, quantiles)
     last = max(natural_tokens - 1, 0) // every_tokens
@@ -51,3 +61,24 @@ def kept_share(every_tokens: int, probe_tokens: int, hit: float, false_exit: flo
             stays *= 1 - chance
         total += stays * (natural_tokens + last * probe_tokens)
     return total / len(quantiles) / natural_tokens
+
+
+def through_ends(every_tokens: int, probe_tokens: int, hit: float, false_exit: float) -> tuple[float, float]:
+    """(share at 1,000 tokens, growth per e-fold of length) of a convergence that is linear in the logarithm of the length and
+    goes through the savings of the shortest and the longest of `DEER` under these probes; the other rows are predicted.
+    """
+    from scipy.optimize import brentq
+
+    ends = [min(DEER, key=lambda row: row.natural_tokens), max(DEER, key=lambda row: row.natural_tokens)]
+    means = [
+        brentq(
+            lambda mean, row=row: (
+                kept_share(every_tokens, probe_tokens, hit, false_exit, row.natural_tokens, mean) - row.kept
+            ),
+            0.05,
+            0.98,
+        )
+        for row in ends
+    ]
+    growth = (means[1] - means[0]) / math.log(ends[1].natural_tokens / ends[0].natural_tokens)
+    return means[0] - growth * math.log(ends[0].natural_tokens / 1000), growth

@@ -100,6 +100,25 @@ def beta_quantile(mean: float, concentration: float, u: FloatArray) -> FloatArra
     return np.asarray(betaincinv(mean * concentration, (1 - mean) * concentration, u), dtype=np.float64)
 
 
+class Latent(Strict):
+    """Reasoning in latent steps, which yield no token: each takes as long as a token, and stands for several.
+
+    Continuous thoughts (Coconut, arXiv 2412.06769) keep a position in the KV cache each; recurrent ones are run at one and the
+    same position.
+    """
+
+    tokens_per_step: Annotated[float, Field(ge=1)] = Field(
+        description="reasoning tokens that a latent step stands for; 1: as many steps as tokens"
+    )
+    keeps_kv: bool = Field(
+        default=True, description="each step takes a position in the KV cache; false: all steps share one"
+    )
+
+    def steps(self, reasoning_tokens: int) -> int:
+        """Latent steps instead of so many tokens."""
+        return math.ceil(reasoning_tokens / self.tokens_per_step)
+
+
 class PoolLengths(Strict):
     """How long the model of a pool talks, against the lengths that the workload says."""
 
@@ -107,6 +126,9 @@ class PoolLengths(Strict):
         default=1.0, description="factor on reasoning tokens; 0: it does not reason"
     )
     answer_scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="factor on answer tokens")
+    latent: Latent | None = Field(
+        default=None, description="it reasons in latent steps; say its accuracy under `models`; default: in tokens"
+    )
     benchmark: Name | None = Field(default=None, description="figures for this pool; default: the section's")
 
 
