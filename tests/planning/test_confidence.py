@@ -176,7 +176,7 @@ def allowed(cases: int) -> float:
 def test_stated_confidence_is_honest(queue: Queue) -> None:
     """A target just missed (by a tenth of a point) is called met in a tenth of the cases at most, however often the
     judge looks and however long it lets the queue run."""
-    cases = 200
+    cases = 100
     assert called_met(queue, queue.truth() + 0.001, cases) <= allowed(cases)
 
 
