@@ -59,6 +59,7 @@ def serve_arguments(pool: Pool) -> list[str]:
         ("long-prefill-token-threshold", engine.long_prefill_token_threshold, 0),
         ("scheduler-reserve-full-isl", engine.scheduler_reserve_full_isl, True),
         ("watermark", engine.watermark, 0.0),
+        ("kv-offloading-size", _gibibytes(engine.kv_offloading_size), None),
     ):
         if value is not None and value != default:
             said.append((key, value))
@@ -71,6 +72,10 @@ def serve_arguments(pool: Pool) -> list[str]:
         else:
             words += [f"--{key}", str(value)]
     return words
+
+
+def _gibibytes(size: int | None) -> str | None:
+    return None if size is None else f"{size / 2**30:.12g}"
 
 
 def serve_command(pool: Pool) -> str:
@@ -127,7 +132,14 @@ def manifest(scenario: Scenario) -> str:
                 "spec": {"selector": labels, "ports": [{"port": PORT, "targetPort": PORT}]},
             }
         )
-    return yaml.safe_dump_all(documents, sort_keys=False)
+    return yaml.dump_all(documents, Dumper=_Plain, sort_keys=False)
+
+
+class _Plain(yaml.SafeDumper):
+    """Says everything where it is, without anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def load_test(scenario: Scenario, workload: str, *, rate_per_s: float, queries: int) -> str:
@@ -145,7 +157,9 @@ def load_test(scenario: Scenario, workload: str, *, rate_per_s: float, queries: 
         "--base-url http://localhost:8000",
         "--dataset-name custom",
         f"--dataset-path {shlex.quote(workload)}",
-        "--custom-output-len -1",
+        "--custom-output-len -1",  # each row's own
+        "--skip-chat-template",
+        "--disable-shuffle",
         "--ignore-eos",
         f"--num-prompts {queries}",
         f"--request-rate {rate_per_s:g}",
@@ -171,6 +185,8 @@ def differences(scenario: Scenario) -> Sequence[str]:
             said.append(f"the scheduler {pool.engine.scheduler.name} of pool {pool_name} is none of vLLM's")
         if pool.engine.kv is not None and pool.engine.kv.name != "paged":
             said.append(f"the KV policy {pool.engine.kv.name} of pool {pool_name} is none of vLLM's")
+        if pool.engine.speculative_config is not None:
+            said.append(f"pool {pool_name} drafts tokens: add --speculative-config with your draft model")
         if pool.engine.long_prefill_token_threshold_adaptive:
             said.append(f"the threshold of long prompts of pool {pool_name} adapts; vLLM's is fixed")
         if pool.autoscaling is not None:

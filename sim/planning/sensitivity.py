@@ -91,7 +91,7 @@ def _assumptions(sizer: Sizer, winner: Sized, median: float, p95: float) -> list
     if any(pool.tensor_parallel_size > 1 for pool in winner.candidate.sized(winner.sizes).pools.values()):
         twist = Twist(tensor_parallel=TENSOR_PARALLEL)
         found.append(Assumption("TP efficiency", "tensor parallelism 10 % less efficient", twist, harder=True))
-    for name, error in (("median error", median), ("95th percentile of the error", p95)):
+    for name, error in (("median error", median), ("p95 error", p95)):
         if error > 0:
             slower, faster = Twist(step=round(1 + error, 9)), Twist(step=round(1 / (1 + error), 9))
             found += [

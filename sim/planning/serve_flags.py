@@ -1,6 +1,7 @@
 """Options of ``vllm serve``: which key of a pool each one is, and which change nothing that is simulated.
 
-One table, read in both directions: `sim.planning.deploy` writes a pool as a command line, `sim.planning.from_serve`
+As vLLM 0.28 documents them (docs.vllm.ai, `vllm serve`). One table, read in both directions: `sim.planning.deploy`
+writes a pool as a command line, `sim.planning.from_serve`
 reads a command line as a pool.
 """
 
@@ -30,6 +31,7 @@ ENGINE = {
     "long-prefill-token-threshold": "long_prefill_token_threshold",
     "scheduler-reserve-full-isl": "scheduler_reserve_full_isl",
     "watermark": "watermark",
+    "kv-offloading-size": "kv_offloading_size",
 }
 """Options that are keys of a pool's engine."""
 
@@ -67,69 +69,6 @@ QUANTIZATIONS = {
 }
 """Values of ``--quantization`` that say how many bits the weights have, and a pool's ``dtype`` of that many."""
 
-FRONT_END = frozenset(
-    {
-        "allow-credentials",
-        "allowed-headers",
-        "allowed-methods",
-        "allowed-origins",
-        "api-key",
-        "api-server-count",
-        "chat-template",
-        "chat-template-content-format",
-        "collect-detailed-traces",
-        "default-chat-template-kwargs",
-        "disable-access-log-for-endpoints",
-        "disable-frontend-multiprocessing",
-        "disable-log-requests",
-        "disable-log-stats",
-        "disable-uvicorn-access-log",
-        "distributed-executor-backend",
-        "download-dir",
-        "enable-auto-tool-choice",
-        "enable-force-include-usage",
-        "enable-log-outputs",
-        "enable-log-requests",
-        "enable-prompt-tokens-details",
-        "enable-reasoning",
-        "enable-request-id-headers",
-        "enable-server-load-tracking",
-        "exclude-tools-when-tool-choice-none",
-        "generation-config",
-        "hf-token",
-        "host",
-        "load-format",
-        "log-config-file",
-        "max-log-len",
-        "max-logprobs",
-        "middleware",
-        "otlp-traces-endpoint",
-        "override-generation-config",
-        "port",
-        "reasoning-parser",
-        "response-role",
-        "return-tokens-as-token-ids",
-        "revision",
-        "root-path",
-        "seed",
-        "served-model-name",
-        "show-hidden-metrics-for-version",
-        "ssl-ca-certs",
-        "ssl-certfile",
-        "ssl-keyfile",
-        "tokenizer",
-        "tokenizer-mode",
-        "tokenizer-revision",
-        "tool-call-parser",
-        "tool-parser-plugin",
-        "trust-remote-code",
-        "uds",
-        "use-tqdm-on-load",
-        "uvicorn-log-level",
-    }
-)
-"""Options of the front end, of loading and of logging: they change neither what is scheduled nor how long a step takes."""
-
 FRONT_END_SWITCHES = frozenset(
     {
         "allow-credentials",
@@ -151,43 +90,53 @@ FRONT_END_SWITCHES = frozenset(
         "use-tqdm-on-load",
     }
 )
-"""Those of them that take no value."""
+"""Options of the front end, of loading and of logging that take no value."""
 
-NOT_MODELLED = frozenset(
+FRONT_END = FRONT_END_SWITCHES | frozenset(
     {
-        "attention-backend",
-        "compilation-config",
-        "cpu-offload-gb",
-        "cudagraph-capture-sizes",
-        "data-parallel-backend",
-        "data-parallel-hybrid-lb",
-        "data-parallel-size-local",
-        "decode-context-parallel-size",
-        "disable-cascade-attn",
-        "disable-custom-all-reduce",
-        "disable-hybrid-kv-cache-manager",
-        "disable-sliding-window",
-        "enable-dbo",
-        "enable-eplb",
-        "enable-lora",
-        "enforce-eager",
-        "hf-overrides",
-        "kv-offloading-size",
-        "kv-transfer-config",
-        "language-model-only",
-        "limit-mm-per-prompt",
-        "lora-modules",
-        "max-long-partial-prefills",
-        "max-loras",
-        "max-num-partial-prefills",
-        "mm-processor-kwargs",
-        "rope-scaling",
-        "speculative-config",
-        "stream-interval",
-        "swap-space",
+        "allowed-headers",
+        "allowed-methods",
+        "allowed-origins",
+        "api-key",
+        "api-server-count",
+        "chat-template",
+        "chat-template-content-format",
+        "collect-detailed-traces",
+        "default-chat-template-kwargs",
+        "disable-access-log-for-endpoints",
+        "distributed-executor-backend",
+        "download-dir",
+        "generation-config",
+        "hf-token",
+        "host",
+        "load-format",
+        "log-config-file",
+        "max-log-len",
+        "max-logprobs",
+        "middleware",
+        "otlp-traces-endpoint",
+        "override-generation-config",
+        "port",
+        "reasoning-parser",
+        "response-role",
+        "revision",
+        "root-path",
+        "seed",
+        "served-model-name",
+        "show-hidden-metrics-for-version",
+        "ssl-ca-certs",
+        "ssl-certfile",
+        "ssl-keyfile",
+        "tokenizer",
+        "tokenizer-mode",
+        "tokenizer-revision",
+        "tool-call-parser",
+        "tool-parser-plugin",
+        "uds",
+        "uvicorn-log-level",
     }
 )
-"""Options that can change the answer and are not modelled: refused, unless they are left out by name."""
+"""Those, and those that take one: they change neither what is scheduled nor how long a step takes."""
 
 NOT_MODELLED_SWITCHES = frozenset(
     {
@@ -203,4 +152,29 @@ NOT_MODELLED_SWITCHES = frozenset(
         "language-model-only",
     }
 )
-"""Those of them that take no value."""
+"""Options without a value that can change the answer and are not modelled."""
+
+NOT_MODELLED = NOT_MODELLED_SWITCHES | frozenset(
+    {
+        "attention-backend",
+        "compilation-config",
+        "cpu-offload-gb",
+        "cudagraph-capture-sizes",
+        "data-parallel-backend",
+        "data-parallel-size-local",
+        "decode-context-parallel-size",
+        "hf-overrides",
+        "kv-transfer-config",
+        "limit-mm-per-prompt",
+        "lora-modules",
+        "max-long-partial-prefills",
+        "max-loras",
+        "max-num-partial-prefills",
+        "mm-processor-kwargs",
+        "rope-scaling",
+        "speculative-config",
+        "stream-interval",
+        "swap-space",
+    }
+)
+"""Those, and those with one: refused, unless they are left out by name."""

@@ -2,7 +2,9 @@
 
 A result is the load as it was sent, request by request where the file has it, and what the client measured. Files with
 aggregates alone (``vllm bench serve`` without ``--save-detailed``) give a load of the stated rate or concurrency with
-mean lengths. Whatever is not understood is an InputError that says what was expected.
+mean lengths. Read are the forms of vLLM 0.28, guidellm's `request_stats.py`, aiperf 0.12 (schema 1.4) and
+inference-perf with and without `response_metrics`, as their sources have them, and earlier ones. Whatever is not
+understood is an InputError that says what was expected.
 """
 
 from __future__ import annotations
@@ -139,14 +141,20 @@ def _guidellm(name: str, run: Mapping[str, Any]) -> ServingResult:
     for one in good:
         info = one.get("info") or one.get("scheduler_info") or {}
         timings = info.get("timings") or info.get("request_timings") or {}
-        start = _first(one, timings, ("request_start_time", "start_time", "request_start"))
-        end = _first(one, timings, ("request_end_time", "end_time", "request_end"))
+        start = _first(one, timings, ("request_start_time", "start_time", "request_start", "resolve_start"))
+        end = _first(one, timings, ("request_end_time", "end_time", "request_end", "resolve_end"))
         ttft_ms = one.get("time_to_first_token_ms")
-        if ttft_ms is None and timings.get("first_iteration") is not None:
-            ttft_ms = 1e3 * (timings["first_iteration"] - start)
-        prompt = one.get("prompt_tokens") or (one.get("input_metrics") or {}).get("text_tokens")
-        output = one.get("output_tokens") or (one.get("output_metrics") or {}).get("text_tokens")
-        rows.append((float(start), float(end) - float(start), float(ttft_ms) / 1e3, int(prompt or 0), int(output or 0)))
+        first = timings.get("first_token_iteration") or timings.get("first_iteration")
+        if ttft_ms is None:
+            ttft_ms = math.nan if first is None else 1e3 * (float(first) - start)
+        prompt, output = (
+            one.get(f"{ours}_tokens") or usage.get("total_tokens") or usage.get("text_tokens") or 0
+            for ours, usage in (
+                ("prompt", one.get("input_metrics") or {}),
+                ("output", one.get("output_metrics") or {}),
+            )
+        )
+        rows.append((start, end - start, float(ttft_ms) / 1e3, int(prompt), int(output)))
     strategy = ((run.get("config") or run.get("args") or {}).get("strategy")) or {}
     streams = strategy.get("streams") if isinstance(strategy, dict) else None
     return _from_rows(name, "guidellm", rows, int(streams) if streams else None)
@@ -155,7 +163,10 @@ def _guidellm(name: str, run: Mapping[str, Any]) -> ServingResult:
 def _aiperf(name: str, lines: Sequence[Mapping[str, Any]]) -> ServingResult:
     rows = []
     for line in lines:
-        if line.get("error") or (line["metadata"].get("benchmark_phase") or "profiling") != "profiling":
+        about = line["metadata"]
+        if line.get("error") or about.get("was_cancelled"):
+            continue
+        if (about.get("benchmark_phase") or "profiling") != "profiling":
             continue
         metrics = line["metrics"]
         start = float(line["metadata"]["request_start_ns"]) / 1e9
@@ -164,8 +175,8 @@ def _aiperf(name: str, lines: Sequence[Mapping[str, Any]]) -> ServingResult:
                 start,
                 _seconds(metrics["request_latency"]),
                 _seconds(metrics["time_to_first_token"]),
-                int(metrics["input_sequence_length"]["value"]),
-                int((metrics.get("output_sequence_length") or metrics["output_token_count"])["value"]),
+                int(_value(metrics["input_sequence_length"])),
+                int(_value(metrics.get("output_sequence_length") or metrics["output_token_count"])),
             )
         )
     return _from_rows(name, "aiperf", rows, None)
@@ -178,10 +189,13 @@ def _inference_perf(name: str, lines: Sequence[Mapping[str, Any]]) -> ServingRes
             continue
         info = line["info"]
         start, end = float(line["start_time"]), float(line["end_time"])
-        times = info.get("output_token_times") or []
-        output = int(info.get("output_tokens") or len(times))
+        # what later versions nest, earlier ones have in info itself
+        sent, seen = info.get("request_metrics") or {}, info.get("response_metrics") or info
+        prompt = (sent.get("text") or {}).get("input_tokens") or info["input_tokens"]
+        times = seen.get("output_token_times") or seen.get("chunk_times") or []
+        output = int(seen.get("output_tokens") or len(times))
         first = float(times[0]) if times else math.nan
-        rows.append((start, end - start, first - start, int(info["input_tokens"]), output))
+        rows.append((start, end - start, first - start, int(prompt), output))
     return _from_rows(name, "inference-perf", rows, None)
 
 
@@ -253,6 +267,11 @@ def _first(one: Mapping[str, Any], timings: Mapping[str, Any], names: Sequence[s
     raise KeyError(names[0])
 
 
-def _seconds(metric: Mapping[str, Any]) -> float:
-    factor = {"ms": 1e-3, "s": 1.0, "us": 1e-6, "ns": 1e-9}[str(metric.get("unit", "ms"))]
-    return float(metric["value"]) * factor
+def _value(metric: Any) -> float:
+    """A metric of aiperf: a number, or one with its unit."""
+    return float(metric["value"] if isinstance(metric, Mapping) else metric)
+
+
+def _seconds(metric: Any) -> float:
+    unit = str(metric.get("unit", "ms")) if isinstance(metric, Mapping) else "ms"
+    return _value(metric) * {"ms": 1e-3, "s": 1.0, "us": 1e-6, "ns": 1e-9}[unit]

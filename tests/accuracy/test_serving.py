@@ -219,3 +219,48 @@ def test_commands(pool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert abs(after["tpot_ms_mean"]) < 0.01
     assert main(["compare-run", str(result), str(scenario)]) == 0
     assert "tpot_ms_mean" in capsys.readouterr().out
+
+
+def test_what_later_versions_nest_is_found(pool: Any, tmp_path: Path) -> None:
+    """inference-perf's response_metrics, guidellm's timings and usage without its computed fields, aiperf's plain
+    numbers and cancelled requests: the same runs."""
+    load, seen = real_run(pool, 2)
+    nested = [
+        {
+            **{key: row[key] for key in ("start_time", "end_time", "error")},
+            "info": {
+                "request_metrics": {"text": {"input_tokens": row["info"]["input_tokens"]}},
+                "response_metrics": {key: row["info"][key] for key in ("output_tokens", "output_token_times")},
+            },
+        }
+        for row in as_inference_perf(load, seen)
+    ]
+    timed = as_guidellm(load, seen)
+    run = timed["benchmarks"][0]
+    run["requests"]["successful"] = [
+        {
+            "info": {
+                "timings": {
+                    "request_start": row["request_start_time"],
+                    "request_end": row["request_end_time"],
+                    "first_token_iteration": row["request_start_time"] + row["time_to_first_token_ms"] / 1e3,
+                }
+            },
+            "input_metrics": {"total_tokens": row["prompt_tokens"]},
+            "output_metrics": {"total_tokens": row["output_tokens"]},
+        }
+        for row in run["requests"]["successful"]
+    ]
+    plain = as_aiperf(load, seen)
+    for row in plain:
+        row["metrics"] = {name: metric["value"] for name, metric in row["metrics"].items()}
+    plain.append({**plain[0], "metadata": {**plain[0]["metadata"], "was_cancelled": True}})
+    texts = (json.dumps(nested), json.dumps(timed), "\n".join(json.dumps(row) for row in plain))
+    path = tmp_path / "result.json"
+    for text in texts:
+        path.write_text(text, encoding="utf-8")
+        (result,) = read_results(path)
+        assert len(result.load) == len(load)
+        assert int(result.load.prompt_tokens.sum()) == int(load.prompt_tokens.sum())
+        assert result.metrics["ttft_ms_mean"] == pytest.approx(float(seen.ttft_s.mean()) * 1e3, rel=1e-3)
+        assert result.metrics["e2e_ms_p50"] == pytest.approx(float(np.median(seen.e2e_s)) * 1e3, rel=1e-3)

@@ -31,6 +31,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"model": "qwen3-8b", "engine": {"long_prefill_token_threshold": 512, "watermark": 0.01}},
     {"model": "qwen3-8b", "engine": {"scheduler_reserve_full_isl": False, "gpu_memory_utilization": 0.85}},
     {"model": "qwen3-8b", "engine": {"enable_chunked_prefill": False, "max_num_seqs": 64}},
+    {"model": "qwen3-8b", "engine": {"kv_offloading_size": 64}},
 ]
 
 

@@ -90,7 +90,7 @@ def figure(data: pd.DataFrame) -> go.Figure:
             )
         )
     most = float(data["replicas"].max())
-    fig.update_xaxes(title_text="replicas", range=[0, 1.5 * most], dtick=max(1, math.ceil(most / 6)))
+    fig.update_xaxes(title_text="replicas", range=[0, 1.7 * most], dtick=max(1, math.ceil(most / 6)))
     fig.update_yaxes(categoryorder="array", categoryarray=[LABELS[way] for way in shown["way"]])
     return theme.describe(
         fig,

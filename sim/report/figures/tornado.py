@@ -98,7 +98,7 @@ def figure(data: pd.DataFrame, plan: Mapping[str, Any]) -> go.Figure:
     fig.update_xaxes(
         title_text="change of cost a month, US dollars",
         zeroline=True,
-        range=[low, max(float(change.max()), 0.0) + 0.6 * span],
+        range=[low, max(float(change.max()), 0.0) + 0.9 * span],
     )
     theme.narrow(fig, xaxis={"nticks": 4})
     fig.update_yaxes(categoryorder="array", categoryarray=[_label(text) for text in shown["assumption"]])
