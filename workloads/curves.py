@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 POINTS = 250
+_STEEPEST = 20.0
+"""A steeper tail index is that of a cap."""
 
 
 def survival(of: Portrait, whose: str = "trace") -> pd.DataFrame:
@@ -45,7 +47,7 @@ def tail_index(of: Portrait, whose: str = "trace") -> pd.DataFrame:
     count = np.unique(np.round(np.geomspace(min(20, max(total - 1, 1)), max(total * 0.3, 21), 120)).astype(int))
     count = count[(count >= 2) & (count < total)]
     alpha = of.output.hills(count) if len(count) else np.empty(0)
-    good = np.isfinite(alpha)
+    good = alpha <= _STEEPEST
     return pd.DataFrame({"whose": whose, "top": count[good] / total, "alpha": alpha[good]})
 
 
@@ -62,8 +64,11 @@ def traffic(of: Portrait, whose: str = "trace") -> pd.DataFrame:
     """``whose, time_s, rate``: arrivals per second by window."""
     import pandas as pd
 
-    time_s = np.arange(len(of.by_window)) * of.window_s
-    return pd.DataFrame({"whose": whose, "time_s": time_s, "rate": of.by_window / of.window_s})
+    rates = of.rates
+    time_s = np.arange(len(rates) + 1) * of.window_s
+    # The last rate holds until the trace ends.
+    time_s[-1] = min(time_s[-1], max(of.last_s - of.first_window * of.window_s, time_s[-2]))
+    return pd.DataFrame({"whose": whose, "time_s": time_s, "rate": np.append(rates, rates[-1:])})
 
 
 def splits(of: Portrait, whose: str = "trace") -> pd.DataFrame:

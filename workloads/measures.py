@@ -71,7 +71,7 @@ def describe(of: Portrait) -> dict[str, Any]:
         "dispersion": {f"{scale:g}": meter.dispersion() for scale, meter in of.counts.items()},
         "autocorrelation": {f"{scale:g}": of.counts[scale].autocorrelation() for scale in _AUTOCORRELATED_S},
         "window_s": of.window_s,
-        "rate_by_window": (of.by_window / of.window_s).tolist(),
+        "rate_by_window": of.rates.tolist(),
         "grouped_by": of.grouped_by,
         "groups": [
             {
@@ -88,6 +88,22 @@ def describe(of: Portrait) -> dict[str, Any]:
         "resident_tokens": of.resident_tokens,
         "reasoning_share": of.reasoning.sum / max(output.sum, 1.0) if of.split_known else None,
     }
+
+
+def describe_structure(of: Structure) -> dict[str, float]:
+    """Figures of conversations, shared prefixes and recurring prompts, as far as there are any."""
+    found: dict[str, float] = {}
+    if of.conversations:
+        turns = _turns(of)
+        pauses = np.quantile(of.said[:, 1], (0.5, 0.9)).tolist()
+        found |= {"sessions": turns.total, "sessions_of_one_turn": _share_of(turns, 1), "mean_turns": turns.mean}
+        found |= {"p99_turns": float(turns.quantile(0.99)), "pause_p50_s": pauses[0], "pause_p90_s": pauses[1]}
+    if of.shared_tokens:
+        found["shared_prompt_tokens"] = of.shared_tokens / max(of.prompt_tokens, 1)
+    if of.prompts.repeats:
+        sigma, between, _ = of.prompts.within()
+        found |= {"queries_per_prompt": _asked(of), "sigma_within_prompt": sigma, "variance_between_prompts": between}
+    return found
 
 
 def _sizes(tally: Tally) -> dict[str, float]:

@@ -13,6 +13,7 @@ from workloads.tally import Tally
 
 SCALES_S = (1.0, 10.0, 60.0, 600.0)
 SPLIT_BINS = 50
+_LEAST_COVERED = 0.2
 
 
 class Portrait:
@@ -106,6 +107,17 @@ class Portrait:
     def rate(self) -> float:
         """Arrivals per second; infinite for a burst."""
         return (self.queries - 1) / self.seconds if self.seconds > 0 else float("inf")
+
+    @property
+    def rates(self) -> npt.NDArray[np.float64]:
+        """Queries per second of each window; the last one up to the last arrival, and left out where that is soon."""
+        found = self.by_window / self.window_s
+        covered = self.last_s / self.window_s - (self.first_window + len(found) - 1)
+        if len(found) > 1 and covered < _LEAST_COVERED:
+            return np.asarray(found[:-1])
+        if len(found) > 1:
+            found[-1] /= min(covered, 1.0)
+        return np.asarray(found)
 
     @property
     def resident_tokens(self) -> float:

@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
     from sim.errors import InputError, Problem
     from sim.units import UnitError, parse_seconds
-    from workloads.held import Held
-    from workloads.measures import describe
+    from workloads.held import Held, off_grid
+    from workloads.measures import describe, describe_structure
     from workloads.portrait import portrait
 
     try:
@@ -50,8 +50,12 @@ def run(args: argparse.Namespace) -> int:
     held = Held.of(source.batches())
     if not len(held):
         raise InputError(Problem("holds no rows with output", source=str(source.path)))
-    of = portrait(held)
+    held, grid = off_grid(held)
+    of, structure = portrait(held), held.structure
     found = describe(of)
+    found |= {} if structure is None else describe_structure(structure)
+    if grid is not None:
+        source.report.note(grid)
     told = hints(found, tpot_s)
     if args.json:
 
@@ -76,9 +80,12 @@ def run(args: argparse.Namespace) -> int:
         }
         if of.split_known:
             tables["splits"] = curves.splits(of)
-        page = describe_page(source.path.name, found, tables, notes=source.report.lines(), hints=told)
+        page = describe_page(
+            source.path.name, found, tables, notes=source.report.lines(), hints=told, together=together(found)
+        )
         Path(args.html).write_text(page, encoding="utf-8", errors="replace")
-        print(f"page     {args.html}")
+        if not args.json:
+            print(f"page     {args.html}")
     return 0
 
 
@@ -149,7 +156,31 @@ def text(found: Mapping[str, Any]) -> list[str]:
             f"{formats.percent(largest['share'], 3)} of all, the ten largest "
             f"{formats.percent(sum(group['share'] for group in found['groups'][:10]), 3)}"
         )
-    return [*lines, ""]
+    return [*lines, *together(found), ""]
+
+
+def together(found: Mapping[str, Any]) -> list[str]:
+    """Conversations, shared prefixes and recurring prompts as lines."""
+    from sim.report import formats
+
+    lines = []
+    if "sessions" in found:
+        lines.append(
+            f"conversations            {formats.count(found['sessions'])} sessions, "
+            f"{formats.percent(found['sessions_of_one_turn'], 3)} with one turn, {formats.number(found['mean_turns'], 3)} "
+            f"turns in the mean, {formats.number(found['p99_turns'], 3)} at p99; pauses "
+            f"{formats.duration(found['pause_p50_s'])} in the median, {formats.duration(found['pause_p90_s'])} at p90"
+        )
+    if "shared_prompt_tokens" in found:
+        share = formats.percent(found["shared_prompt_tokens"], 3)
+        lines.append(f"shared prefixes          {share} of prompt tokens stood in earlier prompts")
+    if "queries_per_prompt" in found:
+        lines.append(
+            f"same prompts             each asked {formats.number(found['queries_per_prompt'], 3)} times; lengths of one "
+            f"spread by {formats.number(found['sigma_within_prompt'], 2)} in the log, "
+            f"{formats.percent(found['variance_between_prompts'], 2)} of the variance lies between prompts"
+        )
+    return lines
 
 
 def _one(found: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ def _lines(
         fig.update_yaxes(rangemode="tozero")
     fig.update_yaxes(title_text=y_title)
     if len(grouped) > 1:
-        fig.update_layout(legend={"orientation": "h", "y": -0.22, "x": 0})
+        fig.update_layout(legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0})
     return fig
 
 
@@ -225,7 +225,9 @@ def splits(data: pd.DataFrame) -> go.Figure:
         hover="%{x:.0%}: %{y:.3~f}",
         step=True,
     )
-    fig.update_xaxes(type="linear", tickformat=".0%", tickvals=None, ticktext=None, range=[0, 1])
+    shares = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    fig.update_xaxes(type="linear", tickvals=shares, ticktext=[f"{share:.0%}" for share in shares], range=[0, 1])
+    theme.narrow(fig, xaxis={"tickvals": [0.0, 0.5, 1.0], "ticktext": ["0%", "50%", "100%"]})
     first = data[data["whose"] == data["whose"].iloc[0]]
     mean = float(np.average(first["reasoning"], weights=np.maximum(first["density"], 1e-12)))
     title = f"Reasoning is {formats.percent(mean, 2)} of an output in the mean"
@@ -246,7 +248,7 @@ def exhibits(curves: Mapping[str, pd.DataFrame]) -> dict[str, Exhibit]:
         "splits": splits,
     }
     return {
-        name: Exhibit(name, makers[name](data), data, "wide" if name in ("survival", "traffic") else "half")
+        name: Exhibit(name, makers[name](data), data, "half" if name in ("concentration", "tail_index") else "wide")
         for name, data in curves.items()
         if len(data) > 1
     }
@@ -259,6 +261,7 @@ def describe_page(
     *,
     notes: Sequence[str],
     hints: Sequence[str],
+    together: Sequence[str] = (),
 ) -> str:
     """The page of one trace as HTML; *found* are the figures of `workloads.measures.describe`."""
     figures = exhibits(curves)
@@ -272,16 +275,17 @@ def describe_page(
     tiles = [
         Tile("queries", formats.count(found["queries"])),
         Tile("rate", f"{formats.number(found['rate_per_s'], 3)}/s"),
-        Tile("output, mean", f"{formats.count(output['mean'])} tokens", f"p99 {formats.count(output['p99'])}"),
-        Tile("prompt, mean", f"{formats.count(found['lengths']['prompt']['mean'])} tokens"),
+        Tile("output, mean", formats.count(output["mean"]), f"tokens; p99 {formats.count(output['p99'])}"),
+        Tile("prompt, mean", formats.count(found["lengths"]["prompt"]["mean"]), "tokens"),
         Tile("top 1 % of queries", formats.percent(found["top_shares"]["0.01"], 3), "of output tokens"),
-        Tile("resident KV", f"{formats.count(found['resident_tokens'])} tokens", "a query, while decoding"),
+        Tile("resident KV", formats.count(found["resident_tokens"]), "tokens a query, while decoding"),
     ]
     sections = [
         Section("lengths", "How long are they?", _pick(figures, "survival", "splits"), [_quantiles(found)]),
         Section("tail", "How heavy is the tail?", _pick(figures, "concentration", "tail_index")),
         Section("arrivals", "When do they come?", _pick(figures, "traffic", "burstiness")),
-        Section("groups", f"Who asks? (by {found['grouped_by']})", (), [_groups(found)]),
+        *([Section("groups", _who(found), (), [_groups(found)])] if found["group_count"] > 1 else []),
+        *([Section("together", "What hangs together?", (), [Items(list(together))])] if together else []),
         Section("capacity", "What does it ask of a cluster?", (), [Items(list(hints))]),
     ]
     folds = [Fold("notes", "Noticed while reading", [Items(list(notes) or ["nothing"])])]
@@ -309,16 +313,6 @@ def fit_page(
 ) -> str:
     """Real against generated as HTML; *rows* have name, real, generated, distance, absolute."""
     figures = exhibits(curves)
-    body = [
-        (
-            str(row["name"]),
-            formats.number(row["real"], 4),
-            formats.number(row["generated"], 4),
-            _distance(row),
-        )
-        for row in rows
-    ]
-    table = Table(["figure", "real", "generated", "difference"], body, frozenset({1, 2, 3}))
     page = Page(
         title=f"Fit of {name}",
         kicker=f"trace {name}, real against generated",
@@ -329,12 +323,46 @@ def fit_page(
             Section("lengths", "Are they as long?", _pick(figures, "survival", "splits")),
             Section("tail", "Is the tail as heavy?", _pick(figures, "concentration", "tail_index")),
             Section("arrivals", "Do they come alike?", _pick(figures, "traffic", "burstiness")),
-            Section("goodness", "How near is each figure?", (), [table]),
+            Section("goodness", "How near is each figure?", (), _goodness(rows)),
         ],
         folds=[Fold("notes", "Assumed while fitting", [Items(list(notes) or ["nothing"])])],
         footer="Fitted by ThinkCap; the page shows quantiles and counts of the trace, none of its rows.",
     )
     return render(page)
+
+
+def _who(found: Mapping[str, Any]) -> str:
+    return "Which kinds are there?" if found["grouped_by"] == "category" else "Who asks?"
+
+
+_LENGTHS = ("prompt", "output", "reasoning", "answer")
+_ARRIVALS = ("queries", "rate", "client", "gaps", "counts")
+
+
+def _goodness(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """A table of figures for each length, for arrivals, and for what hangs together."""
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for row in rows:
+        begin, _, rest = str(row["name"]).partition(", ")
+        if begin in _LENGTHS:
+            of, name = begin, rest
+        else:
+            of = "arrivals" if begin.split()[0] in _ARRIVALS and "a prompt" not in begin else "what hangs together"
+            name = str(row["name"])
+        figures = (_figure(row["real"]), _figure(row["generated"]), _distance(row))
+        tables.setdefault(of, []).append((name, *figures))
+    head = ["figure", "real", "drawn", "off by"]
+    return [
+        Table(head, body, frozenset({1, 2, 3}), name)
+        for name, body in sorted(tables.items(), key=lambda item: _ORDER.index(item[0]))
+    ]
+
+
+_ORDER = (*_LENGTHS, "arrivals", "what hangs together")
+
+
+def _figure(value: float) -> str:
+    return formats.number(value, 4 if abs(value) < 1e4 else 5)
 
 
 def _pick(figures: Mapping[str, Exhibit], *names: str) -> list[Exhibit]:
