@@ -92,6 +92,8 @@ class Request:
     and ``probe_tokens`` counts them.
     ``status`` is UNFINISHED until the request has ended. All times are integer picoseconds, -1 until known.
 
+    ``yielded_ps`` is when its scheduler last took its place for others that wait.
+
     Its engine sets ``end`` and ``foreseen_end`` when it is submitted, ``reused`` when it is admitted, and
     ``counted_from``, ``growth``, ``stop`` and ``mark`` when it joins a counted batch.
     """
@@ -176,6 +178,7 @@ class Request:
         "tenure",
         "transferred_tokens",
         "truncated",
+        "yielded_ps",
     )
 
     end: int
@@ -239,7 +242,7 @@ class Request:
         self.cancelled: int | None = None
         self.known = prompt_tokens
         self.computed = self.base = self.in_flight = 0
-        self.busy_until_ps = -1
+        self.busy_until_ps = self.yielded_ps = -1
         self.peak = 0
         self.counted = self.decoding = self.running = self.draining = self.paused = False
         self.order = 0

@@ -43,8 +43,17 @@ class KeyQueue:
         return len(self._heap) - len(self._gone)
 
     def __iter__(self) -> Iterator[Request]:
-        """All that wait, the head first."""
-        return (request for _, _, request in sorted(self._heap, key=lambda e: e[:2]) if request.id not in self._gone)
+        """All that wait, the head first; who looks at few of many pays for few."""
+        heap, gone = self._heap.copy(), self._gone.copy()
+        reached = [(heap[0][:2], 0)] if heap else []  # whose place is known, each with its place in the heap
+        while reached:
+            _, place = heappop(reached)
+            _, number, request = heap[place]
+            if number not in gone:
+                yield request
+            for child in (2 * place + 1, 2 * place + 2):
+                if child < len(heap):
+                    heappush(reached, (heap[child][:2], child))
 
     def push(self, request: Request) -> None:
         """A new arrival joins."""

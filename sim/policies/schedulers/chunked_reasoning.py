@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from heapq import merge
 from typing import Any, ClassVar, Literal
 
 from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
 from sim.policies.schedulers import scheduler
 
@@ -17,12 +19,12 @@ class _Notes:
 
     since: dict[Request, int]
     """Output tokens with which the chunk under way began."""
-    yielded_ps: dict[Request, int]
-    """When a request yielded last."""
     parked: dict[Request, None]
     """Paused between two chunks, the oldest first."""
-    refused: bool = False
-    """Whoever is next found no blocks."""
+    refused: Request | None = None
+    """Who was next and found no blocks."""
+    busy_until_ps: int = -1
+    """Until then a token is in flight of somebody who was taken out of the batch."""
 
 
 @scheduler("chunked_reasoning")
@@ -51,16 +53,28 @@ class ChunkedReasoning:
         """Whether what it preempts has to go to the host."""
         return self.between_chunks == "host"
 
+    def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
+        """Newcomers by arrival, then who has yielded longest ago; or all by how long they have waited."""
+
+        def key(request: Request) -> tuple[bool, int]:
+            if request.yielded_ps < 0:
+                return False, request.arrived_ps
+            return self.newcomers_first, request.yielded_ps
+
+        return key
+
     def schedule(self, step: Step) -> None:
         notes = self._notes(step)
         self._yield(step, notes)
-        order = self._order(step, notes)
-        self._resume(step, notes, order)
+        out = set(step.preempted)  # who has just yielded comes back later
+        self._resume(step, notes, out)
         self._reclaim(step, notes)
         yielded = len(step.preempted)
         step.serve_running()
         if len(step.preempted) == yielded or not self._active(step):  # else memory is short: let the others go on first
-            self._admit(step, notes, [request for request in order if not request.running])
+            self._admit(step, notes, {*out, *step.preempted})
+        for request in step.preempted:
+            notes.busy_until_ps = max(notes.busy_until_ps, request.busy_until_ps)
         self._hold(step, notes)
 
     # ------------------------------------------------------------------ parts of a plan
@@ -68,14 +82,13 @@ class ChunkedReasoning:
     def _notes(self, step: Step) -> _Notes:
         notes: _Notes | None = step.memory.get("chunks")
         if notes is None:
-            notes = step.memory["chunks"] = _Notes({}, {}, {})
+            notes = step.memory["chunks"] = _Notes({}, {})
         for gone in [request for request in notes.parked if not (request.running and request.paused)]:
             del notes.parked[gone]
         if len(notes.since) > 2 * (len(step.running) + len(step.waiting)) + 64:
             present = {*step.running, *step.waiting}
-            for table in (notes.since, notes.yielded_ps):
-                for gone in [request for request in table if request not in present]:
-                    del table[gone]
+            for gone in [request for request in notes.since if request not in present]:
+                del notes.since[gone]
         return notes
 
     def _left(self, step: Step, notes: _Notes, request: Request) -> int:
@@ -102,34 +115,38 @@ class ChunkedReasoning:
         over.sort(key=lambda request: (self._left(step, notes, request), request.order))
         for request in over[:wanted]:
             notes.since[request] = step.generated(request)
-            notes.yielded_ps[request] = step.now_ps
+            request.yielded_ps = step.now_ps
+            notes.busy_until_ps = max(notes.busy_until_ps, request.busy_until_ps)
             if self.between_chunks == "keep":
                 step.pause(request)
                 notes.parked[request] = None
             else:
                 step.preempt(request)
 
-    def _order(self, step: Step, notes: _Notes) -> list[Request]:
-        """Who is to go on, the next first."""
+    def _waiting(self, step: Step, out: set[Request]) -> Iterator[Request]:
+        """Who may be admitted, the next first."""
+        return (request for request in step.candidates() if request not in out)
 
-        def rank(request: Request) -> tuple[Any, ...]:
-            yielded_ps = notes.yielded_ps.get(request)
-            ready_ps = request.arrived_ps if yielded_ps is None else yielded_ps
-            blocked = notes.refused and not request.running  # while there are no blocks for it, others go on
-            return (blocked, self.newcomers_first and yielded_ps is not None, ready_ps, request.id)
-
-        ready = [request for request in notes.parked if request.busy_until_ps <= step.now_ps]
-        taken = set(step.preempted)  # who has just yielded comes back later
-        return sorted([*ready, *(r for r in step.candidates() if r not in taken)], key=rank)
-
-    def _resume(self, step: Step, notes: _Notes, order: Iterable[Request]) -> None:
+    def _resume(self, step: Step, notes: _Notes, out: set[Request]) -> None:
         """Parked requests whose turn it is take the seats that nobody before them needs."""
-        seats = step.seats
+        ready = [request for request in notes.parked if request.busy_until_ps <= step.now_ps]
+        if not ready:
+            return
+        key = self.queue_order(step.settings)
+
+        def rank(request: Request) -> tuple[Any, int]:
+            return key(request), request.id
+
+        ready.sort(key=rank)
+        # while there are no blocks for who waits, others go on
+        order = ready if notes.refused else merge(ready, self._waiting(step, out), key=rank)
+        seats, left = step.seats, len(ready)
         for request in order:
-            if seats <= 0:
+            if seats <= 0 or not left:
                 return
             seats -= 1
             if request in notes.parked:
+                left -= 1
                 step.resume(request)
                 del notes.parked[request]
 
@@ -144,14 +161,14 @@ class ChunkedReasoning:
         del notes.parked[oldest]
         step.preempt(oldest)
 
-    def _admit(self, step: Step, notes: _Notes, order: Iterable[Request]) -> None:
-        notes.refused = False
-        for request in order:
+    def _admit(self, step: Step, notes: _Notes, out: set[Request]) -> None:
+        notes.refused = None
+        for request in self._waiting(step, out):
             if step.budget <= 0 or step.seats <= 0:
                 return
             while not step.admit(request):
                 if not notes.parked or self._active(step):
-                    notes.refused = True
+                    notes.refused = request
                     return
                 self._drop(step, notes)  # nothing else can run
 
@@ -161,10 +178,9 @@ class ChunkedReasoning:
         if not step.waiting and not notes.parked:
             step.hold = FOREVER
             return
-        waiting = [*step.waiting, *notes.parked]
-        if any(request.busy_until_ps > step.now_ps for request in waiting):
+        if notes.busy_until_ps > step.now_ps:
             return
-        if notes.refused and not all(step.stays_refused(request) for request in step.waiting):
+        if notes.refused and not step.stays_refused(notes.refused):
             return
         if step.seats > 0 and (notes.parked or not notes.refused):
             return  # the next plan fills these seats
