@@ -23,6 +23,7 @@ from sim.metrics.gaps import gathered_once, joined, window_gaps
 from sim.metrics.imbalance import load_imbalance
 from sim.metrics.intervals import CONFIDENCE, interval
 from sim.metrics.quality import quality
+from sim.metrics.reasoning import reasoning
 from sim.metrics.rollout import rollout
 from sim.metrics.samples import sample, window_s
 from sim.metrics.slo import goodput, meets_all, slo_summary
@@ -72,6 +73,7 @@ def _summarise(results: Results) -> dict[str, Any]:
         "throughput": throughput(results),
         "cost": cost(results),
         "quality": quality(results),
+        "reasoning": reasoning(results),
         "trace_cache": trace_cache(results),
         "rollout": rollout(results),
         "totals": balance.totals(results),

@@ -140,6 +140,8 @@ class Page:
     verdict: str
     tone: Tone
     reason: str = ""
+    lines: Sequence[str] = ()
+    """How queries were answered, a sentence each."""
     tiles: Sequence[Tile] = ()
     banners: Sequence[Banner] = ()
     sections: Sequence[Section] = ()

@@ -314,7 +314,8 @@ def with_extras(run):
     times = {"start_ps": 0, "generated_ps": 5 * 10**12, "updated_ps": 6 * 10**12}
     step = {**times, "started": 4, "resumed": 0, "trained": 4, "lag_sum": 0, "lag_most": 0}
     trainer = {"prompts": 4, "max_lag": 0, "training_ps": 10**12, "weight_sync_ps": 0, "training_gpus": 0}
-    return replace(run, trace_cache=kept, rollout={**trainer, "steps": [step]})
+    exits = dict.fromkeys(("generations", "probes", "left", "false", "wanted_tokens", "thought_tokens"), 1)
+    return replace(run, trace_cache=kept, early_exit=exits, rollout={**trainer, "steps": [step]})
 
 
 def test_every_key_is_declared_and_every_declared_key_occurs(toy):
