@@ -9,7 +9,7 @@ from sim.planning.point import Task
 from sim.planning.sizing import Sizer
 from sim.units import format_bytes, format_duration
 
-A_CANDIDATE, THE_WINNER, WHAT_IFS = 7, 40, 25
+A_CANDIDATE, THE_WINNER, WHAT_IFS = 7, 110, 25
 """Points that sizing a candidate, trying the winner, and its sensitivity take: what the shipped plans took, rounded up."""
 
 

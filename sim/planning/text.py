@@ -201,7 +201,10 @@ def _details(plan: Data) -> list[str]:
     lines += [means_words(plan, way) for way in plan["means"]["ways"]]
     flips = [row for row in plan.get("sensitivity", ()) if row["flips_to"] or not row["recommendation_still_meets"]]
     for row in flips:
-        what = f"{row['flips_to']} becomes cheaper" if row["flips_to"] else "more replicas are needed"
+        more = (
+            "more replicas are needed" if row["replicas_needed"] else "no number of replicas that is allowed suffices"
+        )
+        what = f"{row['flips_to']} becomes cheaper" if row["flips_to"] else more
         lines.append(f"Would change the decision: {row['words']}: {what}.")
     if "sensitivity" in plan and not flips:
         lines.append("No assumption that was tried changes the decision.")

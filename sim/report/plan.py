@@ -110,7 +110,7 @@ def _sections(plan: Data) -> list[Section]:
         sections.append(
             Section("means", "What do means hide?", [Exhibit("means", means.figure(data), data)], _means(plan))
         )
-        if plan["economics"].get("api"):
+        if plan["economics"]["usd_per_million_output_tokens"]:
             sections.append(Section("api", "Is an API cheaper?", (), [_api(plan)]))
         if plan.get("deployment"):
             sections.append(Section("deploy", "What do I deploy?", (), _deployment(plan)))
@@ -203,7 +203,12 @@ def _means(plan: Data) -> list[Block]:
 
 
 def _api(plan: Data) -> Text:
-    api = plan["economics"]["api"]
+    api = plan["economics"].get("api")
+    if api is None:
+        return Text(
+            f"Only one that asks less than {formats.money(plan['economics']['usd_per_million_output_tokens'])} per "
+            "million output tokens, for this traffic (plan.api_price_per_million_output_tokens compares with one)."
+        )
     return Text(
         f"An API at ${api['usd_per_million_output_tokens']:g} per million output tokens costs "
         f"{formats.money(api['usd_per_month'])} a month for this traffic, the plan "

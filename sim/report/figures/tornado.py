@@ -41,7 +41,9 @@ def finding(data: pd.DataFrame) -> str:
         return f"{words[:1].upper()}{words[1:]} would change the decision to {row['flips_to']}"
     lost = data[~data["still_meets"].astype(bool)]
     if len(lost):
-        return f"{len(lost)} of {len(data)} assumptions would need more replicas, none another configuration"
+        never = int(lost["change_usd_per_month"].isna().sum())
+        also = f", and {never} of them cannot be met within the plan's limits" if never else ""
+        return f"{len(lost)} of {len(data)} assumptions would need more replicas, none another configuration{also}"
     return "No assumption that was tried changes the decision"
 
 
