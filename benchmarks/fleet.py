@@ -26,7 +26,7 @@ from sim.scenario.model import Scenario
 from sim.simulate import place, simulate
 
 RATE = 0.5
-"""Queries a second a replica: a little below what the fleet of seven gets at the peak of scenario day_fixed."""
+"""Queries a second a replica: the mean over the day of scenario day_fixed."""
 
 WIDTHS = (9, 9, 8, 8, 9, 10, 8, 11)
 """Of the printed columns."""
