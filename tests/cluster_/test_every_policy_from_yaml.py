@@ -36,7 +36,12 @@ def run(pools: dict[str, Any], **sections: Any) -> Any:
         "chat": {"weight": 1, "lengths": LENGTHS},
         "math": {"weight": 1, "priority": 1, "lengths": LENGTHS},
     }
-    workload = {"arrivals": "poisson", "rate": "10/s", "categories": categories, "sessions": {"turns": 2, "think_time": "5 s"}}
+    workload = {
+        "arrivals": "poisson",
+        "rate": "10/s",
+        "categories": categories,
+        "sessions": {"turns": 2, "think_time": "5 s"},
+    }
     data = {"name": "one", "seed": 2, "workload": workload, "pools": pools, "slo": {"tta": {"p95": "20 s"}}}
     results = simulate(load(data | {"measure": {"queries": 80}} | sections))
     totals = results.summary["totals"]
