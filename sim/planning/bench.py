@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sim.planning.evidence import ends
 from sim.planning.judge import Judgement, judge, settle
 from sim.planning.point import NEUTRAL, Task, Twist, content
 
@@ -125,7 +126,7 @@ def lengthened(scenario: Scenario, length: int) -> Scenario:
     """*scenario* with a window of so many times its length, by queries or time as stated; as it is where no length is
     stated, or where the traffic ends of itself."""
     measure, traffic = scenario.measure, scenario.workload
-    if length == 1 or traffic.trace is not None or traffic.queries is not None:
+    if length == 1 or ends(traffic):
         return scenario
     if measure.queries is not None:
         change: dict[str, int] = {"queries": measure.queries * length}

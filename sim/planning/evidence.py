@@ -60,6 +60,11 @@ def evidence(results: Results) -> dict[str, Any]:
     }
 
 
+def ends(workload: WorkloadSpec) -> bool:
+    """Whether the traffic ends of itself: then a run of it is all there is, and none could be longer."""
+    return workload.trace is not None or workload.queries is not None
+
+
 def steady(workload: WorkloadSpec) -> bool:
     """Whether the traffic keeps to one rate: no trace, no profile, no day of clients."""
     if workload.trace is not None or workload.profile == "day":

@@ -9,7 +9,8 @@ query was late.
 All targets *meet*: each lower bound is at or above its p (an intersection-union test: no correction needed), and the
 runs were long enough to tell: with their warm-up they span at least `SPANS` times as many queries as are worth
 one independent query, so that they have forgotten that they began empty; and where the traffic is steady the
-backlog grows by at most `DRIFT` of the queries that arrive, at the confidence asked. One *misses*: its upper
+backlog grows by at most `DRIFT` of the queries that arrive, at the confidence asked (neither is asked of traffic that ends
+of itself, such as a trace, of which a run is all there is). One *misses*: its upper
 bound is below p, corrected for the number of targets (Bonferroni). Otherwise undecided, and more and longer
 replications are run; the error allowed is shared out equally among the looks, so that looking often does not raise it.
 """
@@ -156,7 +157,9 @@ def _effect(finished: Sequence[Mapping[str, Any]], index: int) -> DesignEffect:
 def _queries_wanted(
     evidence: Sequence[Mapping[str, Any]], growth: float | None, targets: Sequence[TargetShare]
 ) -> int | None:
-    """Queries that a window must have for its run to be long enough; None where it is."""
+    """Queries that a window must have for its run to be long enough; None where it is, or where none could be longer."""
+    if all(each["ends"] for each in evidence):
+        return None
     queries = min(each["queries"] for each in evidence)
     before = min(each["queries_before"] for each in evidence)
     worst = max((target.effect.value for target in targets), default=1.0)

@@ -176,7 +176,7 @@ def failure(task: Task, key: str, error: str, *, kind: str) -> dict[str, Any]:
 def compute(task: Task, key: str = "") -> tuple[dict[str, Any], bytes]:
     """The point's record (JSON data) and its queries (Parquet); a failure is a record too, never raised."""
     from sim.errors import ThinkcapError
-    from sim.planning.evidence import evidence, steady
+    from sim.planning.evidence import ends, evidence, steady
 
     clock = time.perf_counter()
     record = _record(task, key)
@@ -190,7 +190,8 @@ def compute(task: Task, key: str = "") -> tuple[dict[str, Any], bytes]:
         record |= {
             "state": "done",
             "summary": summary,
-            "evidence": evidence(results) | {"steady": steady(task.scenario.workload)},
+            "evidence": evidence(results)
+            | {"steady": steady(task.scenario.workload), "ends": ends(task.scenario.workload)},
             "pools": {
                 pool.name: {
                     "model": pool.model,

@@ -123,6 +123,7 @@ class QueueRunner:
             "queries": queries,
             "queries_before": WARM_UP,
             "steady": True,
+            "ends": False,
         }
         summary = {"slo": {"targets": [target]}, "verdict": "stable"}
         return {"state": "done", "summary": summary, "evidence": evidence}
@@ -203,6 +204,10 @@ def test_what_is_undecided_says_what_is_missing() -> None:
     assert short.state == "undecided"
     assert short.needs_queries is not None
     assert short.needs_queries > 200
+    whole = [runner.record(number, 200) for number in range(12)]
+    for record in whole:
+        record["evidence"] |= {"ends": True, "steady": False}
+    assert judge(whole, confidence=CONFIDENCE).needs_queries is None  # a trace is all there is
     long = judge([runner.record(number, 6_000) for number in range(6)], confidence=CONFIDENCE)
     assert long.state == "meets"
     assert long.needs_queries is None
@@ -219,7 +224,7 @@ def test_more_replications_are_foreseen() -> None:
             target = {"metric": "tta", "percentile": 95, "target": 1.0, "category": None}
             target |= {"share": float(1 - late.mean()), "n": 400}
             evidence = {"targets": [exceeded(np.where(late, 2.0, 0.1))], "in_system": [], "queries": 400}
-            evidence |= {"queries_before": 400, "steady": False}
+            evidence |= {"queries_before": 400, "steady": False, "ends": False}
             summary = {"slo": {"targets": [target]}, "verdict": "stable"}
             found.append({"state": "done", "summary": summary, "evidence": evidence})
         return found
