@@ -464,6 +464,7 @@ def _pool_info(
         fidelity=_profile(placed),
         out_of_range=_out_of_range(number, placed, outcome, sinks),
         deployment=placed,
+        engine=settings,
     )
 
 

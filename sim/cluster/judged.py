@@ -17,7 +17,7 @@ import numpy as np
 
 from sim.engine.request import Looks, Request
 from sim.policies.reasoning import Classify, Confidence, Generate, Outcome, Probes, Verify
-from sim.results.columns import Status
+from sim.results.columns import Role, Status
 from sim.results.sinks import IntArray
 from workloads.quality.judge import NONE, RIGHT, Judge
 
@@ -296,7 +296,7 @@ def judge_plain(judged: Judged, source: QuerySource, rows: Mapping[str, IntArray
         prompt[mine] = block.prompt[asked[mine] - block.first]
     shared = prompt >= 0
     judged.prompts.update(zip(asked[shared].tolist(), prompt[shared].tolist(), strict=True))
-    done = rows["status"] == Status.COMPLETED
+    done = (rows["status"] == Status.COMPLETED) & (rows["role"] == Role.GENERATE)
     rows = {name: column[done] for name, column in rows.items()}
     query, natural, prompt = rows["query"], natural[done], prompt[done]
     if judged.only is not None:
@@ -328,7 +328,7 @@ def make(
     kv: Sequence[KvPolicy | None] = (),
 ) -> Judged:
     """From the scenario's section; *pools* are (name, model, role), *kv* how each keeps its KV memory."""
-    generating = [role == "generate" for _, _, role in pools]
+    generating = [role in ("generate", "decode") for _, _, role in pools]
     judge = Judge(
         spec,
         streams,

@@ -8,12 +8,16 @@ ready when the one under way ends.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.step_cost import StepCost
+from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
 from sim.results.columns import Role, Status
 from sim.results.info import PoolInfo, RunInfo
 from sim.results.results import Results
@@ -33,10 +37,10 @@ def fill(results: Results) -> None:
     """Fill ``alone_s`` and ``slowdown`` of the queries in, where every request stands on a pool that knows
     its cost.
 
-    One whose prompt is computed elsewhere takes its prefill there, the copy of all its KV over an idle link,
-    and its decodes. A query that needed several samples or verification, or whose pool compresses its KV cache, has no
-    closed form and keeps NaN; one sent again after a failure is taken as sent once. What is unfinished is taken to its
-    natural end, or to its limit.
+    One whose prompt is computed elsewhere takes its prefill there, the copy of all its KV over an idle link, and its decodes.
+    Where steps are not alike (KV compression, drafts) its steps are gone through one by one, on an idle replica. A query that
+    needed several samples or verification, or both of the above, keeps NaN; one sent again after a failure is taken as sent
+    once. What is unfinished is taken to its natural end, or to its limit.
     """
     queries, requests = results.tables["queries"], results.tables["requests"]
     size = int(queries["query"].max(initial=0)) + 2
@@ -50,7 +54,7 @@ def fill(results: Results) -> None:
     for run in results.runs:
         for number, pool in enumerate(run.pools):
             cost = getattr(pool.deployment, "step_cost", None)
-            if cost is None or not pool.linear_steps:
+            if cost is None or not (pool.linear_steps or pool.engine is not None):
                 continue
             name = requests.names["pool"].index(pool.name) if pool.name in requests.names["pool"] else number
             mine = np.flatnonzero(
@@ -61,18 +65,86 @@ def fill(results: Results) -> None:
                 & ~leg
             )
             tokens = _output_tokens(results, pool, mine)
+            if not pool.linear_steps:
+                walked = _walked_ps(results, pool, cost, mine, tokens)
+                alone[place[mine]] = (walked + pool.front_end_ps) / PS_PER_S
+                continue
             time: NDArray[Any] = alone_ps(cost, requests["prompt_tokens"][mine], tokens, pool.max_num_batched_tokens)
-            if pool.looks:
-                time = time - _spared_ps(cost, pool.looks, tokens, requests["probe_tokens"][mine])
             if pool.role != "generate":
                 time = np.where(
                     requests["transferred_tokens"][mine] > 0,
                     _two_legs_ps(results, run, pool, mine, tokens),
                     np.nan if pool.role == "prefill" else time,
                 )
+            if pool.looks:
+                time = time - _spared_ps(cost, pool.looks, tokens, requests["probe_tokens"][mine])
             alone[place[mine]] = (time + pool.front_end_ps) / PS_PER_S
     results.set_column("queries", "alone_s", alone)
     results.set_column("queries", "slowdown", queries["tta_s"] / alone)
+
+
+def _walked_ps(
+    results: Results, pool: PoolInfo, cost: StepCost, rows: IntArray, tokens: IntArray
+) -> NDArray[np.float64]:
+    """The same on a pool that compresses its KV cache or verifies drafts; NaN where the prefill is done elsewhere."""
+    requests = results.tables["requests"]
+    if pool.role != "generate":
+        return np.full(len(rows), np.nan)
+    names = ("request", "query", "sample", "prompt_tokens", "max_tokens")
+    asked = zip(*(requests[name][rows].tolist() for name in names), tokens.tolist(), strict=True)
+    settings = replace(pool.engine, enable_prefix_caching=False, host_blocks=0, async_scheduling=False)
+    how = _drafted_ps if settings.speculation is not None else _alone_on
+    made = how(settings, cost, asked)
+    return np.fromiter(made, dtype=np.float64, count=len(rows))
+
+
+def _alone_on(settings: EngineSettings, cost: StepCost, asked: Iterable[tuple[int, ...]]) -> Iterator[int]:
+    """One request after the other on a replica of its own."""
+    from sim.engine.replica import make_replica
+    from sim.policies.schedulers.vllm import Vllm
+
+    replica, now_ps = make_replica(settings, cost, Vllm()), 0
+    for number, query, sample, prompt, limit, tokens in asked:
+        request = Request(
+            number,
+            arrived_ps=now_ps,
+            prompt_tokens=prompt,
+            output_tokens=tokens,
+            max_tokens=limit,
+            query=query,
+            sample=sample,
+        )
+        start_ps = now_ps
+        replica.submit(request, now_ps)
+        end_ps = replica.plan(now_ps)
+        while end_ps is not None:
+            now_ps = end_ps
+            replica.complete(now_ps)
+            end_ps = replica.plan(now_ps)
+        yield request.finished_ps - start_ps
+
+
+def _drafted_ps(settings: EngineSettings, cost: StepCost, asked: Iterable[tuple[int, ...]]) -> Iterator[int]:
+    """Prefill, then bursts of its own token and of what is right of its draft, by the draws that it faced in the run."""
+    drafts, most = settings.speculation, settings.max_num_batched_tokens
+    assert drafts is not None
+    each = [
+        cost.step_ps(decodes=1, context=0, chunks=0, chunk_tokens=0, pairs=0, cached=0, drafted=drafted)
+        + (drafts.draft_ps(1, cost) if drafted else 0)
+        for drafted in range(drafts.draft_tokens + 1)
+    ]
+    for number, query, sample, prompt, limit, tokens in asked:
+        request = Request(number, arrived_ps=0, prompt_tokens=prompt, output_tokens=tokens, query=query, sample=sample)
+        foreseen = settings.max_model_len if limit < 0 else min(settings.max_model_len, prompt + limit)
+        total, computed, end = int(_prefill_ps(cost, np.array([prompt]), most)[0]), prompt, prompt + tokens
+        request.known = prompt + 1
+        while request.known < end:
+            drafted = max(0, min(drafts.draft_tokens, most - 1, foreseen - computed - 2))
+            burst = 1 + min(drafted, drafts.accepted(request), end - request.known - 1)
+            total += each[drafted] + cost.kv_ps * computed
+            computed += burst
+            request.known += burst
+        yield total
 
 
 def copy_ps(pool: PoolInfo, prompt_tokens: IntArray) -> IntArray:

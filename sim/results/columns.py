@@ -147,13 +147,13 @@ QUERIES: tuple[Column, ...] = (
         "alone_s",
         "float64",
         "s",
-        "Time to answer of the same query alone on an idle replica, prefix cache empty; NaN: no closed form.",
+        "Time to answer of the same query alone on an idle replica, prefix cache empty; NaN: it cannot be said.",
     ),
     _c(
         "slowdown",
         "float64",
         "",
-        "tta_s over alone_s; NaN: no answer, or no closed form.",
+        "tta_s over alone_s; NaN: no answer, or alone_s cannot be said.",
     ),
     _c(
         "slo_met",

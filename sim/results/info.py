@@ -85,6 +85,8 @@ class PoolInfo:
     """In words, where steps left the range that the profile was fitted in; empty: never."""
     deployment: Any = field(default=None, compare=False, repr=False)
     """calibration.deployment.Deployment while in memory, else None."""
+    engine: Any = field(default=None, compare=False, repr=False)
+    """sim.engine.settings.EngineSettings of its replicas while in memory, else None."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,10 @@ class RunInfo:
     """In words, what the run wants the reader to know (a policy's remark, a workload's)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON data; deployments are left out."""
+        """As JSON data; deployments and engines are left out."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["pools"] = [
-            {f.name: _plain(getattr(pool, f.name)) for f in fields(pool) if f.name != "deployment"}
+            {f.name: _plain(getattr(pool, f.name)) for f in fields(pool) if f.name not in ("deployment", "engine")}
             for pool in self.pools
         ]
         data["slo"] = [{f.name: getattr(target, f.name) for f in fields(target)} for target in self.slo]

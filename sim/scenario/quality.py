@@ -37,7 +37,7 @@ def check_quality(scenario: Scenario, document: Document) -> list[Problem]:
                 )
             )
         return problems
-    generating = [name for name, pool in pools.items() if pool.role == "generate"]
+    generating = [name for name, pool in pools.items() if pool.role in ("generate", "decode")]
     problems += [
         document.problem(
             ("quality", "pools", name),

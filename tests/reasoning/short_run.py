@@ -31,3 +31,12 @@ def run(*, latent: Any = None, depth: Any = None, stepwise: bool = False, rate: 
     if latent is None:
         del data["quality"]["pools"]
     return simulate(load({**data, **changes}), stepwise=stepwise)
+
+
+def same(a: Any, b: Any) -> bool:
+    """All tables of both runs are the same bytes."""
+    return all(
+        table.columns[name].tobytes() == b.tables[each].columns[name].tobytes()
+        for each, table in a.tables.items()
+        for name in table.columns
+    )

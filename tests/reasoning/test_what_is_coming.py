@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-from short_run import POOL, run
+from short_run import POOL, run, same
 
 from calibration.adaptive_depth import at_depths, mean_depth
 from calibration.step_cost import StepCost
 from sim.errors import InputError
-
-
-def same(a: Any, b: Any) -> bool:
-    return all(
-        table.columns[name].tobytes() == b.tables[each].columns[name].tobytes()
-        for each, table in a.tables.items()
-        for name in table.columns
-    )
 
 
 @pytest.mark.parametrize("keeps_kv", [True, False])
