@@ -9,7 +9,7 @@ import numpy as np
 from sim.errors import InputError, Problem
 from sim.rng import Streams
 from workloads.arrivals import Process, make_process
-from workloads.clients import ClientArrivals
+from workloads.clients import ClientArrivals, with_windows
 from workloads.generate import Extras, GeneratedSource
 from workloads.lengths import Kind
 from workloads.sessions import SessionProcess
@@ -30,6 +30,8 @@ def build_source(spec: WorkloadSpec, *, seed: int, replication: int, base: Path 
 
         name = f"preset {spec.preset}"
         spec, facts = resolve(spec, base=base)
+    elif spec.windows is not None and spec.clients is not None:
+        spec = spec.model_copy(update={"clients": with_windows(spec.clients, spec.windows, base)})
     return generated(spec, name=name, facts=facts, streams=Streams(seed, replication))
 
 

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sim.errors import InputError, Problem, nearest
 from sim.rng import Streams
 from workloads.arrivals import PS, Chunk, to_ps, weibull_shape
 from workloads.even_gaps import GOLDEN, levels, shown_shape
 from workloads.even_gaps import weibull as even_weibull
-from workloads.spec import Clients
+from workloads.spec import Client, Clients
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -184,6 +185,41 @@ def _solved(squares: FloatArray, gaps: npt.NDArray[Any]) -> FloatArray:
     """Squared CV of a law of which so many *gaps*, scaled to a sum, show *squares* in the mean."""
     shown = np.minimum(squares, 0.98 * np.maximum(gaps - 1, 1))
     return np.asarray(gaps * shown / np.maximum(gaps - 1 - shown, 0.02 * shown + 1e-9)).clip(1e-6, 1e4)
+
+
+def with_windows(clients: Clients, name: str, base: Path | None) -> Clients:
+    """The same clients with the rates, spreads of gaps and windows of the CSV *name* (`read_windows`).
+
+    A client that is several members (conversations and single queries, say) splits its rate among them as before. One
+    that is not known has the lengths of a member called ``others``; without one it is an error.
+    """
+    rows, window_s, _ = read_windows(name, base)
+    if not rows:
+        raise InputError(Problem("holds no window with traffic", source=name, key="workload.windows"))
+    whose: dict[str, list[tuple[str, Client]]] = {}
+    for key, member in clients.members.items():
+        whose.setdefault(member.client or key, []).append((key, member))
+    members: dict[str, Client] = {}
+    for client, row in rows.items():
+        parts = whose.get(client, whose.get("others"))
+        if parts is None:
+            expected = "clients of the workload, or a member others for those it does not know"
+            near = nearest(client, list(whose))
+            raise InputError(
+                Problem(f"unknown client {client!r}", source=name, key="client_id", expected=expected, nearest=near)
+            )
+        total = sum(sum(member.rates) / len(member.rates) for _, member in parts)
+        for key, member in parts:
+            share = sum(member.rates) / len(member.rates) / total if total else 1.0 / len(parts)
+            changed: dict[str, Any] = {
+                "rates": tuple(rate * share for rate in row["rates"]),
+                "cvs": tuple(row["cvs"]),
+                "weibull": tuple(row["weibull"]),
+                "gaps": None,
+                "client": client,
+            }
+            members[key if client in whose else f"{client}, {key}"] = member.model_copy(update=changed)
+    return clients.model_copy(update={"window": window_s, "members": members})
 
 
 def read_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]], float, float]:

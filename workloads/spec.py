@@ -403,7 +403,7 @@ class WorkloadSpec(Strict):
         description="clients: the day as measured, or its mean; default: steady where a rate is given",
     )
     mode: Literal["standard", "reasoning"] | None = Field(default=None, description="preset article only")
-    windows: Name | None = Field(default=None, description="clients: CSV of their windows")
+    windows: Name | None = Field(default=None, description="clients: CSV of their rates in other hours")
     sessions: Sessions | None = None
     shared_prefix: SharedPrefix | None = None
     recurrence: Recurrence | None = Field(default=None, description="problems that are asked again")
@@ -456,8 +456,8 @@ class WorkloadSpec(Strict):
                 problems.append("arrivals are missing")
         elif self.rate is None and not isinstance(self.arrivals, Closed | Burst | RolloutArrivals):
             problems.append("rate is missing")
-        if self.windows is not None:
-            problems.append("windows goes with a preset only")
+        if self.windows is not None and (self.clients is None or self.arrivals is not None):
+            problems.append("windows goes with the arrivals of clients only")
         if self.profile is not None and (self.clients is None or self.arrivals is not None):
             problems.append("profile goes with the arrivals of clients only")
         return problems

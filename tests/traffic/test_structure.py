@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sim.errors import InputError
 from workloads.conversations import FIRST, LATER, SINGLE, Structure
 from workloads.drawn import batches_of, drawn_portrait, drawn_structure
 from workloads.fitting.fit import fit
@@ -145,3 +146,21 @@ def test_a_drifting_client_keeps_its_day():
     real = portrait(held, known_as=found.clients)
     rows = {row.name: row for row in compare(real, drawn_portrait(drawn(found.workload, seed=2), beside=real))}
     assert rows["client and window, RMS of standard errors"].generated < 1.0
+
+
+def test_fitted_clients_may_get_the_rates_of_other_hours(tmp_path):
+    talk = {"rates": [3.0], "client": "a", "lengths": CHAT["lengths"], "sessions": {"turns": 2, "think_time": "1 s"}}
+    members = {"a": {"rates": [1.0], "lengths": CHAT["lengths"]}, "a, conversations": talk}
+    path = tmp_path / "windows.csv"
+    path.write_text(
+        "client_id,window_start_s,req_per_s,iat_cv,iat_family\na,600,8,1,Gamma\na,1200,2,1.5,Weibull\n",
+        encoding="utf-8",
+    )
+    spec = {"clients": {"members": members}, "windows": "windows.csv", "queries": 6000, "profile": "day"}
+    held = Held.of(batches_of(build(WorkloadSpec.model_validate(spec), seed=0, base=tmp_path)))
+    counts = np.histogram(held.arrived, [0, 600, 1200])[0]
+    assert counts == pytest.approx([4800, 1200], rel=0.05)
+    assert (held.turn != SINGLE).mean() == pytest.approx(0.75, abs=0.03)
+    path.write_text(path.read_text().replace("a,", "b,", 1), encoding="utf-8")
+    with pytest.raises(InputError, match="unknown client 'b'"):
+        build(WorkloadSpec.model_validate(spec), seed=0, base=tmp_path)
