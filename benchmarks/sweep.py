@@ -4,7 +4,8 @@
 
 Each repeat times, one after another: a bare CPU loop done twice by one process and once each by two, and a sweep of N
 points by one worker and by two, every time into an empty store. Speed-ups are ratios of wall times; what counts is the
-sweep's over the bare loops', the median of the repeats, since other work on the machine slows down both.
+sweep's over the bare loops', the median of the repeats, since other work on the machine slows down both. The modules are
+loaded before, as they would be once for any number of workers.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def main() -> None:
     changes = [f"measure.queries={args.queries}", "measure.replications=1", "measure.max_drain=10 min"]
     axes = [sweep.parse_axis(f"workload.rate=0.5..1.5:{args.points}/s")]
     found = sweep.points("quickstart", changes, sweep.grid(axes))
+    swept(found[:1], 1)
     rounds = 20_000_000
     ratios = []
     for number in range(args.repeats):
