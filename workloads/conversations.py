@@ -75,8 +75,9 @@ class Structure:
 
     @property
     def said(self) -> FloatArray:
-        """A sample of later turns: client, pause in s, growth of the prompt, answer and output before, shared tokens."""
-        return self._said.table(6)
+        """A sample of later turns: client, pause in s, growth of the prompt, answer and output before, shared tokens,
+        the prompt before."""
+        return self._said.table(7)
 
     def watch(self, batch: pa.RecordBatch, client: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.uint8], list[int]]:
         """Take in a batch: what each row is (``SINGLE`` …), and which earlier rows turn out to be ``FIRST``."""
@@ -134,7 +135,9 @@ class Structure:
                         marks.append(before.row)
                 known = shared if parent >= 0 or group >= 0 else -1
                 grown = prompt - before.prompt
-                self._said.add((before.client, at - before.last_s, grown, before.answer, before.output, known))
+                self._said.add(
+                    (before.client, at - before.last_s, grown, before.answer, before.output, known, before.prompt)
+                )
                 before.last_s, before.prompt, before.answer, before.output = at, prompt, answer, made
                 before.turns += 1
                 self._sessions.move_to_end(key)

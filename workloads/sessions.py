@@ -5,7 +5,7 @@ A turn's prompt is the parent's prompt, its answer, and the user's new tokens. W
 templates of reasoning models do so), a turn shares the parent's prompt as a prefix, and the answer too where
 the parent did not reason; where it is kept, the prompt grows by it, and all that the parent held is shared.
 Pauses run from arrival to arrival: an open loop, in which a slow answer delays nobody. A retry asks the very prompt
-before it once more, and shares all of it.
+before it once more, or the first part of it, and shares all of that.
 """
 
 from __future__ import annotations
@@ -149,6 +149,11 @@ class SessionProcess:
         parent = np.full(len(query), -1, np.int64)
         prefix_len = np.zeros(len(query), np.int64)
         again = self._streams.uniforms("session.retry", turns.session, 0, turns.turn)
+        keeps = np.ones(len(query))
+        z = self._streams.normals("session.retry_keeps", turns.session, 0, turns.turn)
+        for law, where in self._by_talk(turns.kind):
+            if law.retry_keeps is not None:
+                keeps[where] = np.clip(law.retry_keeps.from_normal(z[where]), 0.0, 1.0)
         rows = zip(turns.session.tolist(), turns.last.tolist(), turns.kind.tolist(), strict=True)
         for i, (session, last, kind) in enumerate(rows):
             before = contexts.pop(session, None)
@@ -161,7 +166,8 @@ class SessionProcess:
                 asked, shared, context, before_prompt = before
                 size = context + int(said.prompt[i])
                 if again[i] < talk.retries:
-                    prompt[i], parent[i], prefix_len[i] = before_prompt, asked, before_prompt
+                    asks = max(round(before_prompt * float(keeps[i])), 1)
+                    prompt[i], parent[i], prefix_len[i] = asks, asked, asks
                 elif limit is None or size <= limit:
                     prompt[i], parent[i], prefix_len[i] = size, asked, shared
                 else:

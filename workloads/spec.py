@@ -272,6 +272,9 @@ class Sessions(Strict):
         default=0.0,
         description="later turns that ask the prompt before them once more instead of going on after its answer",
     )
+    retry_keeps: Law | None = Field(
+        default=None, description="how much of that prompt a retry asks again, where it is not all of it: a share"
+    )
     max_prompt: TokenCount | None = None
     """Longer conversations lose their oldest part, and with it the prefix they share."""
     reasoning: Literal["dropped", "kept"] = Field(

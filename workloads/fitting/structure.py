@@ -42,6 +42,10 @@ def sessions_of(structure: Structure, clients: npt.NDArray[np.integer]) -> dict[
         "think_time": plain(by_quantiles(np.maximum(said[:, 1], 0.0))),
         "retries": digits(float(again.mean()), 3),
     }
+    back = said[:, 2] < 0
+    if back.any():
+        keeps = np.clip(1.0 + said[again, 2] / said[again, 6], 0.0, 1.0)
+        keys["retry_keeps"] = plain(by_quantiles(keeps))
     if not again.all():
         keys["new_tokens"] = plain(length_law(new[~again]))
     return keys | ({"reasoning": "kept"} if kept else {})
