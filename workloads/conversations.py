@@ -59,6 +59,7 @@ class Structure:
         self.turns: Counter[tuple[int, int]] = Counter()
         """Sessions that ended, by client and number of turns."""
         self._said = _Sample()
+        self._last = _Sample()
         self.groups: Counter[Any] = Counter()
         self._shares: Counter[tuple[Any, int]] = Counter()
         self.prompt_tokens = self.shared_tokens = self.shares_known = 0
@@ -76,8 +77,15 @@ class Structure:
     @property
     def said(self) -> FloatArray:
         """A sample of later turns: client, pause in s, growth of the prompt, answer and output before, shared tokens,
-        the prompt before."""
-        return self._said.table(7)
+        the prompt before, when that was asked in s and which turn it was."""
+        return self._said.table(9)
+
+    @property
+    def last(self) -> FloatArray:
+        """A sample of the last turns of conversations, as many of all as of ``said``: client, number of turns, time in s."""
+        still = [(one.client, one.turns, one.last_s) for one in self._sessions.values() if one.turns > 1]
+        found = np.concatenate([self._last.table(3), np.array(still, np.float64).reshape(-1, 3)])
+        return found[:: self._said.each] if self._last.each == 1 else found
 
     def watch(self, batch: pa.RecordBatch, client: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.uint8], list[int]]:
         """Take in a batch: what each row is (``SINGLE`` …), and which earlier rows turn out to be ``FIRST``."""
@@ -125,6 +133,8 @@ class Structure:
                 if len(self._sessions) > _OPEN:
                     _, ended = self._sessions.popitem(last=False)
                     self.turns[ended.client, ended.turns] += 1
+                    if ended.turns > 1:
+                        self._last.add((ended.client, ended.turns, ended.last_s))
                 self._sessions[key].group = self._count_prefix(row, parent, group, shared)
             else:
                 kinds[i] = LATER
@@ -135,9 +145,8 @@ class Structure:
                         marks.append(before.row)
                 known = shared if parent >= 0 or group >= 0 else -1
                 grown = prompt - before.prompt
-                self._said.add(
-                    (before.client, at - before.last_s, grown, before.answer, before.output, known, before.prompt)
-                )
+                said = (at - before.last_s, grown, before.answer, before.output, known, before.prompt)
+                self._said.add((before.client, *said, before.last_s, before.turns))
                 before.last_s, before.prompt, before.answer, before.output = at, prompt, answer, made
                 before.turns += 1
                 self._sessions.move_to_end(key)
@@ -191,15 +200,15 @@ class _Sample:
 
     def __init__(self) -> None:
         self._rows: list[tuple[float, ...]] = []
-        self._each, self._seen = 1, 0
+        self.each, self._seen = 1, 0
 
     def add(self, row: tuple[float, ...]) -> None:
         self._seen += 1
-        if self._seen % self._each == 0:
+        if self._seen % self.each == 0:
             self._rows.append(row)
             if len(self._rows) >= 2 * _SAID:
                 self._rows = self._rows[1::2]
-                self._each *= 2
+                self.each *= 2
 
     def table(self, columns: int) -> FloatArray:
         return np.array(self._rows, np.float64).reshape(-1, columns)

@@ -101,7 +101,7 @@ def fit(held: Held, *, window_s: float | None = None, keep_names: bool = False) 
         if talks:
             assert held.structure is not None
             mine = np.flatnonzero(groups.of[1::2] == number)
-            member["sessions"] = sessions_of(held.structure, mine)
+            member["sessions"] = sessions_of(held.structure, mine, last_s)
             turns = mean_turns(member["sessions"])
             member["rates"] = [digits(rate * turns, 6) for rate in member["rates"]]
         if held.turn is not None:

@@ -15,31 +15,29 @@ from workloads.fitting.plain import digits, plain
 FloatArray = npt.NDArray[np.float64]
 
 _LEAST_TURNS = 200
+_EARLY = 0.9
+_FEW = 20
 _LEAST_REPEATS = 30
 _LEAST_SHARE = 0.01
 _LEAST_GROUPS = 20
 
 
-def sessions_of(structure: Structure, clients: npt.NDArray[np.integer]) -> dict[str, Any]:
-    """Turns, pauses and new tokens of the conversations of *clients*, or of all where these are few."""
-    number = {length: 0 for (_, length) in structure.all_turns() if length > 1}
-    everyone = dict(number)
-    for (client, length), count in structure.all_turns().items():
-        if length > 1:
-            everyone[length] += count
-            number[length] += count if client in clients else 0
-    number = number if sum(number.values()) >= _LEAST_TURNS else everyone
-    turns = np.repeat(list(number), list(number.values())).astype(np.float64)
-    said = structure.said
-    mine = said[np.isin(said[:, 0], clients)]
-    said = mine if len(mine) >= _LEAST_TURNS else said
+def sessions_of(structure: Structure, clients: npt.NDArray[np.integer], last_s: float) -> dict[str, Any]:
+    """Turns, pauses and new tokens of the conversations of *clients*, or of all where these are few, until *last_s*."""
+    said, last = structure.said, structure.last
+    if np.isin(said[:, 0], clients).sum() >= _LEAST_TURNS:
+        said, last = said[np.isin(said[:, 0], clients)], last[np.isin(last[:, 0], clients)]
+    # What follows a turn near the trace's end may lie beyond it: turns before its last tenth tell how they go on.
+    early, ended = said[said[:, 7] <= _EARLY * last_s], last[last[:, 2] <= _EARLY * last_s]
+    if len(early) < _LEAST_TURNS:
+        early, ended = said, last
     kept = _reasoning_kept(said)
     context = said[:, 4] if kept else said[:, 3]
     new = said[:, 2] - context
     again = new < 1
     keys: dict[str, Any] = {
-        "turns": plain(_turns_law(turns)),
-        "think_time": plain(by_quantiles(np.maximum(said[:, 1], 0.0))),
+        "turns": plain(_turns_law(early[:, 8], ended[:, 1])),
+        "think_time": plain(by_quantiles(np.maximum(early[:, 1], 0.0))),
         "retries": digits(float(again.mean()), 3),
     }
     back = said[:, 2] < 0
@@ -58,11 +56,27 @@ def _reasoning_kept(said: FloatArray) -> bool:
     return bool(len(telling)) and float((telling[:, 2] > telling[:, 4]).mean()) > 0.9
 
 
-def _turns_law(turns: FloatArray) -> Any:
-    """Numbers of turns as a law of quantiles whose draws, rounded, are as often each number."""
+def _turns_law(went_on: FloatArray, ended: FloatArray) -> Any:
+    """Numbers of turns as a law of quantiles whose draws, rounded, are as often each number.
+
+    From the turns (by number, two and more) after which a conversation *went_on* and those that *ended* it: the product
+    of the chances to go on, pooled where turns are few.
+    """
     from workloads.laws import Empirical
 
-    values, counts = np.unique(turns, return_counts=True)
+    most = int(max(went_on.max(initial=1), ended.max(initial=2))) + 1
+    more = np.bincount(went_on[went_on >= 2].astype(np.int64), minlength=most)
+    all_of = more + np.bincount(ended.astype(np.int64), minlength=most)
+    alive, numbers, shares = 1.0, [], []
+    for turn in range(2, most):
+        pooled = slice(turn, None) if all_of[turn] < _FEW else slice(turn, turn + 1)
+        at_risk = int(all_of[pooled].sum())
+        goes_on = float(more[pooled].sum()) / at_risk if at_risk and turn < most - 1 else 0.0
+        numbers.append(turn)
+        shares.append(alive * (1.0 - goes_on))
+        alive *= goes_on
+    values, counts = np.array(numbers, np.float64), np.array(shares)
+    values, counts = values[counts > 0], counts[counts > 0]
     ends = np.cumsum(counts) / counts.sum()
     quantiles: dict[float, float] = {0.0: float(values[0])}
     for value, begin, end in zip(values.tolist(), [0.0, *ends[:-1].tolist()], ends.tolist(), strict=True):
