@@ -1,6 +1,7 @@
 """How fast strategies are simulated, beside one generation a query without a quality model.
 
-A *stop* is where the engine has to turn to one request: its end, and each point within it where it is cut or compressed.
+A *stop* is where the engine has to turn to one request: its end, and each point within it where it is cut, compressed or
+rolled back.
 Strategies are compared by stops a second of CPU time, with requests a second and runs of like steps beside; they are meant to
 keep half of the plain engine's stops a second.
 """
@@ -56,7 +57,9 @@ def whole(scenario: Scenario) -> tuple[int, int, int]:
     """``simulate``: (requests, runs of like steps, stops)."""
     results = simulate(scenario)
     requests = results.summary["totals"]["requests"]
-    return requests, len(results.tables["segments"]), requests
+    looks = results.runs[0].pools[0].looks
+    rolled_back = int(results.tables["requests"]["probe_tokens"].sum()) // looks[2] if looks else 0
+    return requests, len(results.tables["segments"]), requests + rolled_back
 
 
 def strategies_table(queries: int, repeats: int) -> list[Row]:

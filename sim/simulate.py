@@ -247,8 +247,7 @@ def run_once(
         tables["queries"].columns["trace_cache"] = np.array(found, np.int32)
     if judged is not None:
         if strategy.plain and traces is None:
-            rows, forced = outcome.requests.columns(), strategy.forces_answer()
-            judged.correct = judging.judge_plain(judged, source, rows, forced=forced)
+            judged.correct = judging.judge_plain(judged, source, outcome.requests.columns(), strategy)
         queries = tables["queries"]
         right = np.array([judged.correct.get(query, False) for query in queries["query"].tolist()], float)
         right[queries["status"] == Status.UNFINISHED] = np.nan

@@ -106,6 +106,8 @@ class Gateway:
         )
         self.retries = Retries(self, streams.generator("backoff"), self.settings.backoff)
         self._budgets = self._plain_budgets(strategy, source) if self._plain else None
+        lengths = [strategy.length(category) for category in source.categories] if self._plain else []
+        self._lengths = lengths if any(length != 1.0 for length in lengths) else None
         self._shares_words = words_recur(source)
         self._deadlines_ps = self.settings.deadlines_ps
         self.open: dict[int, Request | QueryRun] = {}
@@ -125,6 +127,7 @@ class Gateway:
             and judged is None
             and predictor is None
             and self._budgets is None
+            and self._lengths is None
             and self._deadlines_ps is None
             and self.settings.timeout_ps is None
         )
@@ -300,6 +303,8 @@ class Gateway:
             reasoning, answer = row[12], row[13]
             if self.judged is not None:
                 reasoning, answer = self.judged.scaled(None, reasoning, answer)
+            if self._lengths is not None and self._lengths[row[5]] != 1.0:
+                reasoning = round(reasoning * self._lengths[row[5]])
             cut = False
             if self._budgets is not None:
                 budget = self._budgets[row[5]]

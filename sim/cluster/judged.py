@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from workloads.quality.judge import NONE, RIGHT, Judge
 
 if TYPE_CHECKING:
     from sim.policies.memory import KvPolicy
+    from sim.policies.reasoning import Strategy
     from sim.rng import Streams
     from workloads.quality.spec import QualitySpec
     from workloads.source import QuerySource
@@ -265,7 +266,20 @@ class QueryJudge:
         label = self._labels.get(call.outcome.request, NONE)
         noise = float(ndtri(judge.uniform("confidence", query, call.outcome.sample)))
         score = -math.inf if label == NONE else noise + (call.discrimination if label == RIGHT else 0.0)
-        return replace(call.outcome, score=score)
+        of = call.outcome
+        # NOTE: dataclasses.replace() written out for performance reasons
+        return Outcome(
+            of.request,
+            of.sample,
+            of.status,
+            of.reasoning_tokens,
+            of.answer_tokens,
+            of.truncated,
+            of.finished_s,
+            of.answer,
+            score,
+            of.paused,
+        )
 
     def right(self, outcome: Outcome) -> bool:
         """Is this the right answer?"""
@@ -281,8 +295,10 @@ def _failures(u: float, chance: float) -> float:
     return math.floor(math.log(u) / math.log1p(-chance))
 
 
-def judge_plain(judged: Judged, source: QuerySource, rows: Mapping[str, IntArray], *, forced: bool) -> dict[int, bool]:
-    """Which queries of a plain strategy were answered right, from the rows of their requests."""
+def judge_plain(
+    judged: Judged, source: QuerySource, rows: Mapping[str, IntArray], strategy: Strategy
+) -> dict[int, bool]:
+    """Which queries of a plain *strategy* were answered right, from the rows of their requests."""
     from workloads.source import BLOCK
 
     asked = rows["query"]
@@ -305,6 +321,10 @@ def judge_plain(judged: Judged, source: QuerySource, rows: Mapping[str, IntArray
             natural = np.rint(natural * lengths.reasoning_scale).astype(np.int64)
         if lengths.latent is not None:
             natural = np.ceil(natural / lengths.latent.tokens_per_step).astype(np.int64)
+    forced, efforts = strategy.forces_answer(), [strategy.length(category) for category in source.categories]
+    longer = np.array(efforts)[rows["category"]]
+    if (longer != 1.0).any():
+        natural = np.where(longer != 1.0, np.rint(natural * longer), natural).astype(np.int64)
     whole = rows["generated"] >= rows["output_tokens"]
     reasoning = np.minimum(rows["generated"], rows["reasoning_tokens"])
     labels = judged.judge.answers(
@@ -316,6 +336,7 @@ def judge_plain(judged: Judged, source: QuerySource, rows: Mapping[str, IntArray
         reasoning=reasoning,
         natural=natural,
         answered=whole & (forced | (rows["reasoning_tokens"] >= natural)),
+        efforts=efforts,
     )
     return dict(zip(query.tolist(), (labels == RIGHT).tolist(), strict=True))
 

@@ -191,11 +191,15 @@ Run = Generator[Call, Any, Answer]
 class Strategy:
     """Base of the strategies: a subclass fills in `run`.
 
-    ``plain`` strategies make exactly one generation a query, with the budget that `budget` says; the gateway
-    then needs no generator, with the same result.
+    ``plain`` strategies make exactly one generation a query, to whatever pool, with the length and the budget that `length`
+    and `budget` say; the gateway then needs no generator, with the same result.
     """
 
-    plain: ClassVar[bool] = False
+    @property
+    def plain(self) -> bool:
+        """Whether the gateway needs no generator."""
+        return False
+
     judged: ClassVar[bool] = False
     """It makes no sense without a quality model: the scenario needs a ``quality`` section."""
 
@@ -206,6 +210,10 @@ class Strategy:
     def budget(self, category: str) -> int | None:
         """Thinking-token budget of a plain strategy for queries of *category*."""
         return None
+
+    def length(self, category: str) -> float:
+        """Reasoning of a plain strategy's generations of *category*, over its natural length."""
+        return 1.0
 
     def forces_answer(self) -> bool:
         """Whether a plain strategy's budget forces an answer, or ends the generation without one."""

@@ -9,6 +9,7 @@ from short_run import POOL, run, same
 from calibration.adaptive_depth import at_depths, mean_depth
 from calibration.step_cost import StepCost
 from sim.errors import InputError
+from sim.policies.strategies.effort import Effort
 
 
 @pytest.mark.parametrize("keeps_kv", [True, False])
@@ -83,3 +84,18 @@ def test_what_is_not_modelled_is_refused() -> None:
     two = {"main": POOL, "other": POOL}
     with pytest.raises(InputError, match="leaves the pool to the router"):
         run(latent=shared, pools=two)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"level": "low"},
+        {"level": 1.4, "thinking_token_budget": 300},
+        {"level": "high", "thinking_token_budget": 300, "forced_answer": False},
+    ],
+)
+def test_effort_needs_no_generator(monkeypatch: pytest.MonkeyPatch, options: dict[str, object]) -> None:
+    strategy = {"name": "effort", **options}
+    plain = run(strategy=strategy)
+    monkeypatch.setattr(Effort, "plain", False)
+    assert same(plain, run(strategy=strategy))

@@ -20,7 +20,7 @@ from workloads.quality.published import law
 from workloads.quality.spec import AnswerLaw, PoolLengths, QualitySpec, beta_quantile
 
 NONE, RIGHT = -1, 0
-QUERIES, SAMPLES = 64, 8
+QUERIES, SAMPLES = 256, 2
 """Draws are made for so many neighbours at once, and kept while they are in use."""
 CHUNKS = 512
 OWN_PROMPT = 1 << 40
@@ -144,9 +144,10 @@ class Judge:
         reasoning: Int64Array,
         natural: Int64Array,
         answered: npt.NDArray[np.bool_],
+        efforts: Sequence[float] | None = None,
     ) -> Int64Array:
         """Labels of many generations at once: *reasoning* tokens were generated of *natural* ones, and
-        *answered* says whether an answer came to its end.
+        *answered* says whether an answer came to its end; *efforts* are lengths by category over the natural ones.
         """
         labels = np.full(len(query), NONE, np.int64)
         keys = pool * 65536 + category
@@ -154,7 +155,8 @@ class Judge:
             rows = np.flatnonzero(answered & (keys == key))
             known = self.law(int(key) // 65536, int(key) % 65536)
             found = self.draws(query[rows], sample[rows])
-            chance = known.chance(self.easiness(query[rows], prompt[rows]))
+            effort = efforts[int(key) % 65536] if efforts is not None else 1.0
+            chance = known.chance(self.easiness(query[rows], prompt[rows]), effort)
             kept = self._kept[int(key) // 65536]
             if kept is not None:
                 chance = chance * np.array([kept(tokens) for tokens in natural[rows].tolist()])

@@ -40,19 +40,27 @@ class Effort(Strategy):
         if self.budget_at_full_load is not None and self.thinking_token_budget is None:
             raise ValueError("budget_at_full_load needs a thinking_token_budget to start from")
 
-    def run(self, query: QueryView) -> Run:
+    @property
+    def plain(self) -> bool:
+        return self.budget_at_full_load is None and self.pool is None
+
+    def length(self, category: str) -> float:
         level = self.level
         if isinstance(level, Mapping):
-            level = level.get(query.category, level.get("default", 1.0))
-        budget = budget_of(self.thinking_token_budget, query.category)
+            level = level.get(category, level.get("default", 1.0))
+        return LEVELS[level] if isinstance(level, str) else level
+
+    def budget(self, category: str) -> int | None:
+        return budget_of(self.thinking_token_budget, category)
+
+    def forces_answer(self) -> bool:
+        return self.forced_answer
+
+    def run(self, query: QueryView) -> Run:
+        budget = self.budget(query.category)
         if budget is not None and self.budget_at_full_load is not None:
             share = min(1.0, query.load)
             budget = round(budget + share * (min(self.budget_at_full_load, budget) - budget))
-        outcome = yield Generate(
-            0,
-            self.pool,
-            budget,
-            forced_answer=self.forced_answer,
-            effort=LEVELS[level] if isinstance(level, str) else level,
-        )
+        effort = self.length(query.category)
+        outcome = yield Generate(0, self.pool, budget, forced_answer=self.forced_answer, effort=effort)
         return Answer(outcome if outcome.ok else None)

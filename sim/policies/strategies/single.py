@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from sim.policies.reasoning import Answer, Generate, QueryView, Run, Strategy, budget_of
 from sim.policies.strategies import strategy
@@ -21,7 +20,9 @@ class Single(Strategy):
     forced_answer: bool = True
     """At the budget the answer is forced; False: the generation ends there, without an answer."""
 
-    plain: ClassVar[bool] = True
+    @property
+    def plain(self) -> bool:
+        return True
 
     def budget(self, category: str) -> int | None:
         return budget_of(self.thinking_token_budget, category)
