@@ -203,6 +203,7 @@ def run_once(
         named = [(pool.name, pool.placed.architecture.name, pool.pool.role) for pool in pools]
         kv = [pool.pool.engine.kv.make("kv") if pool.pool.engine.kv is not None else None for pool in pools]
         judged = judging.make(scenario.quality, streams, named, source.categories, kv)
+        judged.keeps_probes = [_keeps_probes(pool) for pool in pools]
     traces = wiring.trace_cache(scenario, streams)
     cluster = Cluster(
         source=source,
@@ -397,7 +398,13 @@ def _run_info(
         cost_of_wrong=scenario.quality.cost_of_wrong if scenario.quality is not None else 0.0,
         power_usage_effectiveness=scenario.energy.power_usage_effectiveness,
         carbon_g_per_kwh=scenario.energy.carbon_intensity,
-        not_modelled=NOT_MODELLED + tuple(_left_out(pool) for pool in pools if _left_out(pool)),
+        not_modelled=NOT_MODELLED
+        + tuple(_left_out(pool) for pool in pools if _left_out(pool))
+        + tuple(
+            f"rolling probes back together with KV compression or drafts: in pool {pool.name} they stay in the context"
+            for pool in pools
+            if _keeps_probes(pool) and scenario.strategy.make("strategy").probes_in_line() is not None
+        ),
         banners=tuple(f"rejected: {reason}" for reason in tally.rejections),
     )
 
@@ -412,11 +419,18 @@ def _latent(scenario: Scenario, pool: str) -> Latent | None:
     return own.latent if own is not None else None
 
 
-def _looks(scenario: Scenario, pool: str) -> tuple[int, ...]:
+def _keeps_probes(pool: PlacedPool) -> bool:
+    """Whether tokens of probes stay in the context of *pool*."""
+    return pool.settings.compression is not None or pool.settings.speculation is not None
+
+
+def _looks(scenario: Scenario, pool: PlacedPool) -> tuple[int, ...]:
     """When requests decode tokens that are rolled back, as `sim.results.info.PoolInfo` has it."""
-    latent = _latent(scenario, pool)
+    latent = _latent(scenario, pool.name)
     if latent is not None and not latent.keeps_kv:
         return (1, 0, 1)
+    if _keeps_probes(pool):
+        return ()
     probes = scenario.strategy.make("strategy").probes_in_line()
     return (probes.every_tokens, probes.every_tokens, probes.probe_tokens) if probes is not None else ()
 
@@ -443,7 +457,7 @@ def _pool_info(
         **wiring.history(outcome.fleet, mine),
         **wiring.linked(pool.pool, placed, scenario, pools),
         latent=_latent(scenario, pool.name) is not None,
-        looks=_looks(scenario, pool.name),
+        looks=_looks(scenario, pool),
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         block_size=settings.block_size,

@@ -66,6 +66,8 @@ class Judged:
         self.correct: dict[int, bool] = {}
         self.prompts: dict[int, int] = {}
         self.exits = Exits()
+        self.keeps_probes = [False] * len(pools)
+        """By pool: its engine cannot roll back (KV compression, drafts)."""
         self._index = {name: place for place, name in enumerate(pools)}
         makers = [place for place, makes in enumerate(generating) if makes]
         self.only = makers[0] if len(makers) == 1 else None
@@ -99,6 +101,11 @@ class Judged:
         if latent is None or latent.keeps_kv or reasoning < 2:
             return None
         return Looks(first=1, every=0, tokens=1, count=reasoning - 1)
+
+    def rolls_back(self, pool: str | None) -> bool:
+        """Whether tokens of probes are rolled back where a call goes to; else they stay in the context."""
+        place = self.pool(pool)
+        return not any(self.keeps_probes) if place is None else not self.keeps_probes[place]
 
     def begin(self, row: tuple[int, ...]) -> QueryJudge:
         """What is known of the query in *row*."""
@@ -150,18 +157,18 @@ class QueryJudge:
             thought = budget
         brings = not cut or call.forced_answer
         cut = cut and not call.leaves
-        looks = run.without_kv(call.pool, thought)
+        looks, probed = run.without_kv(call.pool, thought), 0
         if call.probes is not None:
             wanted, (thought, taken, left) = thought, self._exit(call, natural, thought)
             cut, brings = cut and not left, brings or left
             every, tokens = call.probes.every_tokens, call.probes.probe_tokens
-            if tokens and taken:
+            if tokens and taken and run.rolls_back(call.pool):
                 looks = Looks(first=every, every=every, tokens=tokens, count=taken)
+            probed = int(taken) * tokens
             settled = thought >= natural * self._settles(call)
             run.exits.add(wanted=wanted, thought=thought, probes=taken, left=left, settled=settled)
         self._plans[id(call)] = (thought, natural, brings)
-        probed = looks is not None and call.probes is not None  # latent steps are all there is, nothing comes on top
-        reasoning = thought + (looks.count * looks.tokens if looks is not None and probed else 0)
+        reasoning = thought + probed
         return reasoning, answer if brings else 0, cut, read, looks
 
     def _exit(self, call: Generate, natural: int, thought: int) -> tuple[int, int, bool]:

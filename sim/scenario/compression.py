@@ -38,18 +38,7 @@ def check_compression(scenario: Scenario, document: Document) -> list[Problem]:
     problems = []
     strategy: Any = scenario.strategy.make("strategy")
     generating = [pool for pool in scenario.pools.values() if pool.role == "generate"]
-    probed = strategy.probes_in_line() is not None
-    named = strategy.pools()
     for name, pool in scenario.pools.items():
-        cuts = compresses(pool) or pool.engine.speculative_config is not None
-        if probed and cuts and pool.role != "verify" and (not named or name in named):
-            problems.append(
-                document.problem(
-                    ("strategy",),
-                    f"probes are rolled back, and together with KV compression or drafts (pool {name}) that is not modelled",
-                    expected="early_exit with a verifier_pool, or a pool without either",
-                )
-            )
         chunks = getattr(pool.engine.scheduler.make("scheduler"), "swaps", None)
         if chunks is not None and chunks != (pool.engine.kv is not None and pool.engine.kv.name == "swap"):
             problems.append(

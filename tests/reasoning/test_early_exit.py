@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from sim import load, simulate
-from sim.errors import InputError
 
 POOL: dict[str, Any] = {"model": "llama-3.1-8b", "hardware": "h100-sxm", "engine": {"num_gpu_blocks_override": 600}}
 OWN = {"name": "early_exit", "method": "own", "every_tokens": 50, "probe_tokens": 20, "hit": 0.6, "false_exit": 0.02}
@@ -80,8 +79,13 @@ def test_a_verifier_sees_what_probes_in_line_would_see() -> None:
     assert asked.tables["queries"]["verification_tokens"].sum() > 0
 
 
-def test_what_is_not_modelled_is_refused() -> None:
+def test_where_nothing_can_be_rolled_back_probes_stay_and_that_is_said() -> None:
     drafts = {**POOL, "engine": {"speculative_config": {"num_speculative_tokens": 2, "acceptance": 0.5}}}
-    with pytest.raises(InputError, match="probes are rolled back"):
-        run(OWN, pool=drafts)
-    run({**OWN, "verifier_pool": "verifier"}, pool=drafts)
+    compressed = {**POOL, "engine": {"kv": {"name": "r-kv", "kept_tokens": 256}}}
+    rolled = run(OWN).tables["requests"]
+    for pool in (drafts, compressed):
+        results = run(OWN, pool=pool)
+        assert any("rolling probes back" in words for words in results.runs[0].not_modelled)
+        assert (results.tables["requests"]["probe_tokens"] == 0).all()
+        assert np.array_equal(results.tables["requests"]["reasoning_tokens"], rolled["reasoning_tokens"])
+    assert not any("rolling probes back" in words for words in run(OWN).runs[0].not_modelled)
