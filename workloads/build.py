@@ -80,7 +80,7 @@ def generated(spec: WorkloadSpec, *, name: str, facts: dict[str, object], stream
         if process.closed_loop is not None:
             expected = "poisson or other arrivals that do not wait for answers"
             raise InputError(Problem("sessions go with open arrivals only", key="workload.sessions", expected=expected))
-        wrapped = SessionProcess(process, talks, streams)
+        wrapped = SessionProcess(process, talks, streams, spec.queries)
     return GeneratedSource(
         name=name,
         process=wrapped,

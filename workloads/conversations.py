@@ -276,12 +276,14 @@ class _Prompts:
         """(spread of the log of reasoning within a prompt, its and the answer's share of variance between prompts)."""
         table = self._table
         table = table[table[:, 0] >= 2]
+        if not len(table):
+            return float("nan"), float("nan"), float("nan")
         number, total = table[:, 0], float(table[:, 0].sum())
         shares = []
         inside = 0.0
         for place in (1, 3):
             squares = float((table[:, place + 1] - table[:, place] ** 2 / number).sum())
-            within = squares / max(float((number - 1).sum()), 1.0)
+            within = max(squares, 0.0) / max(float((number - 1).sum()), 1.0)
             mean = float(table[:, place].sum()) / total
             whole = float(table[:, place + 1].sum()) / total - mean**2
             shares.append(float(np.clip(1.0 - within / whole, 0.0, 1.0)) if whole > 0 else 1.0)

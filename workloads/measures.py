@@ -167,7 +167,7 @@ def compare_structure(real: Structure, generated: Structure) -> list[Comparison]
         rows.append(Comparison("sessions, share with one turn", _share_of(one, 1), _share_of(two, 1), absolute=True))
         rows.append(Comparison("sessions, mean turns", one.mean, two.mean))
         for level in (0.9, 0.99):
-            pair = float(one.quantile(level)), float(two.quantile(level))
+            pair = float(one.quantile(level)), float(two.quantile(level)) if two.total else float("nan")
             rows.append(Comparison(f"sessions, p{level * 100:g} turns", *pair))
         a, b = real.said, generated.said
         for name, column in (("pause before a turn", 1), ("growth of a prompt", 2)):
@@ -208,7 +208,7 @@ def _turns(of: Structure) -> Tally:
 
 
 def _share_of(tally: Tally, value: int) -> float:
-    return float(tally.share_above(value - 1) - tally.share_above(value))
+    return float(tally.share_above(value - 1) - tally.share_above(value)) if tally.total else float("nan")
 
 
 def _asked(of: Structure) -> float:

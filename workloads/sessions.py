@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sim.rng import Streams
 from workloads.arrivals import Chunk, Process, to_ps
 from workloads.laws import Law
-from workloads.source import BLOCK
+from workloads.source import BLOCK as _BATCH
 from workloads.spec import Sessions
 
 Int64Array = npt.NDArray[np.int64]
@@ -67,8 +67,15 @@ class SessionProcess:
 
     closed_loop: int | None = None
 
-    def __init__(self, base: Process, talks: Sequence[Sessions | None], streams: Streams) -> None:
-        """*talks* are the conversations of each kind of query that *base* may say (None: single queries)."""
+    def __init__(
+        self, base: Process, talks: Sequence[Sessions | None], streams: Streams, queries: int | None = None
+    ) -> None:
+        """*talks* are the conversations of each kind of query that *base* may say (None: single queries).
+
+        Where no more than so many *queries* are asked for, sessions are made a few at a time: the later ones of a block
+        might begin beyond all time.
+        """
+        self._batch = _BATCH if queries is None else max(min(_BATCH, queries // 8), 1)
         self._base = base
         self._talks = list(talks)
         self._streams = streams
@@ -103,7 +110,7 @@ class SessionProcess:
 
     def _more(self, state: _State) -> _State:
         """The state with another block of sessions made."""
-        count = BLOCK if self._base.total is None else min(BLOCK, self._base.total - state.sessions)
+        count = self._batch if self._base.total is None else min(self._batch, self._base.total - state.sessions)
         chunk, after = self._base.step(state.process, state.sessions, count)
         session = np.arange(state.sessions, state.sessions + count)
         kind = np.zeros(count, np.int64) if chunk.client is None else chunk.client.astype(np.int64)

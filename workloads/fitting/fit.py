@@ -128,10 +128,14 @@ def _pace(workload: dict[str, Any], last_s: float, talking: float) -> None:
     for _ in range(3):
         source = build(WorkloadSpec.model_validate(workload | {"queries": 4 * workload["queries"]}), seed=0)
         reached = 0
-        for chunk in chunks_of(source, most=1):
-            reached += int(np.searchsorted(chunk.arrived, last_s, side="right"))
-            if chunk.arrived[-1] > last_s:
-                break
+        try:
+            for chunk in chunks_of(source, most=1):
+                reached += int(np.searchsorted(chunk.arrived, last_s, side="right"))
+                if chunk.arrived[-1] > last_s:
+                    break
+        except OverflowError:
+            # So few arrive that a block of them lasts beyond all time: there is nothing to be paced.
+            return
         factor = 1.0 + (workload["queries"] / max(reached, 1) - 1.0) / talking
         if abs(factor - 1.0) < 0.002:
             return
