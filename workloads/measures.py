@@ -224,6 +224,8 @@ def _windows(real: Portrait, generated: Portrait) -> list[Comparison]:
     # The same clients in one order, from the same window on, as long as the real trace lasts but for its last part.
     two = two[[generated.known_as.index(name) for name in real.known_as]]
     begin = real.first_window - generated.first_window
+    # A generator's time starts at its first query where the trace's started long before.
+    begin = begin if abs(begin) < two.shape[1] else 0
     two = np.pad(two, ((0, 0), (max(-begin, 0), one.shape[1])))[:, max(begin, 0) :][:, : one.shape[1]]
     one, two = one[:, :-1], two[:, :-1]
     busy = (one > 0) | (two > 0)

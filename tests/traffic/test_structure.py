@@ -164,3 +164,26 @@ def test_fitted_clients_may_get_the_rates_of_other_hours(tmp_path):
     path.write_text(path.read_text().replace("a,", "b,", 1), encoding="utf-8")
     with pytest.raises(InputError, match="unknown client 'b'"):
         build(WorkloadSpec.model_validate(spec), seed=0, base=tmp_path)
+
+
+@pytest.mark.parametrize("begins", [0.0, 1e6])
+@pytest.mark.parametrize("gap", [0.0, 7.0, 3000.0])
+def test_odd_traces_are_fitted_and_compared(gap, begins):
+    """All at once, months after zero, over weeks: with sessions and prompts that may never come again."""
+    size = 90
+    rows = batch(
+        arrived_at=begins + gap * np.arange(size),
+        num_prefill_tokens=50 + np.arange(size) % 7,
+        num_decode_tokens=9 + np.arange(size) % 5,
+        session_id=[f"s{row // 3}" for row in range(size)],
+        prompt_id=[f"p{row // 2}" for row in range(size)],
+        client_id=[f"c{row % 2}" for row in range(size)],
+    )
+    held = Held.of([rows])
+    found = fit(held)
+    source = drawn(found.workload)
+    real = portrait(held, known_as=found.clients)
+    made = drawn_portrait(source, beside=real)
+    compared = compare(real, made) + compare_structure(held.structure, drawn_structure(source))
+    assert made.queries == size
+    assert {row.name for row in compared} >= {"sessions, mean turns", "queries a prompt"}
