@@ -77,7 +77,7 @@ def answer(results: Results) -> Answer:
     if not targets and tone == "good":
         tone = "none"
     pools = results.runs[0].pools
-    one = len(pools) == 1 and pools[0].replicas == 1
+    one = len(pools) == 1 and max(pools[0].on_replicas, default=pools[0].replicas) == 1
     sentence = f"{_subject(results)} {_service(summary, one=one)}{_price(summary)}"
     others = [target for target in missed if target is not _headline(summary)]
     if others:
@@ -93,10 +93,15 @@ def _sentence(text: str) -> str:
 def _subject(results: Results) -> str:
     parts = []
     for pool in results.runs[0].pools:
-        gpus = pool.replicas * pool.gpus_per_replica
-        replicas = "1 replica" if pool.replicas == 1 else f"{pool.replicas:,} replicas"
-        parts.append(f"{replicas} of {pool.model} on {gpus:,} {pool.hardware}")
+        low, high = min(pool.on_replicas, default=pool.replicas), max(pool.on_replicas, default=pool.replicas)
+        replicas = "1 replica" if high == 1 else f"{_from_to(low, high)} replicas"
+        gpus = _from_to(low * pool.gpus_per_replica, high * pool.gpus_per_replica)
+        parts.append(f"{replicas} of {pool.model} on {gpus} {pool.hardware}")
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _from_to(low: int, high: int) -> str:
+    return f"{high:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _service(summary: Summary, *, one: bool) -> str:

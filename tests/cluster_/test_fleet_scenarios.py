@@ -11,6 +11,7 @@ import pytest
 from sim import load, simulate
 from sim.errors import InputError
 from sim.metrics.fleet import mean_on
+from sim.report import facts
 from sim.report.figures import fleet as figure
 from sim.results.columns import Status
 from sim.results.results import Results
@@ -92,6 +93,8 @@ def test_replicas_come_and_are_paid_for_from_their_order_on() -> None:
     told = results.summary["fleet"]["pools"]["main"]
     assert told["cold_starts"] == len(pool.boots_ps) // 2 > 0
     assert told["replicas_max"] == max(pool.on_replicas) > 2
+    most = max(pool.on_replicas)
+    assert facts.answer(results).sentence.startswith(f"{min(pool.on_replicas)} to {most} replicas of llama-3.1-8b on ")
     length = (results.runs[0].window_end_ps - results.runs[0].window_start_ps) / 1e12
     edges = np.array([results.runs[0].window_start_ps / 1e12, results.runs[0].window_start_ps / 1e12 + length])
     assert mean_on(pool, edges)[0] * length / 3600 == pytest.approx(pool.gpu_hours, rel=1e-9)
