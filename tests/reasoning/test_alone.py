@@ -13,7 +13,10 @@ from short_run import POOL, run
     "settings",
     [
         {"kv": {"name": "r-kv", "kept_tokens": 128, "interval_tokens": 32, "recent_tokens": 8}},
-        {"speculative_config": {"num_speculative_tokens": 3, "acceptance": 0.6, "draft_cost": 0.1}},
+        pytest.param(
+            {"speculative_config": {"num_speculative_tokens": 3, "acceptance": 0.6, "draft_cost": 0.1}},
+            marks=pytest.mark.slow,
+        ),
         {
             "speculative_config": {"num_speculative_tokens": 3, "acceptance": 0.6},
             "max_num_batched_tokens": 128,

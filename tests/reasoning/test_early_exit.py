@@ -30,7 +30,7 @@ def run(strategy: Any, *, stepwise: bool = False, rate: str = "4/s", pool: Any =
     return simulate(load({**data, **changes}), stepwise=stepwise)
 
 
-@pytest.mark.parametrize("strategy", [OWN, {**OWN, "verifier_pool": "verifier"}])
+@pytest.mark.parametrize("strategy", [OWN, pytest.param({**OWN, "verifier_pool": "verifier"}, marks=pytest.mark.slow)])
 def test_both_modes_give_the_same_tables(strategy: Any) -> None:
     fast, slow = (run(strategy, stepwise=stepwise) for stepwise in (False, True))
     for name, table in fast.tables.items():
@@ -79,6 +79,7 @@ def test_a_verifier_sees_what_probes_in_line_would_see() -> None:
     assert asked.tables["queries"]["verification_tokens"].sum() > 0
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_rolled_back_probes_stay_and_that_is_said() -> None:
     drafts = {**POOL, "engine": {"speculative_config": {"num_speculative_tokens": 2, "acceptance": 0.5}}}
     compressed = {**POOL, "engine": {"kv": {"name": "r-kv", "kept_tokens": 256}}}

@@ -23,8 +23,8 @@ def apart(prefill: Any = None, decode: Any = None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"pools": apart(decode=DRAFTS)},
-        {"pools": apart(prefill=DRAFTS, decode=DRAFTS)},
+        pytest.param({"pools": apart(decode=DRAFTS)}, marks=pytest.mark.slow),
+        pytest.param({"pools": apart(prefill=DRAFTS, decode=DRAFTS)}, marks=pytest.mark.slow),
         {"pools": apart(decode={"num_gpu_blocks_override": 150, **DRAFTS})},
         {"pools": apart(), "strategy": {"name": "early_exit", "method": "own", "every_tokens": 40, "hit": 0.3}},
     ],

@@ -18,6 +18,7 @@ def engine(**settings: Any) -> dict[str, Any]:
     return {"pools": {"main": {**POOL, "engine": {**POOL["engine"], **settings}}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -42,10 +43,21 @@ def test_a_line_each(changes: dict[str, Any], words: str) -> None:
     assert " ".join(lines(results)[-1].split()[:4]) in summary(results, color=False, width=300)
 
 
+def test_lines_stand_in_page_and_terminal() -> None:
+    drafts = {"speculative_config": {"num_speculative_tokens": 3, "acceptance": 0.7}}
+    results = run(**engine(**drafts), strategy="early_exit")
+    strategy, exits, drafted = page(results).lines
+    assert strategy.startswith("Strategy early_exit: 1 requests a query")
+    assert "of the reasoning kept" in exits
+    assert "of drafted tokens kept" in drafted
+    assert all(line in summary(results, color=False, width=400) for line in (strategy, exits, drafted))
+
+
 def test_nothing_where_nothing_is_to_be_said() -> None:
     assert lines(run()) == []
 
 
+@pytest.mark.slow
 def test_the_figures_of_drafts_are_those_of_their_law() -> None:
     """Drafts of one token, right with certainty: two tokens a step, all drafts kept; never right: one, none kept."""
     for acceptance, tokens in ((1.0, 2.0), (0.0, 1.0)):

@@ -12,7 +12,7 @@ from sim.errors import InputError
 from sim.policies.strategies.effort import Effort
 
 
-@pytest.mark.parametrize("keeps_kv", [True, False])
+@pytest.mark.parametrize("keeps_kv", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_latent_steps_in_both_modes(keeps_kv: bool) -> None:
     latent = {"tokens_per_step": 8, "keeps_kv": keeps_kv}
     fast, plain = run(latent=latent), run()
@@ -63,6 +63,7 @@ def test_depths_by_hand() -> None:
     assert mean_depth(((0.5, 0.4), (1.0, 0.5), (4.0, 0.1))) == pytest.approx(1.1)
 
 
+@pytest.mark.slow
 def test_depths_in_both_modes_and_neutral() -> None:
     deep = [{"depth": 0.5, "share": 0.5}]
     fast, plain = run(depth=deep), run()
@@ -89,9 +90,9 @@ def test_what_is_not_modelled_is_refused() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"level": "low"},
+        pytest.param({"level": "low"}, marks=pytest.mark.slow),
         {"level": 1.4, "thinking_token_budget": 300},
-        {"level": "high", "thinking_token_budget": 300, "forced_answer": False},
+        pytest.param({"level": "high", "thinking_token_budget": 300, "forced_answer": False}, marks=pytest.mark.slow),
     ],
 )
 def test_effort_needs_no_generator(monkeypatch: pytest.MonkeyPatch, options: dict[str, object]) -> None:
