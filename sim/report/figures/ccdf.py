@@ -115,7 +115,7 @@ def table(
 def _curves(observed: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
-    groups = sorted(set(observed["group"]))
+    groups = sorted(observed["group"].unique())
     parts = [(name, observed[observed["group"] == name]) for name in groups]
     if len(groups) > 1:
         parts.insert(0, (ALL, observed))
@@ -221,7 +221,7 @@ def figure(
     data = data[(data["value_s"] > 0) & (data["beyond"] > 0)]
     if data.empty:
         return theme.empty(f"No {what.one} of the measured window has a {what.name}.", title=title)
-    groups = list(dict.fromkeys(data["group"]))
+    groups = list(data["group"].unique())
     styles = theme.category_styles(group for group in groups if group != ALL or len(groups) == 1)
     fig = theme.new_figure(height)
     low, high = float(data["value_s"].min()), float(data["value_s"].max())
@@ -340,7 +340,7 @@ def _target(fig: go.Figure, share: float, slo: tuple[float, float], floor: float
 
 def _alt(observed: pd.DataFrame, what: Metric, slo: tuple[float, float] | None) -> str:
     parts = []
-    for name in sorted(set(observed["group"])):
+    for name in sorted(observed["group"].unique()):
         part = observed[observed["group"] == name]
         times, share = survival(part["value"].to_numpy(dtype=float), part["event"].to_numpy(dtype=bool))
         said = ", ".join(

@@ -69,7 +69,7 @@ def table(
     """
     import pandas as pd
 
-    pools = sorted(set(segments["pool"].astype(str)))
+    pools = sorted(segments["pool"].astype(str).unique())
     if len(pools) > 3:
         total = sum(kv_blocks.values()) if kv_blocks else None
         segments = segments.assign(pool="all pools")
