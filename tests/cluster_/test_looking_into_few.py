@@ -33,7 +33,7 @@ PLACES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"main": SMALL | {"model": "gpt-oss-20b", "engine": {"max_model_len": 8192, "num_gpu_blocks_override": 2500}}},
         {},
     ),
-    "compressed KV": ({"main": SMALL | {"engine": TIGHT | {"kv": {"name": "r_kv", "kept_tokens": 512}}}}, {}),
+    "compressed KV": ({"main": SMALL | {"engine": TIGHT | {"kv": {"name": "r-kv", "kept_tokens": 512}}}}, {}),
     "prefill apart": (
         {"prefill": SMALL | {"replicas": 2, "role": "prefill"}, "decode": SMALL | {"role": "decode"}},
         {"kv_transfer": {"bandwidth": "1 GB/s"}},
