@@ -112,7 +112,7 @@ class CountedBatch(Replica):
         self._before: tuple[int, ...] | None = None
         """Ends of the batches in flight before a chained run, None when the run under way is not chained."""
         self._left = False
-        self._borders: list[tuple[int, int, int, Request]] = []
+        self._borders: list[tuple[int, int, Request]] = []
         self._points: list[tuple[int, int, Request]] = []
         """When counted requests come to the next compression of their cache, by the counter."""
         self._compressed: list[tuple[Request, int]] = []
@@ -252,32 +252,29 @@ class CountedBatch(Replica):
         self.table_blocks += blocks
         self.computed_tokens += request.computed
 
+    def _growth_of(self, request: Request) -> int:
+        """How many blocks *request* takes when it crosses into a new one, where it stands."""
+        computed, size = request.base + self.counter, self._block_size
+        return int(computed >= request.reserved * size) + int(computed < self.settings.window_blocks * size)
+
     def _set_growth(self, request: Request) -> None:
-        """How many blocks *request* takes when it crosses into a new one, and when that changes."""
-        size, window = self.kv.block_size, self.settings.window_blocks
-        computed = request.base + self.counter
-        request.growth = int(computed >= request.reserved * size) + int(computed < window * size)
-        for border, change in ((request.reserved, 1), (window, -1)):
+        """Note that of *request*, and when it changes."""
+        size, computed = self._block_size, request.base + self.counter
+        request.growth = self._growth_of(request)
+        for border in (request.reserved, self.settings.window_blocks):
             if border * size > computed:
-                heappush(self._borders, (border * size - request.base, request.order, change, request))
+                heappush(self._borders, (border * size - request.base, request.order, request))
 
     def _cross_borders(self) -> None:
-        """Apply the changes of growth that the counter has reached."""
-        borders, size = self._borders, self.kv.block_size
-        before: tuple[int, int, int, Request] | None = None
+        """Apply the changes of growth that the counter has reached. Who pauses and goes on has left notes that hold no more,
+        or are there twice: a note says when to look, not what is found."""
+        borders, size = self._borders, self._block_size
         while borders and borders[0][0] <= self.counter:
-            entry = heappop(borders)
-            at, order, change, request = entry
-            if entry == before:
-                continue  # who pauses and goes on at once is noted twice
-            before = entry
-            if (
-                request.counted
-                and request.order == order
-                and request.base + at == (request.reserved if change > 0 else self.settings.window_blocks) * size
-            ):
+            _, order, request = heappop(borders)
+            if request.counted and request.order == order:
+                change = self._growth_of(request) - request.growth
                 request.growth += change
-                self.crossing[request.base % size] += change
+                self.crossing[(request.base - request.evicted) % size] += change
                 self.growing += change
 
     def _due(self) -> list[Request]:

@@ -58,8 +58,13 @@ def test_every_scheduler(name: str, options: dict[str, Any], memory: str) -> Non
 @pytest.mark.parametrize(("name", "options"), POLICIES)
 def test_every_scheduler_often(name: str, options: dict[str, Any], memory: str) -> None:
     seen = _sweep(partial(scheduler.make, name, options), range(1_000, 1_016), memory)
-    if name == "sglang" and options:
+    if name == "sglang" and options and memory not in ("reserve", "compress"):  # there hardly anybody is taken out
         assert seen["preemptions"] > 0
+
+
+def test_a_pause_on_the_border_of_a_window() -> None:
+    """Who pauses there and goes on stands beyond the border already: it is not crossed once more."""
+    _sweep(partial(scheduler.make, "chunked_reasoning", OPTIONS["chunked_reasoning"][1]), range(1_005, 1_006), "window")
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
