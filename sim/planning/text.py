@@ -220,6 +220,8 @@ def means_words(plan: Data, way: Data) -> str:
         return f"{how} says {count}, which is right here."
     if way["too_optimistic"] < 1:
         return f"{how} says {count}, more than the {needed} that suffice."
+    if not way["overloaded_with_real_lengths"] and way["share"] >= way["asked"]:
+        return f"{how} says {count}: with real lengths {way['share']:.1%} {kept_words(way)}, which these runs do not prove."
     truth = (
         "it would be overloaded"
         if way["overloaded_with_real_lengths"]
