@@ -92,6 +92,23 @@ def test_a_moved_alarm_rings_once_at_its_last_time() -> None:
     assert log == [100, "after"]
 
 
+def test_what_waits_beside_the_queue_goes_by_the_same_order() -> None:
+    clock, log = Clock(), []
+    done = clock.alarm(COMPLETION, 0, lambda: log.append("completion"))
+    other = clock.alarm(COMPLETION, 1, lambda: log.append("other completion"))
+    clock.at(5, ARRIVAL, 0, lambda: log.append("arrival"))
+    for alarm in (other, done):
+        clock.move(alarm, 9)
+        clock.move(alarm, 5)
+    clock.run()
+    assert log == ["completion", "other completion", "arrival"]
+    assert clock.instants == 1
+    clock.move(done, 7)
+    clock.unset(done)
+    clock.run()
+    assert len(log) == 3
+
+
 def test_an_unset_alarm_is_silent_and_may_be_set_again() -> None:
     clock, log = Clock(), []
     alarm = clock.alarm(TICK, 0, lambda: log.append(clock.now_ps))
@@ -163,7 +180,8 @@ def test_random_moves_ring_as_a_plain_list_says(seed: int) -> None:
         for index in range(5):
             if rng.random() < 0.5 and expected.get(index) != clock.now_ps:  # gathered already: it will ring
                 expected[index] = clock.now_ps + rng.randrange(1, 6)
-                clock.set(alarms[index], expected[index])
+                put = clock.move if index % 2 else clock.set
+                put(alarms[index], expected[index])
 
     clock.at(0, TICK, 0, shuffle)
     clock.run()
