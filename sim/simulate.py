@@ -239,7 +239,7 @@ def run_once(
     if cluster.gateway.rollout is not None:
         info = replace(info, rollout=cluster.gateway.rollout.figures())
     tables = build(info, queries=outcome.queries, requests=outcome.requests, segments=sinks, consume=True)
-    turns = cluster.gateway.turns
+    turns = cluster.gateway.maker.turns
     if turns:
         parents = [turns.get(request, -1) for request in tables["requests"]["request"].tolist()]
         tables["requests"].columns["parent"] = np.array(parents, np.int64)

@@ -167,7 +167,7 @@ class Cluster:
         window = gateway.window
         queries = gateway.queries
         if queries is None:
-            queries = PlainQueries(gateway.requests, gateway.given_up_ps)
+            queries = PlainQueries(gateway.requests, gateway.patience.given_up_ps)
         return Outcome(
             window_start_ps=window.start_ps,
             window_end_ps=window.end_ps,

@@ -1,5 +1,5 @@
-"""Where queries enter and answers leave: arrivals, routing, ends, client timeouts, and what each leaves in
-the tables.
+"""Where queries enter and answers leave: arrivals, routing, ends, and what each leaves in the tables. Requests are made by
+`sim.cluster.making`; how long clients wait is in `sim.cluster.patience`.
 
 A strategy that makes one generation a query (``plain``) has no generator, unless queries are looked up in a
 trace cache first: the query is its request.
@@ -9,17 +9,17 @@ first one of that pool went, unless the router wants each request by itself.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from sim.cluster.arrivals import arrivals
-from sim.cluster.clock import ARRIVAL, CANCEL, REACTION, TICK, Clock
+from sim.cluster.clock import ARRIVAL, REACTION, TICK, Clock
 from sim.cluster.dispatch import CLOSE, DRAIN, SAMPLE_BITS, Dispatcher, Predictor
 from sim.cluster.driver import QueryRun
 from sim.cluster.judged import Judged
+from sim.cluster.making import RequestMaker
+from sim.cluster.patience import Patience
 from sim.cluster.retries import Backoff, Retries
 from sim.cluster.rollout import Rollout, RolloutSettings
 from sim.cluster.shell import Shell
@@ -32,7 +32,7 @@ from sim.policies.routing import Router
 from sim.results.columns import Status
 from sim.results.sinks import QUERY_ROW, RequestSink, RowSink
 from sim.rng import Streams
-from workloads.source import QuerySource, words_recur
+from workloads.source import QuerySource
 
 
 @dataclass
@@ -93,7 +93,6 @@ class Gateway:
         self.tally = Tally()
         self.requests = RequestSink()
         self.queries: RowSink | None = None if self._plain else RowSink(QUERY_ROW)
-        self._predict = predictor
         self.dispatch = Dispatcher(
             clock,
             router,
@@ -104,31 +103,24 @@ class Gateway:
             predicting=predictor is not None,
             refresh_ps=self.settings.refresh_ps,
         )
+        self.maker = RequestMaker(clock, source, self.tally, predictor, self.settings.deadlines_ps)
+        self.make = self.maker.make
+        self.copy = self.maker.copy
+        self.patience = Patience(self, self.settings.timeout_ps)
         self.retries = Retries(self, streams.generator("backoff"), self.settings.backoff)
         self._budgets = self._plain_budgets(strategy, source) if self._plain else None
         lengths = [strategy.length(category) for category in source.categories] if self._plain else []
         self._lengths = lengths if any(length != 1.0 for length in lengths) else None
-        self._shares_words = words_recur(source)
-        self._deadlines_ps = self.settings.deadlines_ps
         self.open: dict[int, Request | QueryRun] = {}
         self.run_of: dict[int, QueryRun] = {}
         self._lingering: dict[int, tuple[Request, Status]] = {}
-        self._parents: dict[int, Request] = {}
-        self.turns: dict[int, int] = {}
-        """Request of the turn before, by request of a later turn."""
-        self.given_up_ps: dict[int, int] = {}
-        self._deadlines: deque[tuple[int, int, int]] = deque()
-        """(time, query, its try) of each client's patience, in order of time."""
-        self.tries: dict[int, int] = {}
-        """Tries before the one under way, by query, where each has a patience of its own."""
-        self._deadline_alarm = clock.alarm(CANCEL, -1, self._time_out)
         self._simple = (
             self._plain
             and judged is None
             and predictor is None
             and self._budgets is None
             and self._lengths is None
-            and self._deadlines_ps is None
+            and self.settings.deadlines_ps is None
             and self.settings.timeout_ps is None
         )
         self._rows = arrivals(source)
@@ -298,7 +290,7 @@ class Gateway:
         if window.end_ps != end_ps:
             self._set_close()
         if self.settings.timeout_ps is not None:
-            self.wait_no_longer(query)
+            self.patience.begin(query)
         if self._plain:
             reasoning, answer = row[12], row[13]
             if self.judged is not None:
@@ -322,65 +314,6 @@ class Gateway:
             run = self.open[query] = QueryRun(self, row, now_ps)
             run.begin()
 
-    def make(
-        self, row: tuple[int, ...], sample: int, reasoning: int, answer: int, max_tokens: int, role: int = 0
-    ) -> Request:
-        """A request of the query in *row*, whose output would be *reasoning* + *answer* tokens."""
-        (
-            query,
-            _,
-            prompt_tokens,
-            _,
-            priority,
-            category,
-            client,
-            session,
-            prompt,
-            group,
-            prefix_len,
-            parent,
-            _,
-            _,
-        ) = row
-        key: Any = None
-        if prompt >= 0 and self._shares_words:
-            key, prefix_len = ("prompt", prompt), prompt_tokens
-        elif group >= 0:
-            key = group
-        number = self.tally.requests
-        self.tally.requests = number + 1
-        request = Request(
-            number,
-            arrived_ps=self.clock.now_ps,
-            prompt_tokens=prompt_tokens,
-            output_tokens=reasoning + answer,
-            reasoning_tokens=reasoning,
-            max_tokens=max_tokens,
-            query=query,
-            sample=sample,
-            role=role,
-            priority=priority,
-            category=category,
-            client=client,
-            session=session,
-            prefix_group=key,
-            prefix_len=prefix_len,
-        )
-        if parent >= 0:
-            before = request.parent = self._parents.get(parent)
-            if before is not None:
-                self.turns[number] = before.id
-                if before.session == session >= 0:
-                    del self._parents[parent]  # the next turn goes on from this one
-        if session >= 0 or parent >= 0:
-            self._parents[query] = request
-        deadlines_ps = self._deadlines_ps
-        if deadlines_ps is not None and (target_ps := deadlines_ps[category]) is not None:
-            request.deadline_ps = request.arrived_ps + target_ps
-        if self._predict is not None:
-            request.predicted_tokens = self._predict(request)
-        return request
-
     def _refused(self, request: Request, why: str, *, for_good: bool) -> None:
         if len(self.tally.rejections) < 5:
             self.tally.rejections.append(f"request {request.id} (query {request.query}): {why}")
@@ -390,38 +323,6 @@ class Gateway:
         request.finished_ps = self.clock.now_ps
         request.pool = request.replica = -1
         self.left(request)
-
-    def copy(self, request: Request) -> Request:
-        """*request* once more, with a number of its own; for the client it has arrived when the first one
-        did.
-        """
-        number = self.tally.requests
-        self.tally.requests = number + 1
-        again = Request(
-            number,
-            arrived_ps=request.arrived_ps,
-            prompt_tokens=request.prompt_tokens,
-            output_tokens=request.output_tokens,
-            reasoning_tokens=request.reasoning_tokens,
-            max_tokens=request.max_tokens,
-            query=request.query,
-            sample=request.sample,
-            role=request.role,
-            priority=request.priority,
-            category=request.category,
-            client=request.client,
-            session=request.session,
-            prefix_group=request.prefix_group,
-            prefix_len=request.prefix_len,
-        )
-        if request.looks is not None:
-            again.looks = request.looks.again()
-            left_out = (again.looks.count - request.looks.granted) * again.looks.tokens
-            again.output_tokens += left_out
-            again.reasoning_tokens += left_out
-        again.deadline_ps = request.deadline_ps
-        again.predicted_tokens = request.predicted_tokens
-        return again
 
     # ------------------------------------------------------------------ who is where
 
@@ -541,39 +442,6 @@ class Gateway:
             request.status = status
             request.finished_ps = self.clock.now_ps
         self._settle(request)
-
-    def wait_no_longer(self, query: int) -> None:
-        """From now on the client of *query* is patient for the timeout, and no longer."""
-        timeout_ps, deadlines = self.settings.timeout_ps, self._deadlines
-        assert timeout_ps is not None
-        due_ps = self.clock.now_ps + timeout_ps
-        deadlines.append((due_ps, query, self.tries.get(query, 0)))
-        if len(deadlines) == 1:
-            self.clock.set(self._deadline_alarm, due_ps)
-
-    def _is_due(self, query: int, tries: int) -> bool:
-        """Whether *query* still waits, and for the same try."""
-        return query in self.open and self.tries.get(query, 0) == tries
-
-    def _time_out(self) -> None:
-        """The oldest deadlines have come; clients of queries that are still open give up."""
-        deadlines, now_ps = self._deadlines, self.clock.now_ps
-        while deadlines and deadlines[0][0] <= now_ps:
-            _, query, tries = deadlines.popleft()
-            if not self._is_due(query, tries):
-                continue
-            item = self.open.pop(query)
-            if isinstance(item, QueryRun):
-                item.time_out()
-                continue
-            self.cancel(item, Status.TIMED_OUT)
-            if not self.retries.tries_again(item):
-                self.given_up_ps[query] = now_ps
-                self.query_done(query, item.arrived_ps, item.id)
-        while deadlines and not self._is_due(*deadlines[0][1:]):
-            deadlines.popleft()
-        if deadlines:
-            self.clock.set(self._deadline_alarm, deadlines[0][0])
 
 
 def _by_id(request: Request) -> int:

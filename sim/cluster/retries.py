@@ -145,7 +145,7 @@ class Retries:
         again.pool = again.replica = -1
         self._tries[again.id] = tries + 1
         if self.after_timeouts:
-            self._gateway.tries[again.query] = tries + 1  # the patience of the try before is over
+            self._gateway.patience.tries[again.query] = tries + 1  # the patience of the try before is over
         clock = self._gateway.clock
         at_ps = clock.now_ps + self._backoff.wait_ps(tries, float(self._rng.random()))
         clock.at(at_ps, ARRIVAL, place(again), partial(self._try, again, pool))
@@ -154,7 +154,7 @@ class Retries:
         if request.status != Status.UNFINISHED:
             return
         if self.after_timeouts:
-            self._gateway.wait_no_longer(request.query)
+            self._gateway.patience.begin(request.query)
         self._gateway.dispatch.send(request, pool)
 
     # ------------------------------------------------------------------ once more
