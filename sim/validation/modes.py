@@ -104,6 +104,8 @@ class TraceSink:
         steps, run = named["steps"], Run(takes, at, unused, window)
         for index in range(steps):
             part = run.part(named, index, index + 1, self.blocks)
+            if not index:  # a row says of its first step what that step did, before anything is derived from it
+                assert part["cached_blocks"] == named["cached_blocks"], (named, part)
             trace.segments.append(tuple(part.values()))
         assert part["reserved_blocks_last"] == named["reserved_blocks_last"]
         if steps > 1:

@@ -13,7 +13,7 @@ from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
 from sim.policies.schedulers.vllm import Vllm
-from sim.results.sinks import REQUEST_ROW
+from sim.results.sinks import REQUEST_ROW, SEGMENT_ROW
 from sim.validation.modes import ARRIVE, Case, Cue, Trace, compare
 
 STEP = 1000
@@ -199,6 +199,26 @@ def test_a_parent_s_blocks_are_older_than_those_its_child_completes_after_it() -
     before, after = trace.steps[30], trace.steps[31]
     assert after[9] == [(2, 16)]
     assert before[7] - after[7] == 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_run_whose_first_step_evicts_says_what_is_left_in_the_cache(asynchronous: bool) -> None:
+    """Four cached blocks are all that is free when the second request, of eight full blocks, begins to decode: its first
+    decode evicts one. The row of that run says three, as the step does; beside nine held ones of twelve no fourth is there.
+    """
+    prompts = [(0, {"prompt_tokens": 16, "output_tokens": 1}), (4_500, {"prompt_tokens": 32, "output_tokens": 10})]
+    ended = _case(prompts, num_gpu_blocks=13, async_scheduling=asynchronous)
+    assert _cached(_equal(ended))[:6] == [0, 4, 3, 3, 3, 3]
+    # the same run, cut short by somebody who comes while all decode
+    joined = _case(
+        [*prompts, (10_700, {"prompt_tokens": 1, "output_tokens": 1})], num_gpu_blocks=13, async_scheduling=asynchronous
+    )
+    assert _cached(_equal(joined))[:6] == [0, 4, 3, 3, 3, 3]
+
+
+def _cached(trace: Trace) -> list[int]:
+    """Cached blocks after each step's plan."""
+    return [row[SEGMENT_ROW.index("cached_blocks")] for row in trace.segments]
 
 
 def _space(*stretches: tuple[int, int]) -> tuple[PagedKv, Request, list[Tenure]]:
