@@ -66,6 +66,11 @@ class Registry(Generic[T]):
             if point.name not in self._classes:
                 self._classes[point.name] = point.load()
 
+    def _load_one(self, name: str) -> None:
+        """Import the file that is called as its plug-in is, as most are: a run needs a few of the sixty."""
+        if name.isidentifier() and importlib.util.find_spec(f"{self.package}.{name}") is not None:
+            importlib.import_module(f"{self.package}.{name}")
+
     def names(self) -> list[str]:
         """All known names, sorted."""
         self._load()
@@ -73,6 +78,10 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> type[T]:
         """The class called *name*; raise an InputError naming the nearest one when there is none."""
+        if not self._loaded:
+            self._load_one(name)
+        if name in self._classes:
+            return self._classes[name]
         self._load()
         if name in self._classes:
             return self._classes[name]

@@ -31,7 +31,7 @@ FloatArray = npt.NDArray[np.float64]
 class Strict(BaseModel):
     """Base of all sections: unknown keys, NaN and infinity are refused, and nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class LawBase(Strict):

@@ -7,6 +7,7 @@ is asked for is imported.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import re
@@ -28,6 +29,8 @@ EXIT_PIPE_CLOSED = 141
 
 def entry() -> None:
     """What the ``thinkcap`` script calls."""
+    # Imports and figures make objects that stay; Python would look through all of them again and again.
+    gc.set_threshold(100_000, 10, 10)
     sys.exit(main())
 
 

@@ -27,7 +27,9 @@ V = TypeVar("V")
 class Section(BaseModel):
     """Base of all sections: unknown keys, wrong types, NaN and infinity are refused; nothing changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True, defer_build=True
+    )
 
 
 class FrozenDict(dict[K, V]):
