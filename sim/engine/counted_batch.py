@@ -16,6 +16,7 @@ from sim.engine.host_tier import HostTier
 from sim.engine.paged_kv import PagedKv
 from sim.engine.replica import Replica, Sink
 from sim.engine.request import Request
+from sim.engine.set_aside import SetAside
 from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler, Step
 from sim.engine.step_log import StepLog
@@ -54,6 +55,7 @@ class CountedBatch(Replica):
         "_run_start_ps",
         "_run_step_ps",
         "_run_steps",
+        "_set_aside",
         "_short_ways",
         "_stops",
         "_waited",
@@ -131,6 +133,8 @@ class CountedBatch(Replica):
         )
         self._wake = True
         self._no_parts = _NO_PARTS
+        self._set_aside = SetAside(settings.block_size, settings.window_blocks)
+        """Of the counted requests, where blocks are set aside or windows kept."""
         """Blocks set aside outside the batch, and of windows there: what a row begins with."""
         self._tabulate(cost)
         """A decode step without its context, by the number of decodes."""
@@ -169,6 +173,7 @@ class CountedBatch(Replica):
         else:
             self._set_growth(request)
             growth = request.growth
+            self._set_aside.join(request, counter)
         self.crossing[(base - evicted) % self._block_size] += growth
         self.growing += growth
         if request.looks is not None and request.point:
@@ -185,6 +190,8 @@ class CountedBatch(Replica):
     def _uncount(self, request: Request) -> None:
         """*request* leaves the counted batch; its own fields hold from here."""
         counter, base, growth, evicted = self.counter, request.base, request.growth, request.evicted
+        if not self._paged:
+            self._set_aside.leave(request, counter)
         steps = counter - request.counted_from
         request.counted = request.decoding = False
         request.computed = computed = base + counter
@@ -276,6 +283,7 @@ class CountedBatch(Replica):
                 request.growth += change
                 self.crossing[(request.base - request.evicted) % size] += change
                 self.growing += change
+                self._set_aside.cross(request, self.counter)
 
     def _due(self) -> list[Request]:
         """Counted requests that have come to a compression of their cache in the step that was just counted."""
@@ -350,6 +358,8 @@ class CountedBatch(Replica):
                 request, (computed - tokens) // size
             )  # all of them are known: what is in flight is the look's
             blocks = self._end_look(request, computed)
+            if not self._paged:
+                self._set_aside.leave(request, counter)
             request.base = base - tokens
             self.context -= tokens
             self.computed_tokens -= tokens
@@ -359,6 +369,7 @@ class CountedBatch(Replica):
             self.growing -= request.growth
             if not self._paged:
                 self._set_growth(request)
+                self._set_aside.join(request, counter)
             self.crossing[request.base % size] += request.growth
             self.growing += request.growth
             if request.point:

@@ -219,7 +219,8 @@ class Runs(CountedBatch):
         takes, (unused_now, window_now), unused, window = b"", self._no_parts, b"", b""
         at = (applied - 1 - counter) % size
         if not self._paged:
-            (unused_now, window_now), unused, window = self._run_parts(1 - applied)
+            unused_now, window_now = self._parts(1 - applied)
+            unused, window = self._set_aside.unused_takes.tobytes(), self._set_aside.window_takes.tobytes()
         if steps > 1:
             if size <= WHOLE_PATTERN:
                 takes = self.crossing.tobytes()
@@ -277,34 +278,21 @@ class Runs(CountedBatch):
                 done = upto
             waiting = longer
 
-    def _parts(self) -> tuple[int, int]:
-        """Blocks reserved and not reached by tokens, and blocks of windows, of all that run."""
-        if self._paged:
-            return self._no_parts
+    def _parts(self, ahead: int = 0) -> tuple[int, int]:
+        """Blocks reserved and not reached by tokens, and blocks of windows, of all that run, *ahead* steps from now."""
         unused, window = self._no_parts
-        for request in self.running:
-            computed = request.base + self.counter if request.counted else request.computed
-            mine = self.parts_of(request, computed)
-            unused += mine[0]
-            window += mine[1]
+        if self._paged:
+            return unused, window
+        self._set_aside.go_on(self.counter)
+        counted = self._set_aside.after(ahead)
+        unused, window = unused + counted[0], window + counted[1]
+        if len(self.running) > self.decoders:
+            for request in self.running:
+                if not request.counted:
+                    mine = self.parts_of(request, request.computed)
+                    unused += mine[0]
+                    window += mine[1]
         return unused, window
-
-    def _run_parts(self, ahead: int) -> tuple[tuple[int, int], bytes, bytes]:
-        """The same in the first step of a run, *ahead* steps from now, and how both change as the run goes on."""
-        size, limit = self._block_size, self.settings.window_blocks
-        unused, window = array("H", [0] * size), array("H", [0] * size)
-        all_unused, all_window = self._no_parts
-        for request in self.running:
-            computed = request.computed
-            if request.counted:
-                computed = request.base + self.counter
-                window[request.base % size] += computed < limit * size
-                unused[request.base % size] += computed < request.reserved * size
-                computed += ahead
-            mine = self.parts_of(request, computed)
-            all_unused += mine[0]
-            all_window += mine[1]
-        return (all_unused, all_window), unused.tobytes(), window.tobytes()
 
     def _short_patterns(self, length: int, at: int, *others: bytes) -> tuple[bytes, int, bytes, bytes]:
         """Patterns of large blocks, only as long as the run, their first entry last."""
@@ -332,6 +320,8 @@ class Runs(CountedBatch):
             at, order, request = heappop(stops)
             if request.stop == at and request.order == order and request.counted:
                 # NOTE: inlined from _uncount() and _leave() for performance reasons
+                if not self._paged:
+                    self._set_aside.leave(request, counter)
                 base, growth, evicted, k = request.base, request.growth, request.evicted, at - origin
                 yielded = counter - request.counted_from
                 request.counted = request.decoding = False
