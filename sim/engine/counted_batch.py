@@ -40,6 +40,7 @@ class CountedBatch(Replica):
         "_budget",
         "_compressed",
         "_decode_ps",
+        "_holds_out",
         "_joined",
         "_joins",
         "_kv_ps",
@@ -128,6 +129,8 @@ class CountedBatch(Replica):
             and bool(getattr(scheduler, "serves_all_then_admits_heads", False))
         )
         """Whether an arrival into a batch that decodes needs no asking; see `_join`."""
+        self._holds_out = self._joins and settings.policy == "fcfs"
+        """Whether those who wait need no asking while all decode and the head does not fit; see `_hold_out`."""
         self._asks_nothing = (
             bool(getattr(scheduler, "serves_all_when_nobody_waits", False)) and not settings.compression
         )

@@ -258,6 +258,8 @@ class FastForward(Shortcuts):
         return True
 
     def _schedule(self, now_ps: int) -> bool:
+        if self._holds_out and not (self.chunking or self.walking or self.paused) and self._hold_out(now_ps):
+            return True
         step = self._step
         step.begin(now_ps)
         if self.walking:

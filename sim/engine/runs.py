@@ -16,7 +16,6 @@ from sim.engine.counted_batch import CountedBatch
 from sim.engine.step import NEVER_PS
 from sim.engine.step_log import StepRow
 from sim.results.growth import Run
-from sim.results.sinks import SEGMENT_ROW
 
 WHOLE_PATTERN = 64
 """Block size up to which the whole pattern of a run's growth is kept, however short the run."""
@@ -50,16 +49,19 @@ class Runs(CountedBatch):
         """What *steps* steps of the run take."""
         return steps * self._run_step_ps + self._run_growth_ps * (steps * (steps - 1) // 2)
 
-    def _decode_on(self, now_ps: int) -> None:
-        """All decode until one stops, blocks run out, or somebody comes; the scheduler is not asked."""
+    def _decode_on(self, now_ps: int, waiting: int = 0, wake: bool = True) -> None:
+        """All decode until one stops, blocks run out, or somebody comes; the scheduler is not asked. Or *waiting* wait who
+        stay out, and who comes does not matter unless *wake*.
+        """
         # NOTE: Step.begin(), _start_run() and _run_length() in one for performance reasons, without what only a scheduler
         # can bring about; this is where half of all plans end
         step, ends, decodes = self._step, self._ends, self.decoders
         step.now_ps = now_ps
         if step.preempted:
             step.preempted = []
-        step.copied_ps = self._run_applied = self._waited = 0
-        self._wake = True
+        step.copied_ps = self._run_applied = 0
+        self._waited = waiting
+        self._wake = wake
         if self._joined:
             self._joined.clear()
         self._run_planned_ps = now_ps
@@ -265,16 +267,15 @@ class Runs(CountedBatch):
 
     def _add_split(self, row: tuple[int, ...], run: Run) -> None:
         """Rows of a run that others joined the queue behind: one for each length of the queue."""
-        named = dict(zip(SEGMENT_ROW, row, strict=True))
-        done, steps, waiting = 0, named["steps"], self._waited
+        done, steps, waiting = 0, row[1], self._waited
         for upto, longer in [*(entry for entry in self._joined if entry[0] < steps), (steps, 0)]:
             if upto > done:
-                part = run.part(named, done, upto, self.kv.total) | {"waiting": waiting}
+                part = run.part(row, done, upto, self.kv.total, waiting)
                 rest: Any = run.rest(done) if upto - done > 1 else ()
                 if len(rest) > 2:
-                    self.sink.add_reserved(tuple(part.values()), *rest)
+                    self.sink.add_reserved(part, *rest)
                 else:
-                    self.sink.add(tuple(part.values()), *rest)
+                    self._add_row(part, *rest)
                 done = upto
             waiting = longer
 

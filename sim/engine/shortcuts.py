@@ -12,14 +12,15 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from math import isqrt
 
+from sim.engine.pressure import Pressure
 from sim.engine.request import Request
-from sim.engine.runs import WHOLE_PATTERN, Runs
+from sim.engine.runs import WHOLE_PATTERN
 from sim.results.columns import Status
 
 _COMPLETED = int(Status.COMPLETED)  # an enum's attributes are slow to read
 
 
-class Shortcuts(Runs):
+class Shortcuts(Pressure):
     """A replica that takes the short way where it may."""
 
     __slots__ = ()

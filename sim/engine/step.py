@@ -31,8 +31,9 @@ class Scheduler(Protocol):
     A scheduler that plans ``serve_running()`` with ``hold = FOREVER`` whenever nobody waits and nothing is in prefill may say
     so once, by a class attribute ``serves_all_when_nobody_waits = True``: the fast mode then does not ask it in that case.
     One that then serves all who run and admits the head of the queue as long as it fits (``serve_running`` and
-    ``admit_heads``, with the chunk limit of the settings) sets ``serves_all_then_admits_heads = True``: it is not asked either
-    when a first request comes while all decode.
+    ``admit_heads``, with the chunk limit of the settings), nobody in a step that preempts, sets
+    ``serves_all_then_admits_heads = True``: it is not asked either when a first request comes while all decode, when blocks are
+    short for the next decodes, or when the head does not fit.
     One that has to reserve memory says how by a class attribute ``reservation``, as ``EngineSettings`` has it.
     One that looks at the first waiting request of each client sets ``queues_by_client = True`` and reads ``Step.firsts()``.
     """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,27 +102,40 @@ class Run:
             return whole + sum(values[low : self.at + 1])
         return whole + sum(values[: self.at + 1]) + sum(values[low:])
 
-    def part(self, row: Mapping[str, int], first: int, end: int, blocks: int) -> dict[str, int]:
-        """Steps [*first*, *end*) of *row* as a row of their own; its growth is ``rest(first)``."""
-        steps, growth, decodes = row["steps"], row["step_growth_ps"], row["decodes"]
-        taken, last = self._grown(self.takes, first), self._grown(self.takes, end - 1)
-        plain = blocks - row["reserved_blocks"] - row["cached_blocks"]
-        return {
-            **row,
-            "start_ps": row["start_ps"] + first * row["step_ps"] + growth * (first * (first - 1) // 2),
-            "steps": end - first,
-            "step_ps": row["step_ps"] + growth * first,
-            "fresh": 0 if first else row["fresh"],
-            "dropped": row["dropped"] if end == steps else 0,
-            "context": row["context"] + decodes * first,
-            "reserved_blocks": row["reserved_blocks"] + taken,
-            "reserved_blocks_last": row["reserved_blocks"] + last,
-            "live_tokens": row["live_tokens"] + decodes * first,
-            "preempted": 0 if first else row["preempted"],
-            "cached_blocks": max(0, row["cached_blocks"] - max(0, taken - plain)),
-            "unused_blocks": row["unused_blocks"] - self._grown(self.unused, first),
-            "window_blocks": row["window_blocks"] + self._grown(self.window, first),
-        }
+    def part(
+        self, row: tuple[int, ...], first: int, end: int, blocks: int, waiting: int | None = None
+    ) -> tuple[int, ...]:
+        """Steps [*first*, *end*) of *row* (both in the order of ``SEGMENT_ROW``) as a row of their own, with *waiting* in the
+        queue; its growth is ``rest(first)``. *blocks* is the size of the pool.
+        """
+        (
+            start, steps, step_ps, growth, decodes, fresh, dropped, context, chunks, chunk_tokens, pairs, cached, reserved, _,
+            live, running, waited, preempted, cached_blocks, unused, window, duplicates,
+        ) = row  # fmt: skip
+        takes = self.takes
+        last = reserved + self._grown(takes, end - 1) if takes else reserved
+        if first:
+            taken = self._grown(takes, first)
+            start += first * step_ps + growth * (first * (first - 1) // 2)
+            step_ps += growth * first
+            context += decodes * first
+            live += decodes * first
+            fresh = preempted = 0
+            evicted = taken - (blocks - reserved - cached_blocks)
+            if evicted > 0:
+                cached_blocks = cached_blocks - evicted if evicted < cached_blocks else 0
+            reserved += taken
+            if self.unused:
+                unused -= self._grown(self.unused, first)
+                window += self._grown(self.window, first)
+        if end < steps:
+            dropped = 0
+        if waiting is None:
+            waiting = waited
+        return (
+            start, end - first, step_ps, growth, decodes, fresh, dropped, context, chunks, chunk_tokens, pairs, cached, reserved,
+            last, live, running, waiting, preempted, cached_blocks, unused, window, duplicates,
+        )  # fmt: skip
 
     def moved(self, first: int) -> tuple[bytes, int]:
         """Pattern and place of the steps from *first* on."""
@@ -136,10 +148,10 @@ class Run:
         return [*self.moved(first), self.unused, self.window] if self.unused else [*self.moved(first)]
 
 
-def ended_before(row: Mapping[str, int], now_ps: int) -> int:
+def ended_before(row: tuple[int, ...], now_ps: int) -> int:
     """How many steps of *row* have ended at *now_ps*."""
-    start, first, growth = row["start_ps"], row["step_ps"], row["step_growth_ps"]
-    low, high = 0, row["steps"]
+    start, high, first, growth = row[:4]
+    low = 0
     while low < high:
         middle = (low + high + 1) // 2
         if start + middle * first + growth * (middle * (middle - 1) // 2) <= now_ps:

@@ -75,16 +75,17 @@ def _cut(segments: IntArray, growth: RunGrowth, blocks: int, edges_ps: Sequence[
         rows_done = number + 1
         if number == len(segments):
             break
-        old = {name: int(column[number]) for name, column in rows.items()}
+        old = tuple(segments[number].tolist())
+        start, steps, step_ps, step_growth_ps = old[:4]
         run = growth.of(number)
-        cuts = {0, old["steps"]}
+        cuts = {0, steps}
         for edge in edges_ps:
             done = ended_before(old, edge)
-            whole = old["start_ps"] + done * old["step_ps"] + old["step_growth_ps"] * (done * (done - 1) // 2)
-            if old["start_ps"] < edge < int(ends[number]):
+            whole = start + done * step_ps + step_growth_ps * (done * (done - 1) // 2)
+            if start < edge < int(ends[number]):
                 cuts |= {done, done + (whole < edge)}
         for first, end in itertools.pairwise(sorted(cuts)):
-            parts.append(np.array([tuple(run.part(old, first, end, blocks).values())], dtype=np.int64))
+            parts.append(np.array([run.part(old, first, end, blocks)], dtype=np.int64))
             if run.takes and end - first > 1:
                 grown.add(count, *run.moved(first))
                 if run.unused:

@@ -200,20 +200,19 @@ class SegmentSink:
         size = _SEGMENT_BYTES
         kept: list[tuple[tuple[int, ...], list[Any]]] = []
         while self._segments:
-            row = dict(zip(SEGMENT_ROW, self._unpack(self._segments[-size:]), strict=True))
-            steps, first, growth = row["steps"], row["step_ps"], row["step_growth_ps"]
-            if row["start_ps"] + steps * first + growth * (steps * (steps - 1) // 2) <= now_ps:
+            row = self._unpack(self._segments[-size:])
+            start, steps, first, growth = row[:4]
+            if start + steps * first + growth * (steps * (steps - 1) // 2) <= now_ps:
                 break
             del self._segments[-size:]
             run = self._grows.pop(len(self))
             done = ended_before(row, now_ps)
             for index in range(steps - 1, done - 1, -1):
-                late = run.part(row, index, index + 1, self.blocks)
-                late["dropped"] = row["decodes"] - late["fresh"]
+                late = dict(zip(SEGMENT_ROW, run.part(row, index, index + 1, self.blocks), strict=True))
+                late["dropped"] = late["decodes"] - late["fresh"]
                 kept.append((tuple(late.values()), []))
             if done:
-                part = run.part(row, 0, done, self.blocks)
-                kept.append((tuple(part.values()), run.rest(0)))
+                kept.append((run.part(row, 0, done, self.blocks), run.rest(0)))
         for values, growth_of in reversed(kept):
             self.add(values, *growth_of[:2])
             if len(growth_of) > 2:

@@ -101,12 +101,13 @@ class TraceSink:
         trace = self.trace
         trace.rows += 1
         named = dict(zip(SEGMENT_ROW, row, strict=True))
+        # what is cached without a reference has a place beside what is held
+        assert named["reserved_blocks"] + named["cached_blocks"] <= self.blocks, named
         steps, run = named["steps"], Run(takes, at, unused, window)
         for index in range(steps):
-            part = run.part(named, index, index + 1, self.blocks)
-            if not index:  # a row says of its first step what that step did, before anything is derived from it
-                assert part["cached_blocks"] == named["cached_blocks"], (named, part)
-            trace.segments.append(tuple(part.values()))
+            one = run.part(row, index, index + 1, self.blocks)
+            trace.segments.append(one)
+        part = dict(zip(SEGMENT_ROW, one, strict=True))
         assert part["reserved_blocks_last"] == named["reserved_blocks_last"]
         if steps > 1:
             trace.seen["runs"] += 1
