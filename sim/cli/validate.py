@@ -34,6 +34,11 @@ def run(args: argparse.Namespace) -> int:
             scenario, notes = load_with_notes(name, overrides_of(args))
             source = build(scenario.workload, seed=scenario.seed)
             source.block(0)
+            if scenario.plan is not None or scenario.sweep is not None:
+                from sim.planning import variants
+
+                if wrong_ones := variants.problems(name, overrides_of(args), scenario):
+                    raise InputError(wrong_ones)
         except InputError as error:
             problems += error.problems
             continue

@@ -10,6 +10,9 @@ from sim.scenario.base import Count, Picoseconds, PositivePicoseconds, Section
 from sim.units import PS_PER_S
 
 HOUR_PS = 3600 * PS_PER_S
+DAY_PS = 24 * HOUR_PS
+LONGEST_PS = 100 * DAY_PS
+"""What a run may cover: result tables keep picoseconds in 64 bits, which are 106 days."""
 
 
 class Measure(Section):
@@ -42,6 +45,8 @@ class Measure(Section):
             problems.append("give duration or queries, not both")
         if self.warmup_queries is not None and self.warmup_ps:
             problems.append("give warmup or warmup_queries, not both")
+        if self.warmup_ps + (self.duration_ps or 0) + self.max_drain_ps > LONGEST_PS:
+            problems.append(f"warmup, duration and max_drain are more than {LONGEST_PS // DAY_PS} days together")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -47,10 +47,10 @@ class Policy(Section):
 def _read(value: Any) -> Any:
     if isinstance(value, Policy):
         return value
-    if isinstance(value, str):
+    if isinstance(value, str) and value:
         return Policy(name=value)
     if isinstance(value, Mapping):
-        if not isinstance(value.get("name"), str):
+        if not isinstance(value.get("name"), str) or not value["name"]:
             raise units.UnitError("names no policy", expected="a name, or {name: …, option: …}")
         options = {str(key): option for key, option in value.items() if key != "name"}
         return Policy(name=value["name"], options=FrozenDict(options))

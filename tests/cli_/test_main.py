@@ -216,6 +216,23 @@ def test_shipped_scenarios_are_listed_and_valid(thinkcap):
     assert thinkcap("validate", *names).code == 0
 
 
+def test_validate_reads_what_a_plan_and_a_sweep_try(thinkcap, here, tiny, tmp_path):
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(
+        tiny.read_text(encoding="utf-8")
+        + "plan: {candidates: {a: {seed: 3}, b: {router: ronud_robin}}}\n"
+        + "sweep: {over: {seed: [1, many], workload.rate: [1/s]}}\n",
+        encoding="utf-8",
+    )
+    ran = thinkcap("validate", changed)
+    assert ran.code == 2
+    assert "plan.candidates.b: router: unknown router 'ronud_robin'" in ran.err
+    assert "'round_robin'" in ran.err
+    assert "sweep.over.seed[1]" in ran.err
+    assert "candidates.a" not in ran.err
+    assert "rate" not in ran.err
+
+
 def test_validate_prints_the_resolved_scenario(thinkcap, here, tiny):
     ran = thinkcap("validate", tiny, "--resolved", "--seed", 3)
     (here / "resolved.yaml").write_text(ran.out)

@@ -245,6 +245,8 @@ BROKEN: list[tuple[str, str, int | None, str | None, tuple[str, ...]]] = [
     ),
     ("warmup: 10 min, duration: 2 h", "warmup: 10 min", 16, "measure", ("no end", "measure.duration")),
     ("warmup: 10 min, ", "warmup: 10 min, queries: 50, ", 16, "measure", ("duration or queries",)),
+    ("duration: 2 h", "duration: 1e400 s", 16, "measure", ("more than 100 days",)),
+    ("router: round_robin", "router: ''", 13, "router", ("is not a policy",)),
     ("warmup: 10 min, ", "warmup: 10 min, warmup_queries: 5, ", 16, "measure", ("warmup or warmup_queries",)),
     (
         "tensor_parallel_size: 4",
