@@ -399,7 +399,7 @@ def _from_yaml(path: Path) -> Architecture:
         raw = read_yaml(path.read_text(encoding="utf-8"))
     except OSError:
         raise InputError(Problem("no such model file", source=str(path), key="model")) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(Problem(f"not valid YAML: {error}", source=str(path))) from None
     if not isinstance(raw, dict):
         raise InputError(Problem("not a mapping", source=str(path), expected="the keys of a model"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from calibration.architecture import architecture, names
+from calibration.hardware import hardware
 from calibration.hf_config import from_hf_config
 from sim.errors import InputError
 
@@ -221,3 +223,12 @@ def test_bad_config_json_is_one_clear_error(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=r"config\.json"):
         from_hf_config(path)
+
+
+@pytest.mark.parametrize("read", [architecture, hardware])
+@pytest.mark.parametrize("data", [b"\x9b\xe9\x00\xff", b"a: [1,", b"- 1\n", b""])
+def test_a_file_that_is_no_yaml_is_one_clear_error(tmp_path: Path, read: Callable[[str], object], data: bytes) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"mine\.yaml"):
+        read(str(path))
