@@ -37,7 +37,7 @@ from sim.results import provenance
 from sim.results.columns import Lookup, Status
 from sim.results.info import PoolInfo, RunInfo, SloTarget
 from sim.results.results import Results
-from sim.results.sinks import SEGMENT_ROW, SegmentSink
+from sim.results.sinks import SegmentSink
 from sim.results.tables import Table, build
 from sim.rng import Streams
 from sim.scenario.check import deployment
@@ -516,13 +516,9 @@ def _profile(placed: Deployment) -> dict[str, Any]:
 
 def _out_of_range(number: int, placed: Deployment, outcome: Outcome, sinks: Sequence[SegmentSink]) -> tuple[str, ...]:
     """Where the pool left what its profile was fitted on: largest batch, fullest step, longest context."""
-    decodes, chunk_tokens = SEGMENT_ROW.index("decodes"), SEGMENT_ROW.index("chunk_tokens")
-    batch = tokens = 0
-    for sink in sinks:
-        if sink.pool == number and len(sink):
-            rows = sink.segments()
-            batch = max(batch, int(rows[:, decodes].max()))
-            tokens = max(tokens, int((rows[:, decodes] + rows[:, chunk_tokens]).max()))
+    fullest = [sink.fullest() for sink in sinks if sink.pool == number]
+    batch = max((decodes for decodes, _ in fullest), default=0)
+    tokens = max((tokens for _, tokens in fullest), default=0)
     requests = outcome.requests.columns()
     mine = requests["pool"] == number
     context = int((requests["prompt_tokens"] + requests["generated"])[mine].max(initial=0))

@@ -40,15 +40,11 @@ class Pressure(Runs):
         waiting, running, settings = self.waiting, self.running, self.settings
         if not waiting:
             return False
-        head = waiting.head()
         budget = self._budget - self.decoders
-        if (
-            head._kin
-            or head.awaits_kv
-            or head.busy_until_ps > planned_ps
-            or len(running) >= settings.max_num_seqs
-            or not budget
-        ):
+        if len(running) >= settings.max_num_seqs or not budget:
+            return True
+        head = waiting.head()
+        if head._kin or head.awaits_kv or head.busy_until_ps > planned_ps:
             return False
         kv, size, limit = self.kv, self._block_size, settings.max_model_len
         spare, hit = kv.free - crossing - self.watermark_blocks, 0

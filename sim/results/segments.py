@@ -155,13 +155,20 @@ class _Grown:
         are of one length."""
         size = int(self.length[0])
         values = self.values.reshape(-1, size)
-        places = np.arange(size)
+        # half the bytes are half the time; where sums of size³ entries might not fit, whole width
+        narrow = np.int32 if len(values) and int(values.max()) * (size + 1) ** 3 < 1 << 31 else np.int64
+        values = values.astype(narrow, copy=False)
+        places = np.arange(size, dtype=narrow)
         step = ((places[:, None] - places) % size)[self.at]
         once_more = values * (step < rest[:, None])
         step += 1
         square = step * step
         return tuple(  # type: ignore[return-value]
-            [part.sum(axis=1), np.einsum("ij,ij->i", part, step), np.einsum("ij,ij->i", part, square)]
+            [
+                part.sum(axis=1, dtype=np.int64),
+                np.einsum("ij,ij->i", part, step).astype(np.int64),
+                np.einsum("ij,ij->i", part, square).astype(np.int64),
+            ]
             for part in (values, once_more)
         )
 

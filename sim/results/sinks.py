@@ -226,8 +226,16 @@ class SegmentSink:
         return len(self._segments) // _SEGMENT_BYTES
 
     def segments(self) -> IntArray:
-        """All segments so far: one row each, columns as in SEGMENT_ROW."""
-        return np.frombuffer(bytes(self._segments), dtype=np.int64).reshape(-1, len(SEGMENT_ROW))
+        """All segments so far: one row each, columns as in SEGMENT_ROW. They are read where they lie: nothing can be added
+        while somebody holds them."""
+        return np.frombuffer(self._segments, dtype=np.int64).reshape(-1, len(SEGMENT_ROW))
+
+    def fullest(self) -> tuple[int, int]:
+        """The most decodes, and the most decodes and chunk tokens, of one step so far."""
+        rows = self.segments()
+        decodes = rows[:, SEGMENT_ROW.index("decodes")]
+        tokens = decodes + rows[:, SEGMENT_ROW.index("chunk_tokens")]
+        return int(decodes.max(initial=0)), int(tokens.max(initial=0))
 
     def stalls(self) -> IntArray:
         """All stalls so far: one row each, columns as in STALL_ROW."""
