@@ -51,6 +51,7 @@ class CountedBatch(Replica):
         "_pending",
         "_points",
         "_run_applied",
+        "_run_fresh",
         "_run_growth_ps",
         "_run_planned_ps",
         "_run_start_ps",
@@ -67,6 +68,7 @@ class CountedBatch(Replica):
         "crossing",
         "decoders",
         "growing",
+        "resting",
         "resumed",
         "walking",
     )
@@ -103,6 +105,8 @@ class CountedBatch(Replica):
         self.chunking: list[Request] = []
         self.resumed = False
         """Whether a request in ``chunking`` may be a decode that paused."""
+        self.resting = False
+        """Whether the counted batch was left out of the last step: its requests then know when they got their last tokens."""
         self.walking = False
         self._stops: list[tuple[int, int, Request]] = []
         self._marks: list[tuple[int, int, Request]] = []
@@ -111,7 +115,8 @@ class CountedBatch(Replica):
         self._run_start_ps = self._run_step_ps = self._run_growth_ps = 0
         self._waited = 0
         self._joined: list[tuple[int, int]] = []
-        self._run_applied = self._run_planned_ps = 0
+        self._run_applied = self._run_planned_ps = self._run_fresh = 0
+        """Of the first: how many steps of the run under way are applied; of the last: who was left out before it."""
         self._before: tuple[int, ...] | None = None
         """Ends of the batches in flight before a chained run, None when the run under way is not chained."""
         self._left = False
@@ -149,7 +154,8 @@ class CountedBatch(Replica):
     def _committed(self, request: Request) -> int:
         """Tokens of a running request that are computed and known."""
         if request.counted:
-            return request.base + self.counter - self.lag
+            flying = int(request.last_token_ps > self._step.now_ps) if self.resting else self.lag
+            return request.base + self.counter - flying
         if request.paused:
             return request.computed - int(request.busy_until_ps > self._step.now_ps)
         return request.computed - request.in_flight
@@ -220,10 +226,9 @@ class CountedBatch(Replica):
         counted = request.counted
         if counted:
             self._uncount(request)
-            request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
-            request.in_flight = self.lag
-            if self.lag and request.computed + 1 >= request.end:
-                self._leave(request, self.gpu_free_ps)
+            request.in_flight = self._in_flight(request)
+            if request.in_flight and request.computed + 1 >= request.end:
+                self._leave(request, request.last_token_ps)
             request.known = request.computed + 1
         elif request.decoding:
             request.in_flight = int(request.busy_until_ps > self._step.now_ps)
@@ -415,17 +420,59 @@ class CountedBatch(Replica):
         request.computed -= tokens
         request.known -= tokens
 
+    def _in_flight(self, request: Request) -> int:
+        """Tokens of *request* in flight as it leaves the counted batch, while a step is planned; its last one is noted."""
+        if not self.resting:
+            request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
+            request.last_batch = self.batches - 1
+            return self.lag
+        return int(request.last_token_ps > self._step.now_ps)
+
+    def _rest(self, now_ps: int) -> bool:
+        """The step that is planned leaves the counted batch out; False where one of it comes to its end meanwhile, since its
+        last token is in flight and the engine does not know, or where one who has just been resumed is left out too.
+        """
+        lag = self.lag
+        if any(request.decoding for request in self.chunking):
+            return False
+        counted = [request for request in self.running if request.counted]
+        if lag and any(request.base + self.counter + 1 >= request.end for request in counted):
+            return False
+        if not self.resting:
+            self.resting = True
+            for request in counted:
+                request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
+                request.last_batch = self.batches - 1
+        return True
+
+    def commit_rested(self) -> None:
+        """The step that is planned serves the counted batch again, all of whose tokens have come: blocks that it fills are
+        registered at once. Without a rest one is in flight as the next is planned, and they are registered later.
+        """
+        now_ps, size = self._step.now_ps, self._block_size
+        for request in self.running:
+            if request.counted and request.last_token_ps <= now_ps:
+                self.kv.register(request, (request.base + self.counter) // size)
+
+    def _end_rest(self, end_ps: int) -> int:
+        """The counted batch gets its tokens again, at *end_ps*; how many of it were left out of the step before."""
+        fresh, before = 0, self.batches - 1
+        for request in self.running:
+            if request.counted and request.last_batch != before:
+                fresh += 1
+                self.sink.stall(request.id, end_ps, end_ps - request.last_token_ps)
+        self.resting = False
+        return fresh
+
     def park(self, request: Request) -> None:
         """*request* is paused: it leaves the counted batch with a token in flight, if it decodes."""
         if request.counted:
             self._uncount(request)
             request.decoding = True
-            request.last_batch = self.batches - 1
-            request.in_flight = self.lag
-            request.known = request.computed + 1 - self.lag
-            request.last_token_ps = request.busy_until_ps = self.gpu_free_ps
-            if self.lag and request.computed + 1 >= request.end:
-                self._leave(request, self.gpu_free_ps)
+            request.in_flight = self._in_flight(request)
+            request.known = request.computed + 1 - request.in_flight
+            if request.in_flight and request.computed + 1 >= request.end:
+                self._leave(request, request.last_token_ps)
         elif request in self.chunking:
             self.chunking.remove(request)
 
@@ -448,10 +495,8 @@ class CountedBatch(Replica):
         for request in self.running:
             if request.counted:
                 self._uncount(request)
-                request.busy_until_ps = request.last_token_ps = self.gpu_free_ps
-                request.last_batch = self.batches - 1
-                if self.lag and request.computed + 1 >= request.end:
-                    self._leave(request, self.gpu_free_ps)
+                if self._in_flight(request) and request.computed + 1 >= request.end:
+                    self._leave(request, request.last_token_ps)
                     request.draining = False  # its end is not foreseen: one token more is computed
                 request.decoding = True
             if request.decoding:
@@ -462,6 +507,7 @@ class CountedBatch(Replica):
         self._borders.clear()
         self._points.clear()
         self.chunking.clear()
+        self.resting = False
         self.walking = True
 
     def use_cost(self, cost: StepCost, now_ps: int) -> None:

@@ -34,6 +34,15 @@ class CountedStep(Step):
     def serve_running(self, *, chunk_limit: int = 0, decodes: bool = True) -> None:
         """See :meth:`Step.serve_running`; the same decisions, counted."""
         replica = self.replica
+        if replica.resting and replica.lag and decodes:
+            self._serve(chunk_limit=chunk_limit, decodes=True)
+            if replica.resting:
+                replica.commit_rested()
+        else:
+            self._serve(chunk_limit=chunk_limit, decodes=decodes)
+
+    def _serve(self, *, chunk_limit: int, decodes: bool) -> None:
+        replica = self.replica
         if decodes and not replica.chunking and not replica.walking:
             # NOTE: _serve_counted() where no prefill goes on and blocks suffice, for performance reasons
             decoders, kv = replica.decoders, replica.kv

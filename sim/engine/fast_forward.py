@@ -81,8 +81,10 @@ class FastForward(Shortcuts):
             request.in_flight = min(self.counter - request.counted_from, self.lag) + 1
             self._uncount(request)
             request.decoding = True
-            request.busy_until_ps = self.gpu_free_ps
-            request.last_token_ps = self.gpu_free_ps
+            if self.resting:
+                request.in_flight = int(request.last_token_ps > now_ps)
+            else:
+                request.busy_until_ps = request.last_token_ps = self.gpu_free_ps
         elif request.draining or (request.decoding and request.computed + 1 >= request.end):
             request.cancelled = None
             return
@@ -121,7 +123,8 @@ class FastForward(Shortcuts):
                 # Counted in the batch that gave it a token; in one that was walked, the token before may be in flight too.
                 yielded = self.counter - request.counted_from + max(1, request.in_flight)
                 self._uncount(request)
-                request.known = request.computed + 1 - min(len(coming), yielded)
+                flying = int(request.last_token_ps > now_ps) if self.resting else min(len(coming), yielded)
+                request.known = request.computed + 1 - flying
             elif request in last:
                 flying = sum(end <= last[request] for end in coming)
                 request.known = request.end - min(flying, request.end - request.prompt_tokens + request.probe_tokens)
@@ -270,9 +273,9 @@ class FastForward(Shortcuts):
         else:
             self._check(step, False)
         work = step.work
-        if self.walking or (work and not step.served and self.decoders):
-            if not self.walking:
-                self.walk(now_ps)  # decodes that are left out
+        if work and not step.served and self.decoders and not self.walking and not self._rest(now_ps):
+            self.walk(now_ps)
+        if self.walking:
             return self._schedule_walked(step)
         if work:
             self._schedule_mixed(step)
@@ -286,7 +289,7 @@ class FastForward(Shortcuts):
         """Nobody waits: has the scheduler to be asked, rather than all decode as it has promised
         (``serves_all_when_nobody_waits``)?
         """
-        if self.chunking or not self._asks_nothing or self.walking or self.paused:
+        if self.chunking or not self._asks_nothing or self.walking or self.paused or self.resting:
             return True
         decoders = self.decoders
         return not decoders or decoders > self._budget or self.crossing[-self.counter % self._block_size] > self.kv.free
@@ -294,8 +297,10 @@ class FastForward(Shortcuts):
     def _schedule_mixed(self, step: CountedStep) -> None:
         """One step with prefills, or with decodes of one token that were prefills: these are walked."""
         now_ps, work, batches, kv = step.now_ps, step.work, self.batches, self.kv
-        counted = self.decoders if step.served else 0
-        context = self.context - counted
+        counted = context = 0
+        if step.served:
+            counted = self.decoders
+            context = self.context - counted
         start = self.gpu_free_ps if self.gpu_free_ps > now_ps else now_ps
         fresh = chunks = chunk_tokens = pairs = cached = 0
         decodes = counted
@@ -321,6 +326,8 @@ class FastForward(Shortcuts):
             span += self._plan_compression(due + self._due() if counted else due)
         self.gpu_free_ps = end = start + span
         self._ends.append(end)
+        if counted and self.resting:
+            fresh += self._end_rest(end)
         held = kv.total - kv.free
         unused, window = self._no_parts if self._paged else self._parts()
         if self.log is not None:
@@ -356,6 +363,8 @@ class FastForward(Shortcuts):
                 if known - request.prompt_tokens + request.probe_tokens == request.reasoning_tokens:
                     request.first_answer_ps = end
                 self._count(request, end)
+                if self.resting:
+                    request.last_token_ps, request.last_batch = end, batches
             else:
                 chunking.append(request)
         if self.chunking:
@@ -559,7 +568,7 @@ class FastForward(Shortcuts):
             free_blocks=free,
             total_blocks=self.settings.usable_blocks,
             computed_tokens=computed,
-            queued_tokens=sum(r.known - r.computed for r in self.chunking)
+            queued_tokens=sum(r.known - r.computed for r in self.chunking if not r.decoding)
             + sum(r.known for r in self.waiting)
             + (
                 sum(r.known - r.computed for r in self.running if r.paused and not (r.decoding or r.draining))

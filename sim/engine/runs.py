@@ -126,6 +126,8 @@ class Runs(CountedBatch):
         if self.compression and (due := self._due()):
             self._run_step_ps = first = first + self._plan_compression(due)
             hold = 1
+        if self.resting:
+            self._run_fresh = self._end_rest(start + first)
         if hold <= 1 or step.preempted or self._pending or self._cancels or (self.lag and not ends):
             steps = 1
         else:
@@ -253,9 +255,10 @@ class Runs(CountedBatch):
             dropped = self._settle(start, first, growth, steps)
         else:
             dropped = 0
-        row = (start, steps, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, last, live,
+        row = (start, steps, first, growth, decodes, self._run_fresh, dropped, context, 0, 0, 0, 0, held, last, live,
                running, self._waited, len(self._step.preempted), cached, unused_now,
                window_now, self.copies.duplicates)  # fmt: skip
+        self._run_fresh = 0
         if joined and joined[0][0] < steps:
             self._add_split(row, Run(takes, at, unused, window))
         elif unused and takes:

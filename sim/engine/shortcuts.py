@@ -120,10 +120,11 @@ class Shortcuts(Pressure):
         if marks and marks[0][0] <= counter:
             self._settle(start, first, growth, steps)
         self._add_row(
-            (start, steps, first, growth, decodes, 0, 0, before, 0, 0, 0, 0, held, ends_at, live,
+            (start, steps, first, growth, decodes, self._run_fresh, 0, before, 0, 0, 0, 0, held, ends_at, live,
              count, 0, len(step.preempted), tail, unused, window, duplicates), takes, place
         )  # fmt: skip
         # ---- the step that the request enters in
+        self._run_fresh = 0
         step.now_ps = now
         if step.preempted:
             step.preempted = []
@@ -349,9 +350,10 @@ class Shortcuts(Pressure):
             else:
                 last_one = request
         unused, window = self._no_parts
-        row = (start, steps, first, growth, decodes, 0, dropped, before, 0, 0, 0, 0, held, last, live,
+        row = (start, steps, first, growth, decodes, self._run_fresh, dropped, before, 0, 0, 0, 0, held, last, live,
                row_running, self._waited, len(self._step.preempted), cached, unused, window,
                self.copies.duplicates)  # fmt: skip
+        self._run_fresh = 0
         self._add_row(row, takes, place)
         if last_one is None:
             return self._process(now_ps) if pending and pending[0][0] <= now_ps else []

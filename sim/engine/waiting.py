@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush, merge
+from heapq import merge
+from itertools import islice
 from typing import Any
 
 from sim.engine.request import Request
@@ -30,58 +32,59 @@ class FcfsQueue(deque[Request]):
 
 
 class KeyQueue:
-    """Smallest (key, id) first; a preempted request has no privilege. ``remove`` takes one out, wherever it stands."""
+    """Smallest (key, id) first; a preempted request has no privilege. ``remove`` takes one out, wherever it stands.
 
-    __slots__ = ("_gone", "_heap", "_key")
+    Who iterates sees the queue as it was when he began.
+    """
+
+    __slots__ = ("_entries", "_entry", "_first", "_key", "_shared")
 
     def __init__(self, key: Key) -> None:
         self._key = key
-        self._heap: list[tuple[Any, int, Request]] = []
-        self._gone: set[int] = set()
+        self._entries: list[tuple[Any, int, Request]] = []
+        """In order; those before place ``_first`` have left."""
+        self._entry: dict[Request, tuple[Any, int, Request]] = {}
+        self._first = 0
+        self._shared = False
+        """Whether somebody may still iterate over ``_entries``: then it is not changed, but replaced."""
 
     def __len__(self) -> int:
-        return len(self._heap) - len(self._gone)
+        return len(self._entry)
 
     def __iter__(self) -> Iterator[Request]:
         """All that wait, the head first; who looks at few of many pays for few."""
-        heap, gone = self._heap.copy(), self._gone.copy()
-        reached = [(heap[0][:2], 0)] if heap else []  # whose place is known, each with its place in the heap
-        while reached:
-            _, place = heappop(reached)
-            _, number, request = heap[place]
-            if number not in gone:
-                yield request
-            for child in (2 * place + 1, 2 * place + 2):
-                if child < len(heap):
-                    heappush(reached, (heap[child][:2], child))
+        self._shared = True
+        return (request for _, _, request in islice(self._entries, self._first, None))
 
     def push(self, request: Request) -> None:
         """A new arrival joins."""
-        if request.id in self._gone:
-            self._sweep()
-        heappush(self._heap, (self._key(request), request.id, request))
+        entry = self._entry[request] = (self._key(request), request.id, request)
+        if self._shared:
+            self._renew()
+        insort(self._entries, entry, lo=self._first)
 
     push_front = push
 
     def head(self) -> Request:
         """Who is next; raise IndexError when nobody waits."""
-        while self._heap[0][1] in self._gone:
-            self._gone.discard(heappop(self._heap)[1])
-        return self._heap[0][2]
+        return self._entries[self._first][2]
 
     def remove(self, request: Request) -> None:
         """Take *request* out, wherever it stands."""
-        if self.head() is request:
-            heappop(self._heap)
+        entry = self._entry.pop(request)
+        if self._entries[self._first] is entry:
+            self._first += 1
+            if self._first > 64 and 2 * self._first > len(self._entries):
+                self._renew()
             return
-        self._gone.add(request.id)
-        if len(self._gone) > 64 and 2 * len(self._gone) > len(self._heap):
-            self._sweep()
+        if self._shared:
+            self._renew()
+        del self._entries[bisect_left(self._entries, entry, lo=self._first)]
 
-    def _sweep(self) -> None:
-        self._heap = [entry for entry in self._heap if entry[1] not in self._gone]
-        self._gone.clear()
-        heapify(self._heap)
+    def _renew(self) -> None:
+        self._entries = self._entries[self._first :]
+        self._first = 0
+        self._shared = False
 
 
 class ClientQueue:

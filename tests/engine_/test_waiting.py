@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
 from sim.engine.request import Request
-from sim.engine.waiting import ClientQueue, FcfsQueue
+from sim.engine.waiting import ClientQueue, FcfsQueue, KeyQueue
 
 
 def _request(number: int, client: int) -> Request:
@@ -46,3 +47,36 @@ def test_a_queue_by_client_is_first_come_first_served_and_knows_each_clients_fir
         by_client.remove(_request(1, 0))
     with pytest.raises(IndexError):
         ClientQueue().head()
+
+
+def test_a_queue_by_key_is_sorted_and_whoever_iterates_sees_it_as_it_was() -> None:
+    rng = random.Random(6)
+    keys: dict[Request, int] = {}
+    queue = KeyQueue(lambda request: keys[request])
+    waiting: list[Request] = []
+    seen: list[tuple[Iterator[Request], list[Request]]] = []
+    for number in range(1_500):
+        if rng.random() < (0.7 if number < 700 else 0.3):
+            request = _request(number, 0)
+            keys[request] = rng.randrange(40)
+            (queue.push if rng.random() < 0.5 else queue.push_front)(request)
+            waiting = sorted([*waiting, request], key=lambda each: (keys[each], each.id))
+        elif waiting:
+            request = queue.head() if rng.random() < 0.6 else rng.choice(waiting)
+            queue.remove(request)
+            waiting.remove(request)
+        assert len(queue) == len(waiting)
+        if waiting:
+            assert queue.head() is waiting[0]
+        if rng.random() < 0.2:
+            seen.append((iter(queue), waiting.copy()))
+        if len(seen) > 5:
+            for iterator, expected in seen:
+                assert list(iterator) == expected
+            seen.clear()
+    while waiting:
+        queue.remove(waiting.pop())
+    with pytest.raises(IndexError):
+        queue.head()
+    with pytest.raises(KeyError):
+        queue.remove(_request(0, 0))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
 from sim.policies.schedulers import scheduler
 
@@ -33,6 +36,10 @@ class Sglang:
     new_token_ratio: float = 0.7
     min_ratio_factor: float = 0.14
     decay_steps: int = 600
+
+    def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
+        """By arrival; a retracted request goes to the back."""
+        return lambda request: max(request.arrived_ps, request.yielded_ps)
 
     def schedule(self, step: Step) -> None:
         notes = step.memory
@@ -80,16 +87,15 @@ class Sglang:
         limit = request.foreseen_end - request.prompt_tokens
         return min(limit - step.generated(request), CLIP_TOKENS)
 
-    def _queue(self, step: Step) -> list[Request]:
-        """Retracted requests go to the back; with ``lpm`` the longest cached prefix goes first."""
-        back: dict[Request, int] = step.memory.setdefault("back", {})
-        waiting = list(step.candidates())
-        key: Any = lambda request: (back.get(request, request.arrived_ps), request.id)  # noqa: E731
-        waiting.sort(key=key)
-        if self.order == "lpm" and len(waiting) <= LPM_LIMIT and step.settings.enable_prefix_caching:
-            cached = {request: step.cached_tokens(request) for request in waiting}
-            waiting.sort(key=lambda request: -cached[request])
-        return waiting
+    def _queue(self, step: Step) -> Iterable[Request]:
+        """By place in the queue; with ``lpm`` the longest cached prefix goes first."""
+        if self.order == "fcfs" or not step.settings.enable_prefix_caching:
+            return step.candidates()
+        waiting = list(islice(step.candidates(), LPM_LIMIT + 1))
+        if len(waiting) > LPM_LIMIT:
+            return step.candidates()
+        cached = {request: step.cached_tokens(request) for request in waiting}
+        return sorted(waiting, key=lambda request: -cached[request])
 
     def _decode(self, step: Step) -> None:
         if step.blocks_needed() > step.free_blocks:
@@ -104,8 +110,8 @@ class Sglang:
         stay = sorted(step.running, key=lambda r: (-step.generated(r), r.prompt_tokens, r.order))
         while len(stay) > 1 and step.free_blocks * size < len(stay) * RETRACT_STEPS:
             victim = stay.pop()
+            victim.yielded_ps = step.now_ps
             step.preempt(victim)
-            notes.setdefault("back", {})[victim] = step.now_ps
         done = sum(step.generated(request) for request in stay)
         allowed = sum(request.foreseen_end - request.prompt_tokens for request in stay)
         notes.update(ratio=min(1.0, (done + RETRACT_STEPS * len(stay)) / (allowed + 1)), steps=0, full=False)
