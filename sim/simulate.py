@@ -40,7 +40,7 @@ from sim.results.results import Results
 from sim.results.sinks import SegmentSink
 from sim.results.tables import Table, build
 from sim.rng import Streams
-from sim.scenario.check import deployment
+from sim.scenario.check import check_categories, deployment
 from workloads import source as workload
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def simulate(
     description: dict[str, object] = {}
     for number in numbers:
         source = workload.build(scenario.workload, seed=scenario.seed, replication=number, base=base)
+        if scenario.workload.preset is not None:
+            check_categories(scenario, source.categories)
         description = {"name": source.name, **source.describe()}
         runs.append(run_once(scenario, pools, source, number, stepwise=stepwise, pulse=pulse))
     wall_s = time.perf_counter() - clock

@@ -42,6 +42,9 @@ class UnitError(ValueError):
 
 # -- units -------------------------------------------------------------------------------------------------
 
+_BEYOND_ALL = Decimal(1).scaleb(24)
+"""In seconds, bytes or per second: no quantity of a scenario comes near it."""
+
 _DURATIONS: dict[str, Decimal] = {
     "ps": Decimal(1).scaleb(-12),
     "ns": Decimal(1).scaleb(-9),
@@ -129,6 +132,8 @@ def _read(value: Any, units: Mapping[str, Decimal], what: str, example: str, bar
             expected=f"{what}, such as {example}",
             nearest=None if close is None else f"{_plain(number)}{'' if close.startswith('/') else ' '}{close}",
         )
+    if not abs(number) * units[unit] < _BEYOND_ALL:
+        raise UnitError(f"{value!r} is beyond everything that could be meant", expected=f"{what}, such as {example}")
     return number * units[unit]
 
 

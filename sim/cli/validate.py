@@ -24,6 +24,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check all, then say what is wrong with any."""
     from sim.errors import DoesNotFit, InputError, Problem
+    from sim.scenario.check import check_categories
     from sim.scenario.load import load_with_notes
     from workloads.source import build
 
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
             scenario, notes = load_with_notes(name, overrides_of(args))
             source = build(scenario.workload, seed=scenario.seed)
             source.block(0)
+            if scenario.workload.preset is not None:
+                check_categories(scenario, source.categories)
             if scenario.plan is not None or scenario.sweep is not None:
                 from sim.planning import variants
 

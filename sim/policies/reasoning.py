@@ -16,7 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from sim.scenario.policy import PerCategory, TokenCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,12 @@ class Strategy:
             if is_dataclass(self)
             else ()
         )
+
+
+TokenBudget = TokenCount | PerCategory[TokenCount] | None
+"""Type of an option: reasoning tokens after which thinking is cut, for all or by category; None: never."""
+Samples = Annotated[int, Field(ge=1, le=4096)]
+"""Type of an option: how many samples are drawn of one query, at once or at a node of a tree."""
 
 
 def budget_of(budget: int | Mapping[str, int] | None, category: str) -> int | None:

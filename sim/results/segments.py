@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,10 +157,10 @@ class _Grown:
         size = int(self.length[0])
         values = self.values.reshape(-1, size)
         # half the bytes are half the time; where sums of size³ entries might not fit, whole width
-        narrow = np.int32 if len(values) and int(values.max()) * (size + 1) ** 3 < 1 << 31 else np.int64
+        narrow: Any = np.int32 if len(values) and int(values.max()) * (size + 1) ** 3 < 1 << 31 else np.int64
         values = values.astype(narrow, copy=False)
-        places = np.arange(size, dtype=narrow)
-        step = ((places[:, None] - places) % size)[self.at]
+        places = np.arange(size)
+        step = ((places[:, None] - places) % size).astype(narrow)[self.at]
         once_more = values * (step < rest[:, None])
         step += 1
         square = step * step

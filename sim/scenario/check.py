@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.errors import DoesNotFit, InputError, Problem
+from sim.errors import DoesNotFit, InputError, Problem, nearest
 from sim.scenario.compression import check_compression, compresses
 from sim.scenario.engine import NOT_MODELLED, Engine, server_defaults
 from sim.scenario.model import Scenario
+from sim.scenario.policy import unknown_categories
 from sim.scenario.pools import Pool
 from sim.scenario.quality import check_quality
-from sim.scenario.yaml_file import Document, KeyPath
+from sim.scenario.yaml_file import Document, KeyPath, dotted
 
 if TYPE_CHECKING:
     from calibration.deployment import Deployment
@@ -125,7 +126,7 @@ def _booleans(document: Document, value: Any, path: KeyPath) -> list[Problem]:
 
 def check_scenario(scenario: Scenario, document: Document) -> Scenario:
     """*scenario* with defaults that depend on the hardware filled in; raise an InputError or DoesNotFit."""
-    problems = _check_window(scenario, document) + _check_slo(scenario, document)
+    problems = _check_window(scenario, document) + _check_categories(scenario, document)
     problems += _check_fleet(scenario, document)
     pools = {}
     misfits: list[str] = []
@@ -290,7 +291,6 @@ def _check_window(scenario: Scenario, document: Document) -> list[Problem]:
 def _check_fleet(scenario: Scenario, document: Document) -> list[Problem]:
     """Outages name replicas that exist, pools begin within the limits of their autoscaling, and only who can
     be turned away backs off."""
-    from sim.errors import nearest
 
     problems = []
     sizes = {}
@@ -422,19 +422,33 @@ def _check_roles(scenario: Scenario, document: Document) -> list[Problem]:
     return problems
 
 
-def _check_slo(scenario: Scenario, document: Document) -> list[Problem]:
-    from sim.errors import nearest
-
+def _check_categories(scenario: Scenario, document: Document) -> list[Problem]:
     categories = scenario.workload.categories
-    if not categories:
-        return []
+    places = _of_no_category(scenario, tuple(categories)) if categories else []
+    return [document.problem(place, message, **more) for place, message, more in places]
+
+
+def check_categories(scenario: Scenario, categories: Sequence[str]) -> None:
+    """Raise an InputError where *scenario* says something of a category that is none of *categories*, those of its traffic,
+    which a preset brings along."""
+    problems = [
+        Problem(message, key=dotted(place), expected=more["expected"], nearest=more["nearest"])
+        for place, message, more in _of_no_category(scenario, categories)
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _of_no_category(scenario: Scenario, categories: Sequence[str]) -> list[tuple[KeyPath, str, dict[str, str | None]]]:
+    places: list[KeyPath] = [("slo", "categories", name) for name in scenario.slo.categories if name not in categories]
+    for policy, kind in ((scenario.strategy, "strategy"), (scenario.router, "router")):
+        places += [(kind, *place) for place in unknown_categories(policy, kind, categories)]
+    expected = "one of " + ", ".join(categories)
     return [
-        document.problem(
-            ("slo", "categories", name),
+        (
+            place,
             "is no category of the workload",
-            expected="one of " + ", ".join(categories),
-            nearest=nearest(name, categories),
+            {"expected": expected, "nearest": nearest(str(place[-1]), categories)},
         )
-        for name in scenario.slo.categories
-        if name not in categories
+        for place in places
     ]

@@ -7,7 +7,7 @@ import importlib
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, ValidationError
 
@@ -28,6 +28,14 @@ PLACES: dict[tuple[str, ...], str] = {
     ("pools", "*", "engine", "kv"): "kv",
 }
 """Where a scenario names policies, and of which kind."""
+
+V = TypeVar("V")
+_CATEGORIES = "keyed by category"
+
+PerCategory = Annotated[Mapping[str, V], _CATEGORIES]
+"""Type of an option that says something for each category, and under ``default`` for all others: its keys are checked."""
+TokenCount = Annotated[int, Field(ge=0, le=2**40)]
+"""Type of an option that counts tokens."""
 
 PENDING: tuple[tuple[str, ...], ...] = ()
 """Places whose policies nothing runs yet: refused, so that none is silently ignored."""
@@ -149,13 +157,19 @@ def _check(key: str, hint: Any, value: Any) -> Any:
     )
 
 
+def _bare(hint: Any) -> Any:
+    """*hint* without what is annotated to it."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+
+
 def _plain(hint: Any) -> bool:
     return hint in (int, float, str, bool)
 
 
 def _tokens(hint: Any, value: Any) -> Any:
     """*value* with strings read as token counts where the type *hint* wants whole numbers."""
-    args = typing.get_args(hint)
+    hint = _bare(hint)
+    args = tuple(_bare(arg) for arg in typing.get_args(hint))
     if isinstance(value, bool) and hint is not bool and bool not in args and hint is not Any:
         raise units.UnitError(f"{value!r} is not a number")
     if isinstance(value, str) and (hint is int or (int in args and str not in args)):
@@ -165,6 +179,19 @@ def _tokens(hint: Any, value: Any) -> Any:
         if mappings and len(inner := typing.get_args(mappings[0])) == 2:
             return {key: _tokens(inner[1], item) for key, item in value.items()}
     return value
+
+
+def unknown_categories(policy: Policy, kind: str, categories: Iterable[str]) -> list[tuple[str, str]]:
+    """(option, key) for each key of an option of *policy* that is keyed by category and names none of *categories*."""
+    known = {*categories, "default"}
+    return [
+        (option, key)
+        for option, hint in option_types(registry(kind).get(policy.name)).items()
+        if isinstance(policy.options.get(option), Mapping)
+        and any(_CATEGORIES in typing.get_args(part)[1:] for part in (hint, *typing.get_args(hint)))
+        for key in policy.options[option]
+        if key not in known
+    ]
 
 
 def defaults(policy: Any) -> dict[str, Any]:

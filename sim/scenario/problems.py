@@ -83,8 +83,10 @@ def _path(loc: Sequence[int | str], data: Any) -> KeyPath:
     here = data
     for index, part in enumerate(loc):
         inner = step_into(here, part)
-        if inner is ABSENT and not (isinstance(here, Mapping) and index == len(loc) - 1 and isinstance(part, str)):
-            continue
+        if inner is ABSENT:
+            missing_key = isinstance(here, Mapping) and index == len(loc) - 1 and isinstance(part, str)
+            if not missing_key or str(part).startswith("constrained-"):
+                continue
         here = inner
         path.append(part)
     return tuple(path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sim.policies.routers import router
 from sim.policies.routing import PoolPicker, RoutedRequest, View
+from sim.scenario.policy import PerCategory
 
 
 @router("by_category")
@@ -15,7 +15,7 @@ class ByCategory(PoolPicker):
     """Queries go to the pool of their category, as a gateway that is told the kind of query would send them;
     which replica of it, another router says."""
 
-    pools: Mapping[str, str] = field(default_factory=dict)
+    pools: PerCategory[str] = field(default_factory=dict)
     """Pool by category."""
     default: str | None = None
     """Pool of all other categories; default: any replica."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +14,9 @@ from sim.policies.reasoning import (
     Parallel,
     QueryView,
     Run,
+    Samples,
     Strategy,
+    TokenBudget,
     Verify,
     budget_of,
 )
@@ -32,10 +34,10 @@ class BestOfN(Strategy):
     """
 
     verifier_pool: str
-    samples: int = 8
+    samples: Samples = 8
     discrimination: float = 0.8
     reads: Literal["orm", "prm"] = "prm"
-    thinking_token_budget: int | Mapping[str, int] | None = None
+    thinking_token_budget: TokenBudget = None
     pool: str | None = None
 
     judged: ClassVar[bool] = True

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sim.policies.reasoning import Answer, Confidence, Generate, QueryView, Run, Strategy, budget_of
+from sim.policies.reasoning import Answer, Confidence, Generate, QueryView, Run, Strategy, TokenBudget, budget_of
 from sim.policies.strategies import strategy
 
 
@@ -23,7 +22,7 @@ class Cascade(Strategy):
     then_pool: str
     threshold: float = 0.5
     discrimination: float = 1.0
-    thinking_token_budget: int | Mapping[str, int] | None = None
+    thinking_token_budget: TokenBudget = None
     """Of the first answer: one number, or by category (with ``default``)."""
 
     judged: ClassVar[bool] = True

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from sim.policies.reasoning import Answer, Generate, Outcome, Parallel, Probes, QueryView, Run, Strategy, Verify
 from sim.policies.strategies import strategy
+from sim.scenario.policy import TokenCount
 
 PRESETS = {
     "deer": Probes(every_tokens=256, probe_tokens=12, hit=0.55, false_exit=0.01),
@@ -35,7 +36,7 @@ class EarlyExit(Strategy):
     probe_tokens: int = 12
     hit: float = 1.0
     false_exit: float = 0.0
-    thinking_token_budget: int | None = None
+    thinking_token_budget: TokenCount | None = None
     pool: str | None = None
     verifier_pool: str | None = None
     """Pool of the model that reads the chain every so many tokens; default: the model is asked itself, by probe tokens."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sim.policies.reasoning import Answer, Generate, QueryView, Run, Strategy, budget_of
+from sim.policies.reasoning import Answer, Generate, QueryView, Run, Strategy, TokenBudget, budget_of
 from sim.policies.strategies import strategy
+from sim.scenario.policy import PerCategory, TokenCount
 
 LEVELS = {"low": 0.53, "medium": 1.0, "high": 1.79}
 """Lengths against medium: 3,465, 6,528 and 11,660 tokens of gpt-5 on Aider polyglot."""
@@ -23,9 +24,9 @@ class Effort(Strategy):
     there are seats, at *thinking_token_budget* when there are none, and in between in a straight line.
     """
 
-    level: str | float | Mapping[str, str | float] = "medium"
-    thinking_token_budget: int | Mapping[str, int] | None = None
-    budget_at_full_load: int | None = None
+    level: str | float | PerCategory[str | float] = "medium"
+    thinking_token_budget: TokenBudget = None
+    budget_at_full_load: TokenCount | None = None
     forced_answer: bool = True
     pool: str | None = None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sim.policies.reasoning import Answer, Generate, NextStep, Outcome, Parallel, QueryView, Run, Strategy
+from sim.policies.reasoning import Answer, Generate, NextStep, Outcome, Parallel, QueryView, Run, Samples, Strategy
 from sim.policies.strategies import strategy
+from sim.scenario.policy import TokenCount
 
 
 @strategy("group")
@@ -18,9 +19,9 @@ class Group(Strategy):
     sample: accuracy is pass@1.
     """
 
-    samples: int = 8
+    samples: Samples = 8
     segment_tokens: int | None = None
-    thinking_token_budget: int | None = None
+    thinking_token_budget: TokenCount | None = None
     pool: str | None = None
 
     def __post_init__(self) -> None:

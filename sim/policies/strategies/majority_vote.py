@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sim.policies.reasoning import Answer, Generate, Outcome, Parallel, QueryView, Run, Strategy, budget_of
+from sim.policies.reasoning import (
+    Answer,
+    Generate,
+    Outcome,
+    Parallel,
+    QueryView,
+    Run,
+    Samples,
+    Strategy,
+    TokenBudget,
+    budget_of,
+)
 from sim.policies.strategies import strategy
 
 
@@ -19,9 +30,9 @@ class MajorityVote(Strategy):
     With *stop_early* the rest is cancelled as soon as no tie is possible any more: the accuracy is the same.
     """
 
-    samples: int = 8
+    samples: Samples = 8
     stop_early: bool = False
-    thinking_token_budget: int | Mapping[str, int] | None = None
+    thinking_token_budget: TokenBudget = None
     """Of each sample: one number, or by category (with ``default``)."""
     pool: str | None = None
 

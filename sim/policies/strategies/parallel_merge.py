@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sim.policies.reasoning import Answer, Generate, Parallel, QueryView, Run, Strategy, budget_of
+from sim.policies.reasoning import Answer, Generate, Parallel, QueryView, Run, Samples, Strategy, TokenBudget, budget_of
 from sim.policies.strategies import strategy
 
 
@@ -18,10 +17,10 @@ class ParallelMerge(Strategy):
     answers lead it sides with its own, if that is among them.
     """
 
-    samples: int = 4
+    samples: Samples = 4
     effort: float = 0.5
     merge_effort: float = 0.1
-    thinking_token_budget: int | Mapping[str, int] | None = None
+    thinking_token_budget: TokenBudget = None
     pool: str | None = None
 
     judged: ClassVar[bool] = True

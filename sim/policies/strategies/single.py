@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sim.policies.reasoning import Answer, Generate, QueryView, Run, Strategy, budget_of
+from sim.policies.reasoning import Answer, Generate, QueryView, Run, Strategy, TokenBudget, budget_of
 from sim.policies.strategies import strategy
 
 
@@ -14,7 +13,7 @@ from sim.policies.strategies import strategy
 class Single(Strategy):
     """One generation a query, its reasoning cut at the budget where there is one."""
 
-    thinking_token_budget: int | Mapping[str, int] | None = None
+    thinking_token_budget: TokenBudget = None
     """Reasoning tokens after which the answer is forced: one number, or by category (with ``default``)."""
 
     forced_answer: bool = True

@@ -16,10 +16,12 @@ from sim.policies.reasoning import (
     Parallel,
     QueryView,
     Run,
+    Samples,
     Strategy,
     Verify,
 )
 from sim.policies.strategies import strategy
+from sim.scenario.policy import TokenCount
 
 Search = Generator[Call, Any, Outcome | None]
 
@@ -49,11 +51,11 @@ class TreeSearch(Strategy):
 
     verifier_pool: str
     method: Literal["beam", "mcts"] = "beam"
-    width: int = 4
-    beam: int = 4
-    depth: int = 4
-    step_tokens: int = 512
-    rounds: int = 16
+    width: Samples = 4
+    beam: Samples = 4
+    depth: Samples = 4
+    step_tokens: TokenCount = 512
+    rounds: Samples = 16
     exploration: float = 1.0
     discrimination: float = 0.8
     pool: str | None = None
