@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from sim.errors import ThinkcapError
 from sim.rng import Streams
 from workloads import spec as s
 from workloads.clock import BentClock, mmpp_clock, profile_clock
@@ -48,10 +49,16 @@ class Process(Protocol):
     def step(self, state: Any, first: int, count: int) -> tuple[Chunk, Any]: ...
 
 
+class TooLate(ThinkcapError, OverflowError):
+    """An arrival lies further from the start than result tables can say."""
+
+
 def to_ps(seconds: FloatArray) -> Int64Array:
-    """Seconds as integer picoseconds, rounded once; raise OverflowError beyond 100 days."""
+    """Seconds as integer picoseconds, rounded once; raise TooLate beyond 100 days."""
     if len(seconds) and float(seconds.max()) * PS > _LAST_PS:
-        raise OverflowError(f"time {float(seconds.max()):.3g} s is beyond 100 days")
+        raise TooLate(
+            f"the traffic reaches {float(seconds.max()):.3g} s, more than 100 days: take a higher rate or fewer queries"
+        )
     return np.rint(seconds * PS).astype(np.int64)
 
 
@@ -107,7 +114,7 @@ class Renewal:
     def step(self, state: int, first: int, count: int) -> tuple[Chunk, int]:
         gaps = _unit_gaps(self._process, self._streams.uniforms("arrivals", np.arange(first, first + count)))
         if float(gaps.sum()) * self._gap_ps + state > _LAST_PS:
-            raise OverflowError(f"query {first + count} arrives later than 100 days from the start")
+            raise TooLate(f"query {first + count:,} arrives later than 100 days from the start")
         times = state + np.cumsum(np.rint(gaps * self._gap_ps).astype(np.int64))
         return Chunk(_bend(times, self._clocks)), int(times[-1])
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sim.errors import ThinkcapError
 from workloads.measures import client_cv, dispersion
 from workloads.source import BLOCK, QuerySource, build
 from workloads.spec import WorkloadSpec
@@ -343,3 +344,13 @@ def test_bad_specs_are_refused(spec, said):
     with pytest.raises(ValidationError) as caught:
         WorkloadSpec.model_validate(spec)
     assert said in str(caught.value)
+
+
+def test_traffic_of_more_days_than_tables_can_say_is_one_clear_error():
+    lengths = {"prompt": 10, "answer": 10}
+    spec = WorkloadSpec.model_validate(
+        {"arrivals": "constant", "rate": "0.0001/s", "lengths": lengths, "queries": 1000}
+    )
+    source = build(spec, seed=1)
+    with pytest.raises(ThinkcapError, match="than 100 days"):
+        source.block(0)
