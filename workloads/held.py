@@ -1,7 +1,7 @@
-"""A trace in memory: 16 bytes a row, and parts of it in turn.
+"""A trace in memory: 15 bytes a row (16 with more than 256 clients), and parts of it in turn.
 
-Gaps to the arrival before, prompt and output tokens, share of reasoning, client; where there are conversations one byte
-more, whether a query is alone, a first or a later turn. Whoever wants more of a row (its
+Gaps to the arrival before, prompt and output tokens, share of reasoning, client; whether a query is alone, a first or a
+later turn stands in the two highest bits of its prompt, which no prompt reaches. Whoever wants more of a row (its
 arrival in float64, say) goes through the ``chunks``.
 """
 
@@ -28,9 +28,13 @@ CHUNK = 1 << 18
 _NO_SHARE = 65535
 _SHARE_STEPS = 65534
 _MOST_CLIENTS = 65_535
+_FEW_CLIENTS = 256
+_TURN_BITS = 30
+"""Bits of a prompt's tokens (at most 10^9)."""
+_PROMPT_MASK = np.uint32((1 << _TURN_BITS) - 1)
 _GROWS = 1 << 20
 _GRID_ROWS = 2_000_000
-_COLUMNS = {"gap": np.float32, "prompt": np.int32, "output": np.int32, "share": np.uint16, "client": np.uint16}
+_COLUMNS = {"gap": np.float32, "asked": np.uint32, "output": np.int32, "share": np.uint16, "client": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -47,27 +51,27 @@ class Chunk:
 
 @dataclass
 class Held:
-    """A trace in memory, 16 bytes a row; ``share`` is 65535 where the split of the output is not known."""
+    """A trace in memory; ``share`` is 65535 where the split of the output is not known."""
 
     gap: npt.NDArray[np.float32]
-    prompt: npt.NDArray[np.int32]
+    asked: npt.NDArray[np.uint32]
+    """Tokens of the prompt, and above them which turn it is."""
     output: npt.NDArray[np.int32]
     share: npt.NDArray[np.uint16]
-    client: npt.NDArray[np.uint16]
+    client: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
     names: tuple[str, ...]
     grouped_by: str
     split_known: bool
-    turn: npt.NDArray[np.uint8] | None = None
-    """``SINGLE``, ``FIRST`` or ``LATER`` (`workloads.conversations`); None where no row goes on with another."""
     structure: Structure | None = None
+    has_turns: bool = False
+    """Whether any row goes on with another."""
 
     def __len__(self) -> int:
         return len(self.gap)
 
     def first(self, rows: int) -> Held:
         """The first so many *rows*."""
-        turn = None if self.turn is None else self.turn[:rows]
-        return replace(self, turn=turn, **{name: getattr(self, name)[:rows] for name in _COLUMNS})
+        return replace(self, **{name: getattr(self, name)[:rows] for name in _COLUMNS})
 
     @property
     def arrived(self) -> FloatArray:
@@ -92,8 +96,16 @@ class Held:
             arrived = begin + np.cumsum(self.gap[part], dtype=np.float64)
             begin = float(arrived[-1])
             reasoning = self.reasoning_at(part) if self.split_known else None
-            turn = None if self.turn is None else self.turn[part]
-            yield Chunk(arrived, self.prompt[part], self.output[part], reasoning, self.client[part], turn)
+            turn = self.turn_at(part) if self.has_turns else None
+            yield Chunk(arrived, self.prompt_at(part), self.output[part], reasoning, self.client[part], turn)
+
+    def prompt_at(self, rows: Any) -> npt.NDArray[np.int32]:
+        """Prompt tokens of *rows*."""
+        return np.asarray(self.asked[rows] & _PROMPT_MASK).astype(np.int32)
+
+    def turn_at(self, rows: Any) -> npt.NDArray[np.uint8]:
+        """``SINGLE``, ``FIRST`` or ``LATER`` (`workloads.conversations`), for each of *rows*."""
+        return np.asarray(self.asked[rows] >> _TURN_BITS).astype(np.uint8)
 
     def reasoning_at(self, rows: Any) -> npt.NDArray[np.int32]:
         """Reasoning tokens of *rows*, to within a few tokens in a hundred thousand."""
@@ -102,8 +114,7 @@ class Held:
     @staticmethod
     def of(batches: Iterable[pa.RecordBatch]) -> Held:
         """Hold *batches*; rows are grouped by client where they name one, by category otherwise."""
-        columns = {name: np.empty(0, kind) for name, kind in _COLUMNS.items()}
-        turn = np.empty(0, np.uint8)
+        columns: dict[str, npt.NDArray[Any]] = {name: np.empty(0, kind) for name, kind in _COLUMNS.items()}
         structure: Structure | None = None
         codes: dict[Any, int] = {}
         rows, room, last, grouped, split_known = 0, 0, 0.0, "", True
@@ -129,31 +140,33 @@ class Held:
                     column.resize(room, refcheck=False)
             here = slice(rows, rows + size)
             columns["gap"][here] = np.diff(arrived, prepend=last)
-            columns["prompt"][here] = batch.column("num_prefill_tokens").to_numpy(zero_copy_only=False)
+            columns["asked"][here] = batch.column("num_prefill_tokens").to_numpy(zero_copy_only=False)
             columns["output"][here] = output
             columns["share"][here] = share
-            columns["client"][here] = _codes(batch, grouped, codes)
+            client = _codes(batch, grouped, codes)
+            if len(codes) > _FEW_CLIENTS and columns["client"].dtype == np.uint8:
+                wider = np.empty(room, np.uint16)
+                wider[:rows] = columns["client"][:rows]
+                columns["client"] = wider
+            columns["client"][here] = client
             if structure is not None:
-                kinds, firsts = structure.watch(batch, columns["client"][here])
-                if len(turn) < room:
-                    turn.resize(room, refcheck=False)
-                turn[here] = kinds
-                turn[firsts] = FIRST
+                kinds, firsts = structure.watch(batch, client)
+                columns["asked"][here] |= kinds.astype(np.uint32) << _TURN_BITS
+                # They were taken for single ones.
+                columns["asked"][firsts] |= np.uint32(FIRST << _TURN_BITS)
             last = float(arrived[-1])
             rows += size
         for column in columns.values():
             column.resize(rows, refcheck=False)
         names_of = tuple("none" if name is None else str(name) for name in codes) or ("all",)
         kept: dict[str, Any] = dict(columns)
-        turn.resize(rows, refcheck=False)
-        talks = structure is not None and structure.conversations > 0
         return Held(
             **kept,
             names=names_of,
             grouped_by=grouped or "nothing",
             split_known=rows > 0 and split_known,
-            turn=turn if talks else None,
             structure=structure,
+            has_turns=structure is not None and structure.conversations > 0,
         )
 
 
@@ -175,11 +188,11 @@ def _codes(batch: pa.RecordBatch, name: str, codes: dict[Any, int]) -> npt.NDArr
 
 
 def off_grid(held: Held) -> tuple[Held, str | None]:
-    """*held* with arrivals spread evenly inside the grid that its clock stands on, and a word about it.
+    """*held*, its arrivals now spread evenly inside the grid that its clock stands on, and a word about it.
 
     A coarse clock (3 s in a published trace of Mooncake, 1 s in others) makes bursts of what was none. A
     grid is seen where nearly every gap is a multiple of the most common one, and most gaps are zero, in the first two
-    million rows. Others are returned as they are.
+    million rows. Others are left as they are. Gaps are written over: a second column would be 4 bytes a row.
     """
     gap = held.gap[1:_GRID_ROWS]
     positive = gap[gap > 0].astype(np.float64)
@@ -192,11 +205,11 @@ def off_grid(held: Held) -> tuple[Held, str | None]:
     if step < 1e-3 or on.mean() < 0.99 or len(positive) < 10:
         return held, None
     streams = Streams(0)
-    gaps = np.empty(len(held), np.float32)
+    origin_s, gaps = held.first_s, held.gap
     written, taken, before = 0, 0, 0.0
     rest = np.empty(0)
     for chunk in held.chunks():
-        cell = np.rint((chunk.arrived - held.first_s) / step)
+        cell = np.rint((chunk.arrived - origin_s) / step)
         inside = streams.uniforms("off_grid", np.arange(taken, taken + len(cell)))
         taken += len(cell)
         times = np.concatenate([rest, (cell + inside) * step])
@@ -206,4 +219,4 @@ def off_grid(held: Held) -> tuple[Held, str | None]:
         gaps[written : written + len(times)] = np.diff(times, prepend=before)
         written += len(times)
         before = float(times[-1]) if len(times) else before
-    return replace(held, gap=gaps), f"time stamps stand on a grid of {step:g} s: spread evenly inside it"
+    return held, f"time stamps stand on a grid of {step:g} s: spread evenly inside it"

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(Problem("holds no rows with output", source=str(source.path)))
     held, grid = off_grid(held)
     of, structure = portrait(held), held.structure
+    del held
     found = describe(of)
     found |= {} if structure is None else describe_structure(structure)
     if grid is not None:

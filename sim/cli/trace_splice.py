@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = [lambda source=source: opened(source) for source in sources * args.repeat]
     batches = merge(inputs) if args.merge else append(inputs, gap_s=_seconds(args.gap, "--gap", 0.0))
     rows = write(Path(args.out), batches, name=args.to)
+    sources = list({source.path: source for source in sources}.values())
     for source in sources:
         source.tell()
     if args.json:

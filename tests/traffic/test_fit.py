@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from workloads.conversations import FIRST, LATER
 from workloads.fitting.em import Counted, find_atoms, fit_lengths, fit_shares
 from workloads.fitting.fit import fit
 from workloads.fitting.lengths import length_law
@@ -156,21 +157,26 @@ def test_measures_against_theory():
     assert one.resident_tokens == 2100
 
 
-def test_sixteen_bytes_a_row():
+@pytest.mark.parametrize(("clients", "most"), [(2, 15), (300, 16)])
+def test_sixteen_bytes_a_row(clients: int, most: int):
     batch = pa.RecordBatch.from_pydict(
         {
             "arrived_at": np.arange(1000.0),
-            "num_prefill_tokens": np.arange(1, 1001),
+            "num_prefill_tokens": np.arange(1, 1001) * 1_000_000,
             "num_decode_tokens": np.arange(1, 1001),
             "num_reasoning_tokens": np.arange(1000),
-            "client_id": ["a", "b"] * 500,
+            "client_id": [str(number % clients) for number in range(1000)],
+            "session_id": [str(number // 2) for number in range(1000)],
         }
     )
-    held = Held.of([batch])
-    size = sum(getattr(held, name).nbytes for name in ("gap", "prompt", "output", "share", "client"))
-    assert size == 16 * 1000
+    held = Held.of([batch.slice(0, 501), batch.slice(501)])
+    columns = [value for value in vars(held).values() if isinstance(value, np.ndarray)]
+    assert sum(column.nbytes for column in columns) == most * 1000
     assert np.abs(held.reasoning_at(slice(None)) - np.arange(1000)).max() <= 1
     np.testing.assert_allclose(held.arrived, np.arange(1000.0))
+    np.testing.assert_array_equal(held.prompt_at(slice(None)), np.arange(1, 1001) * 1_000_000)
+    np.testing.assert_array_equal(held.turn_at(slice(None)), [FIRST, LATER] * 500)
+    np.testing.assert_array_equal(held.client, np.arange(1000) % clients)
 
 
 def test_a_coarse_clock_is_not_taken_for_bursts():

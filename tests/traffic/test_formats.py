@@ -98,6 +98,10 @@ CASES = {
         json.dumps({"date": "x", "input_lens": [5, 6], "output_lens": [7, 8], "start_times": [100.5, 101.0]}),
         {"arrived_at": [0, 0.5], "num_prefill_tokens": [5, 6], "num_decode_tokens": [7, 8]},
     ),
+    "vllm_custom": (
+        '{"prompt": "hi hi hi", "output_tokens": 9}\n{"prompt": "What is this?", "output_tokens": 4}\n',
+        {"arrived_at": [0, 0], "num_prefill_tokens": [3, 4], "num_decode_tokens": [9, 4]},
+    ),
     "sharegpt": (
         json.dumps([{"id": "a", "conversations": [{"value": "x" * 40}, {"value": "y" * 9}]}, {"conversations": []}]),
         {"arrived_at": [0], "num_prefill_tokens": [10], "num_decode_tokens": [3]},
@@ -245,14 +249,15 @@ def test_numbers_survive_every_own_format(tmp_path_factory, rows, suffix):
     assert table(path) == columns
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "vllm-custom"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_exports_are_read_back_with_their_lengths(tmp_path, name):
     path = tmp_path / "out"
     write(path, [pa.RecordBatch.from_pydict(FULL)], name=name)
     found = table(path)
     assert found["num_prefill_tokens"] == FULL["num_prefill_tokens"]
     assert found["num_decode_tokens"] == FULL["num_decode_tokens"]
-    gaps = np.diff(FULL["arrived_at"])
+    # A custom data set of vLLM has no times.
+    gaps = np.zeros(len(FULL["arrived_at"]) - 1) if name == "vllm-custom" else np.diff(FULL["arrived_at"])
     np.testing.assert_allclose(np.diff(found["arrived_at"]), gaps, atol=1e-3)
 
 
@@ -337,3 +342,57 @@ def test_unknown_output_format(tmp_path):
         write(tmp_path / "x", [], name="moncake")
     with pytest.raises(InputError, match="cannot be told"):
         write(tmp_path / "x.xyz", [])
+
+
+USAGE = '{{"created": {}, "usage": {{"prompt_tokens": {}, "completion_tokens": 9}}}}'
+
+
+@pytest.mark.parametrize(
+    ("stamps", "arrived"),
+    [
+        ([1715299200, 1715299201], [0, 1]),
+        ([1715299200000, 1715299200100], [0, 0.1]),
+        ([1753780607550317897, 1753780607550317999], [0, 102e-9]),
+        (['"2024-05-10T00:00:02+02:00"', '"2024-05-09T22:00:01Z"', '"2024-05-09 22:00:05"'], [0, 1, 4]),
+    ],
+    ids=["seconds", "milliseconds", "nanoseconds", "zones"],
+)
+def test_clocks_of_any_unit_and_zone(tmp_path, stamps, arrived):
+    path = put(tmp_path / "log.jsonl", *(USAGE.format(stamp, 5) for stamp in stamps))
+    assert table(path)["arrived_at"] == arrived
+
+
+def test_a_fault_in_rows_that_are_sorted_is_where_it_stands_in_the_file(tmp_path):
+    lines = [USAGE.format(1715299200 - row, -7 if row == 3 else 5) for row in range(5)]
+    path = put(tmp_path / "log.jsonl", *(line + "\n" for line in lines))
+    with pytest.raises(InputError, match=r"log.jsonl:7: num_prefill_tokens: -7 is negative"):
+        table(path)
+
+
+def test_dates_before_the_first_row_are_unsorted(tmp_path):
+    path = put(
+        tmp_path / "azure.csv",
+        "TIMESTAMP,ContextTokens,GeneratedTokens",
+        "2024-05-10 00:00:00+00:00,3,4",
+        "2024-05-10 00:00:01+02:00,3,4",
+    )
+    with pytest.raises(InputError, match=r"azure.csv:3: TIMESTAMP: 7199 s before the first row: .* not in order"):
+        table(path)
+
+
+def test_aiperf_turns_with_delays_and_prompts_as_text(tmp_path):
+    path = put(
+        tmp_path / "turns.jsonl",
+        {"session_id": "a", "timestamp": 100, "input_length": 30, "output_length": 50},
+        {"session_id": "a", "delay": 2000, "input_length": 40, "output_length": 5},
+        {"session_id": "b", "timestamp": 150, "text_input": "What is this?", "output_length": 7},
+    )
+    found = table(path)
+    assert found["arrived_at"] == [0.1, 0.15, 2.1]
+    assert found["num_prefill_tokens"] == [30, 4, 40]
+    assert found["session_id"] == ["a", "b", "a"]
+
+
+def test_vidur_lengths_without_times_arrive_at_once(tmp_path):
+    path = put(tmp_path / "v.csv", "num_prefill_tokens,num_decode_tokens,pd_ratio", "374,44,8.5", "396,109,3.6")
+    assert table(path)["arrived_at"] == [0, 0]

@@ -128,9 +128,9 @@ def test_clients_have_conversations_of_their_own_and_rates_count_turns():
     held = Held.of(batches_of(source))
     chat = held.names.index("chat")
     assert (held.client == chat).sum() / held.last_s == pytest.approx(2.0, rel=0.1)
-    assert (held.turn[held.client != chat] == SINGLE).all()
+    assert (held.turn_at(held.client != chat) == SINGLE).all()
     assert structure.said[:, 1].mean() == pytest.approx(5.0, abs=1e-6)
-    later = held.turn == LATER
+    later = held.turn_at(slice(None)) == LATER
     assert later.sum() == pytest.approx(0.75 * (held.client == chat).sum(), rel=0.05)
 
 
@@ -160,7 +160,7 @@ def test_fitted_clients_may_get_the_rates_of_other_hours(tmp_path):
     held = Held.of(batches_of(build(WorkloadSpec.model_validate(spec), seed=0, base=tmp_path)))
     counts = np.histogram(held.arrived, [0, 600, 1200])[0]
     assert counts == pytest.approx([4800, 1200], rel=0.05)
-    assert (held.turn != SINGLE).mean() == pytest.approx(0.75, abs=0.03)
+    assert (held.turn_at(slice(None)) != SINGLE).mean() == pytest.approx(0.75, abs=0.03)
     path.write_text(path.read_text().replace("a,", "b,", 1), encoding="utf-8")
     with pytest.raises(InputError, match="unknown client 'b'"):
         build(WorkloadSpec.model_validate(spec), seed=0, base=tmp_path)

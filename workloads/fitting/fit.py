@@ -104,7 +104,7 @@ def fit(held: Held, *, window_s: float | None = None, keep_names: bool = False) 
             member["sessions"] = sessions_of(held.structure, mine, last_s)
             turns = mean_turns(member["sessions"])
             member["rates"] = [digits(rate * turns, 6) for rate in member["rates"]]
-        if held.turn is not None:
+        if held.has_turns:
             member["client"] = shown
         if held.grouped_by == "category":
             member["category"] = shown
@@ -113,7 +113,7 @@ def fit(held: Held, *, window_s: float | None = None, keep_names: bool = False) 
     if held.structure is not None:
         workload |= extras_of(held.structure, list(members.values()), notes)
     workload["clients"] = {"window": f"{window_s:.9g} s", "members": members}
-    if held.turn is not None:
+    if held.has_turns:
         talking = sum(int(np.count_nonzero(chunk.turn)) for chunk in held.chunks() if chunk.turn is not None)
         _pace(workload, last_s, talking / len(held))
     return Fit(workload, notes, tuple(shown_of[whose] for whose in groups.client_of(len(held.names))))
@@ -269,7 +269,7 @@ def _groups(held: Held, notes: list[str]) -> _Groups:
             names.append("others")
             talks.append(talking == 1)
             whose.append(len(client))
-    if large < len(names) and len(names) > 1 + (held.turn is not None):
+    if large < len(names) and len(names) > 1 + (held.has_turns):
         together = int(sizes[group >= large].sum())
         number = int(((group >= large) & (sizes > 0)).sum())
         notes.append(f"{number} small groups ({together:,} queries) share one law of lengths")

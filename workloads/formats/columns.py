@@ -57,6 +57,7 @@ ALIASES = {"parent": "parent_id", "arrived_at_ns": "arrived_at"}
 MOST_TOKENS = 10**9
 LONGEST_S = 3653 * 86_400.0
 """Ten years: what is later is a date taken for seconds."""
+SORT = "sorted rows; `thinkcap trace convert --sort` sorts them"
 _MOST_PROBLEMS = 20
 _OUTPUT = ("num_decode_tokens", "num_reasoning_tokens", "num_answer_tokens")
 
@@ -67,8 +68,12 @@ class Faults:
     def __init__(self, source: str) -> None:
         self.source = source
         self.problems: list[Problem] = []
+        self.lines: Sequence[int] | None = None
+        """Where the rows at hand stand, if these are numbered from 0 because their lines do not follow one another."""
 
     def add(self, line: int | None, column: str, message: str, expected: str | None = None) -> None:
+        if line is not None and self.lines is not None:
+            line = self.lines[line]
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(Problem(message, source=self.source, line=line, key=column, expected=expected))
 
@@ -204,7 +209,7 @@ class Order:
             at = int(falls[0])
             before = arrived[at - 1] if at else self.last
             message = f"{arrived[at]:.17g} comes after {before:.17g}: rows are not in order of arrival"
-            faults.add(first + at, column, message, "sorted rows; `thinkcap trace convert --sort` sorts them")
+            faults.add(first + at, column, message, SORT)
         self.last = float(arrived[-1])
 
 
@@ -355,10 +360,15 @@ class OwnColumns:
         needed = list(NEEDED)
         if "num_answer_tokens" in names:
             needed.remove("num_decode_tokens")
+        # Vidur's data sets of lengths have no times.
+        untimed = "arrived_at" not in names and "pd_ratio" in names
+        if untimed:
+            needed.remove("arrived_at")
+            report.note("no time stamps: all requests arrive at once")
         require(Head(path, head.kind, names=tuple(names)), needed, NEEDED)
         unknown = [name for name in names if name not in ("arrived_at", "request_id", *INTEGERS, *TEXTS)]
         if unknown:
-            report.note("columns kept but not used: " + ", ".join(unknown))
+            report.note("columns kept but not used: " + ", ".join(name or "one without a name" for name in unknown))
         faults, order = Faults(str(path)), Order()
         for raw in raw_rows(path, head.kind):
             columns = {ALIASES.get(name, name): values for name, values in raw.columns.items()}
@@ -366,6 +376,8 @@ class OwnColumns:
                 ns = raw.columns["arrived_at_ns"]
                 columns["arrived_at"] = list(numbers(ns, first=raw.first, column="arrived_at_ns", faults=faults) / 1e9)
                 faults.stop()
+            if untimed:
+                columns["arrived_at"] = [0.0] * raw.count
             missing = [name for name in needed if name not in columns]
             if missing:
                 raise fail(path, f"has no {missing[0]!r}", line=raw.first)

@@ -342,9 +342,9 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
 
     row = 1
     try:
-        # Buffering ahead would keep the whole file by the end.
+        # Buffering ahead would keep the whole file by the end, and each thread memory of its own.
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=1 << 17):
+            for batch in file.iter_batches(batch_size=1 << 17, use_threads=False):
                 if batch.num_rows:
                     yield row, batch
                 row += batch.num_rows

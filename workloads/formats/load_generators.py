@@ -1,8 +1,8 @@
-"""What load generators wrote or read: vLLM bench results and ShareGPT, guidellm, AIPerf, inference-perf.
+"""What load generators wrote or read: vLLM bench results, custom data sets and ShareGPT, guidellm, AIPerf,
+inference-perf.
 
 Results carry start times and token counts. Data sets carry none of the former (all requests arrive at once)
-and, as ShareGPT, not even the latter: tokens are then estimated at four characters each, and the report says
-so.
+and often not even the latter: tokens are then estimated at four characters each, and the report says so.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from workloads.formats import Report, trace_format
 from workloads.formats.files import Head, fail, look, whole_json
-from workloads.formats.rows import Row, batches, from_rows, objects, pick, tidy
+from workloads.formats.rows import CHARACTERS_A_TOKEN, FILLER, Row, batches, from_rows, objects, pick, tidy, tokens_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _AT_ONCE = "no time stamps: all requests arrive at once"
-CHARACTERS_A_TOKEN = 4
 
 
 @trace_format("vllm_bench")
@@ -48,6 +47,33 @@ class VllmBench:
         yield from batches(path, rows, report, time_column="start_times", in_order=False)
 
 
+@trace_format("vllm_custom")
+@dataclass(frozen=True)
+class VllmCustom:
+    """Data sets of ``vllm bench serve --dataset-name custom``: a ``prompt`` and its ``output_tokens`` a line."""
+
+    title: str = "vllm bench custom data set"
+
+    def recognises(self, head: Head) -> bool:
+        ours = {"arrived_at", "num_prefill_tokens", "num_decode_tokens"}
+        return head.kind in ("json", "jsonl") and head.has("prompt") and not ours & set(head.names)
+
+    def read(self, path: Path, report: Report) -> Iterator[pa.RecordBatch]:
+        head = look(path)
+        if "output_tokens" not in head.names:
+            raise fail(path, "has no 'output_tokens'", line=1, expected="how many tokens each prompt is answered with")
+        report.note(_AT_ONCE)
+
+        def make(row: Row) -> Row:
+            prompt = row.get("prompt")
+            if isinstance(prompt, str) and prompt[: len(FILLER) + 1] not in (FILLER, f"{FILLER} "):
+                report.note(f"tokens of prompts are estimated at {CHARACTERS_A_TOKEN} characters each")
+            tokens = tokens_of(prompt) if isinstance(prompt, str) and prompt else None
+            return tidy(arrived_at=0, num_prefill_tokens=tokens, num_decode_tokens=row.get("output_tokens"))
+
+        yield from from_rows(path, head.kind, report, make, time_column="prompt", shift=False)
+
+
 @trace_format("sharegpt")
 @dataclass(frozen=True)
 class ShareGpt:
@@ -71,7 +97,7 @@ class ShareGpt:
             said = [str(pick(turn, "value", "content") or "") for turn in turns[:2] if isinstance(turn, dict)]
             if len(said) < 2:
                 return None
-            prompt, answer = (max(1, -(-len(text) // CHARACTERS_A_TOKEN)) for text in said)
+            prompt, answer = (tokens_of(text) for text in said)
             return tidy(arrived_at=0, num_prefill_tokens=prompt, num_decode_tokens=answer, session_id=row.get("id"))
 
         yield from from_rows(path, look(path).kind, report, make, time_column="id", shift=False)

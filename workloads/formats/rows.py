@@ -4,20 +4,24 @@ time."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workloads.formats import Report
-from workloads.formats.columns import Faults, Order, numbers, standard
+from workloads.formats.columns import LONGEST_S, Faults, Order, numbers, standard, texts
 from workloads.formats.files import columns_of, decode, fail, json_lines, open_bytes, whole_json
-from workloads.formats.timestamps import StampReader
+from workloads.formats.timestamps import StampReader, is_date, nanoseconds
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = Mapping[str, Any]
 _BATCH = 20_000
+CHARACTERS_A_TOKEN = 4
+FILLER = "hi"
+"""A word of one token, of which prompts are made that shall have a given length."""
 
 
 def objects(path: Path, kind: str) -> Iterator[tuple[int, Row]]:
@@ -48,57 +52,56 @@ def batches(
     shift: bool = True,
 ) -> Iterator[pa.RecordBatch]:
     """Checked batches of *rows*, which are in our columns but for ``arrived_at``, a stamp in units of
-    *time_unit*.
+    *time_unit*, counted from the first row on, or from their own zero where *shift* is off and that is not years ago.
 
     Rows that are None are skipped. Where the format does not keep its rows *in_order* of arrival they are
     sorted, which keeps all of them in memory.
     """
     faults, order = Faults(str(path)), Order()
-    stamps = StampReader(report, unit=time_unit, shift=shift)
+    stamps = StampReader(report, unit=time_unit, shift_from=-math.inf if shift else LONGEST_S)
     chunk: list[tuple[int, Row]] = []
 
     def flush() -> pa.RecordBatch:
         columns: dict[str, Any] = columns_of([row for _, row in chunk])
-        first = chunk[0][0]
-        columns["arrived_at"] = stamps.seconds(columns["arrived_at"], first, time_column, faults)
+        faults.lines = [line for line, _ in chunk]
+        columns["arrived_at"] = stamps.seconds(columns["arrived_at"], 0, time_column, faults)
         faults.stop()
-        batch = standard(columns, first=first, faults=faults, report=report, order=order, time_column=time_column)
+        batch = standard(columns, first=0, faults=faults, report=report, order=order, time_column=time_column)
         faults.stop()
         return batch
 
     kept: Iterable[tuple[int, Row]] = ((line, row) for line, row in rows if row is not None)
     if not in_order:
         kept = _sorted(list(kept), time_column, faults, report)
-    last = None
+    empty = True
     for line, row in kept:
-        if last is not None and in_order and line != last + 1 and chunk:
-            yield flush()
-            chunk = []
+        empty = False
         chunk.append((line, row))
-        last = line
         if len(chunk) >= _BATCH:
             yield flush()
             chunk = []
     if chunk:
         yield flush()
-    if last is None:
+    if empty:
         raise fail(path, "holds no requests")
 
 
 def _sorted(rows: list[tuple[int, Row]], column: str, faults: Faults, report: Report) -> list[tuple[int, Row]]:
+    """*rows* by time; each keeps the line it stood at."""
     if not rows:
         return rows
-    first = rows[0][1].get("arrived_at")
-    if isinstance(first, str) and first[4:5] == "-":
-        stamps = [str(row.get("arrived_at")) for _, row in rows]
+    values = [row.get("arrived_at") for _, row in rows]
+    faults.lines = [line for line, _ in rows]
+    first = next((value for value in values if value is not None), None)
+    if isinstance(first, str) and is_date(first):
+        stamps = nanoseconds(texts(values), 0, column, faults).tolist()
     else:
-        values = [row.get("arrived_at") for _, row in rows]
-        stamps = numbers(values, first=rows[0][0], column=column, faults=faults).tolist()
-        faults.stop()
+        stamps = numbers(values, first=0, column=column, faults=faults).tolist()
+    faults.stop()
     order = sorted(range(len(rows)), key=stamps.__getitem__)
     if order != list(range(len(rows))):
         report.note("rows were sorted by time")
-    return [(i + 1, rows[place][1]) for i, place in enumerate(order)]
+    return [rows[place] for place in order]
 
 
 def pick(row: Row, *paths: str) -> Any:
@@ -118,6 +121,14 @@ def tidy(**columns: Any) -> Row:
     """A row without the columns that are None, but for the needed ones."""
     needed = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
     return {name: value for name, value in columns.items() if value is not None or name in needed}
+
+
+def tokens_of(text: str) -> int:
+    """Tokens of *text*: its words where all of them are fillers, estimated by its characters otherwise."""
+    words = text.split()
+    if words and set(words) == {FILLER}:
+        return len(words)
+    return max(1, -(-len(text) // CHARACTERS_A_TOKEN))
 
 
 def from_rows(

@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from sim.errors import InputError, Problem, nearest
+from workloads.formats.rows import FILLER
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -217,7 +218,7 @@ def _burstgpt_lines(batch: pa.RecordBatch, writer: TraceWriter) -> Iterable[str]
 
 def _custom_lines(batch: pa.RecordBatch, _: TraceWriter) -> Iterable[str]:
     for _at, prompt, output in _three(batch):
-        yield json.dumps({"prompt": "hi" + " hi" * (prompt - 1), "output_tokens": output})
+        yield json.dumps({"prompt": FILLER + f" {FILLER}" * (prompt - 1), "output_tokens": output})
 
 
 def _guidellm_lines(batch: pa.RecordBatch, _: TraceWriter) -> Iterable[str]:
