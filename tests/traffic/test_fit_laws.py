@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from workloads.fitting.fit import fit
+from workloads.fitting.nearness import by_quantiles
 from workloads.held import Held
 from workloads.measures import compare
 from workloads.portrait import portrait
@@ -72,6 +73,37 @@ def small_and_bimodal(rng):
     size = 400
     output = np.clip(mixture(rng, size, [(0.8, 400, 0.66), (0.2, 2800, 0.84)]), 1, 30_000)
     return held(np.cumsum(rng.exponential(2, size)), np.full(size, 50.0), output)
+
+
+def thinking_to_a_limit(rng):
+    """Limits of three kinds of clients; who thinks up to it does not come to an answer."""
+    size = 1000
+    natural = mixture(rng, size, [(0.6, 900, 0.8), (0.4, 4000, 0.9)])
+    limit = rng.choice([2048, 8192, 20_000], size, p=[0.3, 0.4, 0.3])
+    output = np.clip(natural, 2, limit)
+    reasoning = np.where(output == limit, output, np.rint(output * rng.beta(8, 2, size)))
+    return held(np.cumsum(rng.exponential(0.4, size)), np.full(size, 50.0), output, reasoning)
+
+
+def test_limits_keep_what_thinks_up_to_them():
+    real = thinking_to_a_limit(np.random.default_rng(7))
+    made = drawn(fit(real).workload, seed=2)
+    for limit in (2048, 8192):
+        at = made.output == limit
+        assert at.sum() == pytest.approx((real.output == limit).sum(), abs=2)
+        # By chance an output ends there by itself.
+        assert (made.reasoning_at(at) == limit).mean() > 0.95
+    np.testing.assert_allclose(*(np.quantile(one.output, (0.1, 0.5, 0.9, 0.99)) for one in (made, real)), rtol=0.03)
+
+
+def test_even_draws_of_quantiles_are_the_values_where_it_matters():
+    values = np.sort(np.rint(np.random.default_rng(5).pareto(1.3, 1000) * 300 + 300))
+    law = by_quantiles(values)
+    made = law.quantile((np.arange(1000) + 0.5) / 1000)
+    assert made[-1] == pytest.approx(values[-1], rel=1e-3)
+    at = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+    np.testing.assert_allclose(np.quantile(made, at), np.quantile(values, at), rtol=0.02)
+    assert made.mean() == pytest.approx(values.mean(), rel=0.01)
 
 
 @pytest.mark.parametrize(

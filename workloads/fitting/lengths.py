@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.rng import Streams
-from workloads.fitting.em import fit_lengths, fit_shares
+from workloads.fitting.em import Counted, find_atoms, fit_lengths, fit_shares
 from workloads.fitting.nearness import CHECKED, by_quantiles, follows, quantile_errors
 from workloads.fitting.plain import digits, plain
 from workloads.laws import LawBase
@@ -125,12 +125,17 @@ def _ways(law: dict[str, Any], output: Int64Array, reasoning: Int64Array) -> Ite
             "answer": plain(length_law(answer)),
             "answer_correlation": digits(normal_correlation(reasoning, answer), 3),
         }
-    for most, make in ((_BANDS, _betas_or_quantiles), *((_BANDS * more, by_quantiles) for more in (1, 2, 4))):
+    # Values that many outputs have, such as a limit: what thinks up to it may not come to its answer.
+    caps = find_atoms(Counted.of(output))[0]
+    for most, make in (
+        *(((1, _betas_or_quantiles),) if len(caps) else ()),
+        (_BANDS, _betas_or_quantiles),
+        *((_BANDS * more, by_quantiles) for more in (1, 2, 4)),
+    ):
         count = min(most, len(output) // _BAND_ROWS)
-        if count < 2:
+        if count < 2 and not len(caps):
             return
-        levels = np.append(np.arange(1, count) / count, [0.97] if 0.03 * len(output) >= _BAND_ROWS else [])
-        edges = np.unique(np.quantile(output, levels, method="higher"))
+        edges = _edges(output, count, caps)
         band = np.searchsorted(edges, output)
         yield whole | {
             "reasoning_share_by_output": [
@@ -139,6 +144,22 @@ def _ways(law: dict[str, Any], output: Int64Array, reasoning: Int64Array) -> Ite
                 if (band == index).any()
             ]
         }
+
+
+def _edges(output: Int64Array, count: int, caps: FloatArray) -> FloatArray:
+    """Ends of about *count* ranges of outputs with as many rows each, the longest apart, and of each of *caps* alone."""
+    levels = np.arange(1, count) / count
+    if count > 1 and 0.03 * len(output) >= _BAND_ROWS:
+        levels = np.append(levels, 0.97)
+    alone = np.concatenate([caps - 0.5, caps])
+    edges = np.unique(np.concatenate([np.quantile(output, levels, method="higher"), alone]))
+    while True:
+        rows = np.bincount(np.searchsorted(edges, output), minlength=len(edges) + 1)
+        # A range of few goes together with the next one.
+        thin = np.flatnonzero((rows[:-1] < _BAND_ROWS / 2) & ~np.isin(edges, alone))
+        if not len(thin):
+            return np.asarray(edges)
+        edges = np.delete(edges, thin[0])
 
 
 def _betas_or_quantiles(share: FloatArray) -> LawBase:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from workloads.fitting.em import Counted, find_atoms
 from workloads.laws import Empirical, LawBase
 from workloads.measures import hill
 
@@ -42,11 +43,14 @@ def follows(law: LawBase, values: FloatArray, *, floor: float = 1.0) -> bool:
     if distance > max(_KS, _LUCK / np.sqrt(count)):
         return False
     at = np.array(CHECKED)
-    real, made = np.quantile(ordered, at), law.quantile(at)
+    # What a sample as large as this one shows: of few values the quantiles are whole ones, with leaps between them.
+    size = min(count, _MOST_DRAWN)
+    sample = law.quantile((np.arange(size) + 0.5) / size)
+    real, made = np.quantile(ordered, at), np.quantile(sample, at)
     near = np.maximum(np.maximum(_QUANTILE * real, floor), _LUCK * quantile_errors(ordered, at))
     if not bool((np.abs(made - real) <= near).all()):
         return False
-    return floor < 1.0 or _sums_follow(law, ordered)
+    return floor < 1.0 or _sums_follow(sample, ordered)
 
 
 def quantile_errors(ordered: npt.NDArray[np.number], at: FloatArray) -> FloatArray:
@@ -56,14 +60,13 @@ def quantile_errors(ordered: npt.NDArray[np.number], at: FloatArray) -> FloatArr
     return np.asarray((around[1] - around[0]) / 2)
 
 
-def _sums_follow(law: LawBase, ordered: FloatArray) -> bool:
+def _sums_follow(drawn: FloatArray, ordered: FloatArray) -> bool:
     """Whether the mean, what the top 1 % and 10 % make of the sum, and the tail index are kept.
 
-    Quantiles up to p99 say nothing of what a heavy tail adds; tokens are what a GPU pays for. The levels are
-    those of a sample as large as *ordered*, as more of the tail was not seen.
+    Quantiles up to p99 say nothing of what a heavy tail adds; tokens are what a GPU pays for. What is *drawn* is a
+    sample as large as *ordered*, as more of the tail was not seen.
     """
-    count = min(len(ordered), _MOST_DRAWN)
-    drawn = law.quantile((np.arange(count) + 0.5) / count)
+    count = len(drawn)
     mean = float(ordered.mean())
     if abs(float(drawn.mean()) - mean) > max(_MEAN * mean, 0.5):
         return False
@@ -85,20 +88,31 @@ def by_quantiles(values: FloatArray) -> Empirical:
     Fewer than 200 values have fewer quantiles, so that most of them remain untold.
     """
     ordered = np.sort(values)
+    count = len(ordered)
     top = 1.0 - 0.05 * 0.8 ** np.arange(1, 60)
-    step = 2 if len(ordered) >= 200 else 4
-    levels = np.unique(np.concatenate([[0.0, 0.001, 0.005], np.arange(1, 96, step) / 100, [0.02, 0.1, 0.9, 0.95], top]))
-    levels = np.append(levels[(1.0 - levels) * len(ordered) >= 1.0], 1.0)
-    most, finest = (120, 0.001) if len(ordered) >= 200 else (max(len(ordered) * 2 // 3, 30), 0.5 / len(ordered))
+    step = 2 if count >= 200 else 4
+    checked = [0.001, 0.005, 0.02, *CHECKED]
+    levels = np.unique(np.concatenate([[0.0], checked, np.arange(1, 96, step) / 100, top]))
+    levels = np.append(levels[(1.0 - levels) * count >= 1.0], [1.0 - 0.5 / count, 1.0])
+    # A value that many have, such as a limit, begins and ends with a step.
+    atoms = find_atoms(Counted.of(ordered))[0]
+    steps = np.concatenate([np.searchsorted(ordered, atoms), np.searchsorted(ordered, atoms, side="right")])
+    levels = np.unique(np.concatenate([levels, (steps - 0.5) / count, (steps + 0.5) / count]).clip(0.0, 1.0))
+    most, finest = (120, 0.001) if count >= 200 else (max(count * 2 // 3, 30), 0.5 / count)
     for _ in range(4):
         # Where the values leap, nothing may be drawn in between: halve the step of probability there.
-        heights = np.maximum(np.quantile(ordered, levels), 1e-9)
+        heights = np.maximum(_heights(ordered, levels), 1e-9)
         leaps = (np.diff(np.log(heights)) > 0.15) & (np.diff(levels) > finest) & (levels[1:] > 0.005)
         if len(levels) > most or not leaps.any():
             break
         levels = np.sort(np.append(levels, (levels[:-1] + levels[1:])[leaps] / 2))
-    heights = np.quantile(ordered, levels)
+    heights = _heights(ordered, levels)
     return Empirical(quantiles={round(u, 7): _round(v) for u, v in zip(levels.tolist(), heights.tolist(), strict=True)})
+
+
+def _heights(ordered: FloatArray, levels: FloatArray) -> FloatArray:
+    """Values at *levels* such that even draws, in the middles of as many parts, are the values themselves."""
+    return np.asarray(np.quantile(ordered, levels, method="hazen"))
 
 
 def _round(value: float) -> float:
