@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.reference import Load, reference
+from sim.placement import place
 from sim.results.results import Results
 from sim.scenario.load import load
 from sim.scenario.model import Scenario
-from sim.simulate import place, simulate
+from sim.simulate import simulate
 
 RATE = 0.5
 """Queries a second a replica: the mean over the day of scenario day_fixed."""

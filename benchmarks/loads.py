@@ -83,7 +83,7 @@ def requests_of(scenario: Scenario, count: int) -> Load:
 
 def engine_settings(scenario: Scenario) -> EngineSettings:
     """The settings of the scenario's only pool, as its replica gets them."""
-    from sim.simulate import place
+    from sim.placement import place
 
     ((name, pool),) = scenario.pools.items()
     return place(name, pool, scenario).settings

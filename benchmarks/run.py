@@ -27,9 +27,10 @@ from calibration.step_cost import StepCost
 from sim.engine.replica import make_replica
 from sim.engine.request import FAR_FUTURE, Request
 from sim.engine.settings import EngineSettings
+from sim.placement import place
 from sim.policies.schedulers import scheduler as schedulers
 from sim.scenario.model import Scenario
-from sim.simulate import place, simulate
+from sim.simulate import simulate
 
 GATE = 3.0
 """Bare loops that simulate() may take."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from types import ModuleType
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.deployment import Deployment
 from sim.cluster import judged as judging
 from sim.cluster import wiring
 from sim.cluster.cluster import Cluster, Outcome
@@ -28,19 +27,18 @@ from sim.cluster.gateway import GatewaySettings
 from sim.cluster.shell import Engine
 from sim.cluster.window import Measure
 from sim.engine.replica import make_replica
-from sim.engine.settings import EngineSettings
-from sim.engine.speculation import PPM, Speculation
 from sim.metrics.summary import finish
-from sim.policies.memory import COPY_EFFICIENCY, HostLink
+from sim.placement import PlacedPool, place, seeded
 from sim.policies.routing import ReplicaInfo
 from sim.results import provenance
 from sim.results.columns import Lookup, Status
-from sim.results.info import PoolInfo, RunInfo, SloTarget
+from sim.results.info import RunInfo
 from sim.results.results import Results
 from sim.results.sinks import SegmentSink
 from sim.results.tables import Table, build
 from sim.rng import Streams
-from sim.scenario.check import check_categories, deployment
+from sim.run_info import block_bytes, keeps_probes, profile, run_info
+from sim.scenario.check import check_categories
 from workloads import source as workload
 
 if TYPE_CHECKING:
@@ -48,8 +46,6 @@ if TYPE_CHECKING:
 
     from calibration.step_cost import StepCost
     from sim.scenario.model import Scenario
-    from sim.scenario.pools import Pool
-    from workloads.quality.spec import Latent
     from workloads.source import QuerySource
 
 PS_PER_S = 1e12
@@ -58,25 +54,6 @@ PROGRESS_EVERY_S = 0.25
 
 Progress = Callable[[float, int], None]
 """Called with the simulated seconds and the queries done so far, all replications together."""
-
-NOT_MODELLED = (
-    "the network between clients and the gateway",
-    "the gateway's own processing time",
-    "tokenisation and detokenisation beyond the profile's front-end time",
-    "loading of weights and warm-up of engines that are on when the run begins",
-)
-
-
-@dataclass(frozen=True)
-class PlacedPool:
-    """A pool of the scenario with what calibration says of it."""
-
-    name: str
-    pool: Pool
-    placed: Deployment
-    settings: EngineSettings
-    price: float | None
-    """US dollars a GPU-hour."""
 
 
 def simulate(
@@ -118,65 +95,11 @@ def simulate(
             wall_s=wall_s,
             requests=sum(len(table) for table in requests),
             tokens=int(sum(t["reasoning_tokens"].sum() + t["answer_tokens"].sum() for t in requests)),
-            profiles={pool.name: _profile(pool.placed) for pool in pools},
+            profiles={pool.name: profile(pool.placed) for pool in pools},
             workload=description,
         ),
     )
     return finish(results)
-
-
-def place(name: str, pool: Pool, scenario: Scenario) -> PlacedPool:
-    """The pool called *name* with its costs, its memory and the settings of its engines."""
-    placed = deployment(pool)
-    engine = pool.engine
-    windowed = placed.memory.window_blocks_per_request > 0
-    settings = EngineSettings(
-        num_gpu_blocks=placed.memory.num_gpu_blocks,
-        block_size=engine.block_size,
-        max_num_seqs=engine.max_num_seqs or 256,
-        max_num_batched_tokens=engine.max_num_batched_tokens or 8192,
-        max_model_len=placed.max_model_len,
-        enable_prefix_caching=engine.enable_prefix_caching and not windowed,
-        window_blocks=placed.memory.window_blocks_per_request,
-        enable_chunked_prefill=engine.enable_chunked_prefill,
-        long_prefill_token_threshold=engine.long_prefill_token_threshold,
-        long_prefill_token_threshold_adaptive=engine.long_prefill_token_threshold_adaptive,
-        policy=engine.policy,
-        watermark=engine.watermark,
-        scheduler_reserve_full_isl=engine.scheduler_reserve_full_isl,
-        async_scheduling=engine.async_scheduling,
-    )
-    reserves = getattr(engine.scheduler.make("scheduler"), "reservation", "none")
-    if reserves != "none":
-        settings = replace(settings, reservation=reserves, enable_prefix_caching=False)
-    drafts = engine.speculative_config
-    if drafts is not None:
-        speculation = Speculation(
-            draft_tokens=drafts.num_speculative_tokens,
-            acceptance=drafts.acceptance,
-            draft_ppm=round(drafts.draft_cost * PPM),
-        )
-        settings = replace(settings, speculation=speculation, async_scheduling=False)
-    link = HostLink(
-        bytes_per_s=placed.hardware.pcie_bytes_per_s,
-        block_bytes=placed.memory.kv_bytes_per_token * engine.block_size,
-    )
-    if engine.kv is not None:
-        settings = engine.kv.make("kv").apply(settings, link)
-        if settings.compression and engine.max_model_len is not None:
-            settings = replace(settings, max_model_len=engine.max_model_len)  # it may be more than the pool holds
-    if engine.kv_offloading_size is not None and settings.enable_prefix_caching and not settings.compression:
-        settings = replace(
-            settings,
-            host_blocks=link.blocks(engine.kv_offloading_size // placed.gpus),
-            host_block_ps=link.block_ps(COPY_EFFICIENCY),
-        )
-    price = pool.price
-    if price is None:
-        price = scenario.cost.price
-    if price is None:
-        price = placed.price_per_gpu_hour
-    return PlacedPool(name, pool, placed, settings, price)
 
 
 def run_once(
@@ -189,7 +112,7 @@ def run_once(
     pulse: _Pulse | None = None,
 ) -> tuple[RunInfo, dict[str, Table]]:
     """One replication: its description and its tables."""
-    pools = [_seeded(pool, scenario.seed, replication) for pool in pools]
+    pools = [seeded(pool, scenario.seed, replication) for pool in pools]
     sinks: list[SegmentSink] = []
     replicas: list[tuple[ReplicaInfo, Engine]] = []
     makers: list[Callable[[], Engine]] = []
@@ -205,7 +128,7 @@ def run_once(
         named = [(pool.name, pool.placed.architecture.name, pool.pool.role) for pool in pools]
         kv = [pool.pool.engine.kv.make("kv") if pool.pool.engine.kv is not None else None for pool in pools]
         judged = judging.make(scenario.quality, streams, named, source.categories, kv)
-        judged.keeps_probes = [_keeps_probes(pool) for pool in pools]
+        judged.keeps_probes = [keeps_probes(pool) for pool in pools]
     traces = wiring.trace_cache(scenario, streams)
     cluster = Cluster(
         source=source,
@@ -228,12 +151,12 @@ def run_once(
         lost=lambda index, now_ps: sinks[index].lose(now_ps),
         costs=_costs(pools, replicas),
         link=wiring.link(scenario),
-        block_bytes=[_block_bytes(pool) for pool in pools],
+        block_bytes=[block_bytes(pool) for pool in pools],
     )
     outcome = cluster.run()
     if pulse is not None:
         pulse.next_run(outcome)
-    info = _run_info(scenario, pools, source, replication, outcome, sinks)
+    info = run_info(scenario, pools, source, replication, outcome, sinks)
     if traces is not None:
         info = replace(info, trace_cache=traces.figures())
     if judged is not None and judged.exits.generations:
@@ -356,175 +279,6 @@ def _replica_info(pool: PlacedPool, index: int, number: int, replica: int) -> Re
         kv_tokens=settings.usable_blocks * settings.block_size,
         token_ps=placed.step_cost.decode_ps(seats, 0) / seats,
     )
-
-
-# ---------------------------------------------------------------------- for the results
-
-
-def _run_info(
-    scenario: Scenario,
-    pools: Sequence[PlacedPool],
-    source: QuerySource,
-    replication: int,
-    outcome: Outcome,
-    sinks: Sequence[SegmentSink],
-) -> RunInfo:
-    first = source.block(0)
-    measure = scenario.measure
-    if measure.warmup_queries is not None:
-        warm_up: dict[str, Any] = {"kind": "queries", "value": measure.warmup_queries}
-    else:
-        warm_up = {"kind": "duration", "value": measure.warmup_ps / PS_PER_S}
-    tally = outcome.tally
-    return RunInfo(
-        replication=replication,
-        window_start_ps=outcome.window_start_ps,
-        window_end_ps=outcome.window_end_ps,
-        end_ps=outcome.end_ps,
-        pools=tuple(_pool_info(number, pool, scenario, pools, outcome, sinks) for number, pool in enumerate(pools)),
-        categories=source.categories,
-        clients=source.clients,
-        drained=outcome.drained,
-        reasoning_known=first is None or first.reasoning_known,
-        closed_loop=source.closed_loop,
-        warm_up=warm_up,
-        slo=(
-            *(SloTarget(*target) for target in scenario.slo.targets()),
-            *(
-                SloTarget(*target, category=name)
-                for name, own in scenario.slo.categories.items()
-                for target in own.targets()
-            ),
-        ),
-        value_of_correct=scenario.quality.value_of_correct if scenario.quality is not None else 0.0,
-        cost_of_wrong=scenario.quality.cost_of_wrong if scenario.quality is not None else 0.0,
-        power_usage_effectiveness=scenario.energy.power_usage_effectiveness,
-        carbon_g_per_kwh=scenario.energy.carbon_intensity,
-        not_modelled=NOT_MODELLED
-        + tuple(_left_out(pool) for pool in pools if _left_out(pool))
-        + tuple(
-            f"rolling probes back together with KV compression or drafts: in pool {pool.name} they stay in the context"
-            for pool in pools
-            if _keeps_probes(pool) and scenario.strategy.make("strategy").probes_in_line() is not None
-        ),
-        banners=tuple(f"rejected: {reason}" for reason in tally.rejections),
-    )
-
-
-def _block_bytes(pool: PlacedPool) -> int:
-    return round(pool.placed.memory.kv_bytes_per_token_replica) * pool.settings.block_size
-
-
-def _latent(scenario: Scenario, pool: str) -> Latent | None:
-    """How the model of *pool* reasons in latent steps; None: it reasons in tokens."""
-    own = scenario.quality.pools.get(pool) if scenario.quality is not None else None
-    return own.latent if own is not None else None
-
-
-def _keeps_probes(pool: PlacedPool) -> bool:
-    """Whether tokens of probes stay in the context of *pool*."""
-    return pool.settings.compression is not None or pool.settings.speculation is not None
-
-
-def _looks(scenario: Scenario, pool: PlacedPool) -> tuple[int, ...]:
-    """When requests decode tokens that are rolled back, as `sim.results.info.PoolInfo` has it."""
-    latent = _latent(scenario, pool.name)
-    if latent is not None and not latent.keeps_kv:
-        return (1, 0, 1)
-    if _keeps_probes(pool):
-        return ()
-    probes = scenario.strategy.make("strategy").probes_in_line()
-    return (probes.every_tokens, probes.every_tokens, probes.probe_tokens) if probes is not None else ()
-
-
-def _pool_info(
-    number: int,
-    pool: PlacedPool,
-    scenario: Scenario,
-    pools: Sequence[PlacedPool],
-    outcome: Outcome,
-    sinks: Sequence[SegmentSink],
-) -> PoolInfo:
-    placed, settings = pool.placed, pool.settings
-    mine = [place for place, sink in enumerate(sinks) if sink.pool == number]
-    return PoolInfo(
-        name=pool.name,
-        model=placed.architecture.name,
-        hardware=placed.hardware.name,
-        replicas=pool.pool.replicas,
-        gpus_per_replica=placed.gpus,
-        gpu_hours=placed.gpus * sum(outcome.on_ps[place] for place in mine) / PS_PER_HOUR,
-        gpu_hours_run=placed.gpus * sum(outcome.on_run_ps[place] for place in mine) / PS_PER_HOUR,
-        price_usd_per_gpu_hour=pool.price,
-        **wiring.history(outcome.fleet, mine),
-        **wiring.linked(pool.pool, placed, scenario, pools),
-        latent=_latent(scenario, pool.name) is not None,
-        looks=_looks(scenario, pool),
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        block_size=settings.block_size,
-        num_gpu_blocks=settings.num_gpu_blocks,
-        host_blocks=settings.host_blocks,
-        prefix_caching=settings.enable_prefix_caching and settings.compression is None,
-        kv_bytes_per_token=round(placed.memory.kv_bytes_per_token_replica),
-        power=asdict(placed.power),
-        front_end_ps=placed.front_end_ps,
-        async_scheduling=settings.async_scheduling,
-        memory={
-            **asdict(placed.memory),
-            "kv_tokens": placed.memory.kv_tokens,
-            "lines": [*placed.memory.lines(), *_kv_words(pool)],
-        },
-        linear_steps=settings.compression is None and settings.speculation is None,
-        fidelity=_profile(placed),
-        out_of_range=_out_of_range(number, placed, outcome, sinks),
-        deployment=placed,
-        engine=settings,
-    )
-
-
-def _seeded(pool: PlacedPool, seed: int, replication: int) -> PlacedPool:
-    """*pool* with the draws of this replication for its drafts."""
-    drafts = pool.settings.speculation
-    if drafts is None:
-        return pool
-    own = replace(drafts, seed=(seed << 32) + replication)
-    return replace(pool, settings=replace(pool.settings, speculation=own))
-
-
-def _kv_words(pool: PlacedPool) -> list[str]:
-    """What the sum of the memory must say of a KV cache that is compressed."""
-    compression, kv = pool.settings.compression, pool.pool.engine.kv
-    return [f"{compression.words()} ({kv.name})"] if compression is not None and kv is not None else []
-
-
-def _left_out(pool: PlacedPool) -> str:
-    if pool.pool.engine.enable_prefix_caching and pool.settings.window_blocks:
-        return f"the prefix cache of pool {pool.name}: its model has sliding-window layers"
-    if pool.pool.engine.enable_prefix_caching and pool.settings.reservation != "none":
-        return f"the prefix cache of pool {pool.name}: its KV memory is reserved at admission"
-    if pool.settings.host_blocks:
-        return f"overlap of computing with loads from the host's memory, pool {pool.name}"
-    return ""
-
-
-def _memory(placed: Deployment) -> dict[str, Any]:
-    return {**asdict(placed.memory), "kv_tokens": placed.memory.kv_tokens, "lines": placed.memory.lines()}
-
-
-def _profile(placed: Deployment) -> dict[str, Any]:
-    return {**asdict(placed.fidelity), "words": placed.fidelity.words()}
-
-
-def _out_of_range(number: int, placed: Deployment, outcome: Outcome, sinks: Sequence[SegmentSink]) -> tuple[str, ...]:
-    """Where the pool left what its profile was fitted on: largest batch, fullest step, longest context."""
-    fullest = [sink.fullest() for sink in sinks if sink.pool == number]
-    batch = max((decodes for decodes, _ in fullest), default=0)
-    tokens = max((tokens for _, tokens in fullest), default=0)
-    requests = outcome.requests.columns()
-    mine = requests["pool"] == number
-    context = int((requests["prompt_tokens"] + requests["generated"])[mine].max(initial=0))
-    return tuple(placed.fidelity.warnings(batch=batch, context=context, tokens=tokens))
 
 
 class _CallableModule(ModuleType):

@@ -16,10 +16,10 @@ from sim.cluster.trace_cache import TraceCache, TraceCacheSettings
 if TYPE_CHECKING:
     from calibration.deployment import Deployment
     from sim.cluster.fleet import Fleet
+    from sim.placement import PlacedPool
     from sim.rng import Streams
     from sim.scenario.model import Scenario
     from sim.scenario.pools import Pool
-    from sim.simulate import PlacedPool
 
 PS_PER_S = 1e12
 

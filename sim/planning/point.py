@@ -144,7 +144,7 @@ def warm(task: Task) -> None:
     import sim.planning.evidence
     import sim.results.provenance  # noqa: F401
     from sim.errors import ThinkcapError
-    from sim.simulate import place
+    from sim.placement import place
 
     try:
         for name, pool in task.scenario.pools.items():
@@ -221,9 +221,10 @@ def simulate_twisted(task: Task) -> Results:
     from datetime import UTC, datetime
 
     from sim.metrics.summary import finish
+    from sim.placement import place
     from sim.results import provenance
     from sim.results.results import Results
-    from sim.simulate import place, run_once
+    from sim.simulate import run_once
 
     started, clock = datetime.now(UTC), time.perf_counter()
     scenario, twist = task.scenario, task.twist

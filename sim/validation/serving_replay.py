@@ -13,9 +13,9 @@ from calibration.parts import PS, combine
 from calibration.profile import Error, Profile
 from sim.engine.replica import Replica, make_replica
 from sim.engine.request import Request
+from sim.placement import PlacedPool, place
 from sim.results.sinks import SegmentSink
 from sim.scenario.model import Scenario
-from sim.simulate import PlacedPool, place
 from sim.validation.accuracy_client import Replayed, drive
 from sim.validation.accuracy_statistics import segment_statistics
 from sim.validation.serving_results import ServingResult, measured

@@ -12,11 +12,11 @@ from sim import load, simulate
 from sim.engine.replica import make_replica
 from sim.engine.request import FAR_FUTURE, Request
 from sim.engine.settings import EngineSettings
+from sim.placement import place
 from sim.policies.schedulers import scheduler as schedulers
 from sim.results.columns import Status
 from sim.results.results import Results
 from sim.scenario.model import Scenario
-from sim.simulate import place
 from workloads.source import build
 
 SMALL: dict[str, Any] = {"model": "llama-3.1-8b", "hardware": "h100-sxm", "engine": {"max_model_len": 16384}}

@@ -15,9 +15,9 @@ from sim.engine.paged_kv import PagedKv
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.errors import InputError
+from sim.placement import place
 from sim.policies.schedulers.vllm import Vllm
 from sim.results.sinks import REQUEST_ROW
-from sim.simulate import place
 from sim.validation.modes import ARRIVE, Case, Cue, Trace, compare
 from sim.validation.random_cases import random_case
 
