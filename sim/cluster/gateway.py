@@ -34,6 +34,10 @@ from sim.results.sinks import QUERY_ROW, RequestSink, RowSink
 from sim.rng import Streams
 from workloads.source import QuerySource
 
+AT_ONCE_PS = 1_000_000_000
+"""In a closed loop, how long after a query that took no time at all (it was refused) its user's think time begins: the
+millisecond of a round trip. Without it a user who is always refused would ask for ever within one instant."""
+
 
 @dataclass
 class GatewaySettings:
@@ -417,7 +421,11 @@ class Gateway:
         if self.rollout is not None:
             self.rollout.ended(query)
         elif self._closed_loop is not None:
-            self.clock.soon(REACTION, request_id, self._release)
+            now_ps = self.clock.now_ps
+            if arrived_ps == now_ps:
+                self.clock.at(now_ps + AT_ONCE_PS, REACTION, request_id, self._release)
+            else:
+                self.clock.soon(REACTION, request_id, self._release)
         self._stop_if_over()
 
     def _stop_if_over(self) -> None:

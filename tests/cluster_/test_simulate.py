@@ -107,6 +107,17 @@ def test_what_can_never_fit_is_refused_with_the_arithmetic() -> None:
     assert results.requests["pool"].isna().all()
 
 
+@pytest.mark.parametrize("strategy", ["single", {"name": "group", "samples": 3}])
+def test_users_of_a_closed_loop_who_are_always_refused_come_to_an_end(strategy: Any) -> None:
+    workload = {"arrivals": {"process": "closed", "in_flight": 3}, "lengths": {"prompt": 900_000, "answer": 1}}
+    found = simulate(
+        scenario(workload=workload, strategy=strategy, measure={"queries": 10, "warmup_queries": 5, "replications": 1})
+    )
+    totals = found.summary["totals"]
+    assert totals["rejected"] == totals["queries"] >= 10
+    assert totals["simulated_s"] == pytest.approx(0.005)  # rounds of three users, a round trip apart
+
+
 def test_timeouts_are_counted() -> None:
     results = simulate(scenario(gateway={"timeout": "3 s"}, measure={"queries": 40}))
     totals = results.summary["totals"]
