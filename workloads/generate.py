@@ -39,14 +39,15 @@ class _Lately:
         self._kept: OrderedDict[Any, Any] = OrderedDict()
 
     def get(self, key: Any, make: Callable[[], T]) -> T:
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        else:
-            self._kept[key] = make()
-            if len(self._kept) > self._size:
-                self._kept.popitem(last=False)
-        result: T = self._kept[key]
-        return result
+        kept = self._kept
+        result: T | None = kept.get(key)
+        if result is not None:
+            kept.move_to_end(key)
+            return result
+        made = kept[key] = make()
+        if len(kept) > self._size:
+            kept.popitem(last=False)
+        return made
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,19 @@ class GeneratedSource:
 
     def sample_lengths(self, query: int, sample: int) -> tuple[int, int]:
         index, place = divmod(query, BLOCK)
-        block = self.block(index)
-        if block is None or place >= len(block):
+        reasoning, answer = self._samples.get((index, sample), lambda: self._lengths_of(index, sample))
+        if place >= len(reasoning):
             raise IndexError(f"query {query} of {self.total}")
+        return reasoning[place], answer[place]
+
+    def _lengths_of(self, index: int, sample: int) -> tuple[list[int], list[int]]:
+        block = self.block(index)
+        if block is None:
+            return [], []
         if sample == 0:
-            return int(block.num_reasoning_tokens[place]), int(block.num_answer_tokens[place])
-        reasoning, answer = self._samples.get((index, sample), lambda: self._sample(block, sample))
-        return int(reasoning[place]), int(answer[place])
+            return block.num_reasoning_tokens.tolist(), block.num_answer_tokens.tolist()
+        reasoning, answer = self._sample(block, sample)
+        return reasoning.tolist(), answer.tolist()
 
     def lengths_under(self, query: int, sample: int, law: Lengths) -> tuple[int, int]:
         if query < 0 or (self.total is not None and query >= self.total):

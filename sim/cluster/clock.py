@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import simpy
 from simpy.events import NORMAL
@@ -66,14 +66,11 @@ class Alarm(simpy.Event):
         self.due_ps = NEVER
 
 
-class _Item:
+class _Item(NamedTuple):
     """Something to do within the instant under way."""
 
-    __slots__ = ("action", "order")
-
-    def __init__(self, order: int, action: Action) -> None:
-        self.order = order
-        self.action = action
+    order: int
+    action: Action
 
 
 class Clock:
@@ -228,12 +225,10 @@ class Clock:
 
     def _handle(self) -> None:
         gathered = self._gathered
-        again = True
-        while again:
-            again = False
+        while True:
+            self._joined = False
             for bucket in gathered:
                 while bucket:
-                    again = True
                     left = len(bucket)
                     if left > 1:
                         bucket.sort(key=_order, reverse=True)
@@ -242,8 +237,9 @@ class Clock:
                         bucket.pop().action()
                         if len(bucket) != left:  # something joined this phase: it takes its place by order
                             break
-            if not again and self._touched:
-                again = True
+            if self._joined:
+                continue  # perhaps in a phase that was over; if not, the next round finds nothing
+            if self._touched:
                 touched = self._touched.copy()
                 self._touched.clear()
                 alone = len(touched) == 1 and not self._stopped
@@ -252,6 +248,8 @@ class Clock:
                     touched.sort(key=_order)
                 for planner in touched:
                     planner.plan()
+            if not self._joined and not self._touched:
+                break
         self._done()
 
     def _next_ps(self) -> int:

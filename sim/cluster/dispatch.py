@@ -117,6 +117,9 @@ class Dispatcher:
                     by_pool[None].append(shell.info.index)
         self._candidates = {pool: tuple(indices) for pool, indices in by_pool.items()}
         self._members = {pool: frozenset(indices) for pool, indices in by_pool.items()}
+        makers = [shell.info for shell in self.shells if shell.accepting and shell.info.role in ("generate", "decode")]
+        self._makers = tuple(info.index for info in makers)
+        self._seats = sum(info.max_num_seqs for info in makers)
         only = self._candidates[None]
         plain = len(self.shells) == 1 and len(only) == 1 and self._refuses is None
         self._only = only[0] if plain else -1
@@ -134,6 +137,11 @@ class Dispatcher:
     def _send_parked(self, request: Request, pool: str | None) -> None:
         if request.status == Status.UNFINISHED:  # its client may have gone earlier in this instant
             self.send(request, pool, fresh=False)
+
+    def load(self) -> float:
+        """Requests outstanding over seats, of all replicas that generate and take requests."""
+        outstanding = self.outstanding
+        return sum([outstanding[index] for index in self._makers]) / self._seats if self._seats else 0.0
 
     def parked(self, pool: str) -> int:
         """Requests that wait here for a replica of *pool*, or of any."""

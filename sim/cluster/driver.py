@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from sim.cluster.gateway import Gateway
 
 PS_PER_S = 1_000_000_000_000
+GENERATE = int(Role.GENERATE)
 CODES = {status.name.lower(): status for status in Status}
+NAMES = {int(status): name for name, status in CODES.items()}
 
 
 class QueryRun:
@@ -69,22 +71,23 @@ class QueryRun:
     )
 
     def __init__(self, gateway: Gateway, row: tuple[int, ...], now_ps: int) -> None:
+        source, judged = gateway.source, gateway.judged
         self._gateway = gateway
         self._row = row
         self.arrived_ps = now_ps
         self._generator: Run = gateway.strategy.run(
             QueryView(
                 id=row[0],
-                category=gateway.source.categories[row[5]],
-                client=gateway.source.clients[row[6]],
+                category=source.categories[row[5]],
+                client=source.clients[row[6]],
                 prompt_tokens=row[2],
                 max_tokens=row[3],
                 priority=row[4],
                 load=gateway.load(),
-                coin=gateway.judged.coin(row[0]) if gateway.judged is not None else 0.5,
+                coin=judged.coin(row[0]) if judged is not None else 0.5,
             )
         )
-        self._judged = gateway.judged.begin(row) if gateway.judged is not None else None
+        self._judged = judged.begin(row) if judged is not None else None
         self._open: dict[int, tuple[int, Request]] = {}  # by request: place among the calls, the request
         self._calls: tuple[Generate | Verify, ...] = ()
         self._outcomes: list[Outcome | None] = []
@@ -150,27 +153,38 @@ class QueryRun:
 
     def advance(self, value: Any) -> None:
         """Give *value* to the strategy and do what it says next."""
-        try:
-            call = self._generator.send(value)
-        except StopIteration as stop:
-            self._answered(stop.value)
-            return
-        self._do(call)
+        while True:
+            try:
+                call = self._generator.send(value)
+            except StopIteration as stop:
+                self._answered(stop.value)
+                return
+            if type(call) is Generate or type(call) is Verify:
+                self._parallel, self._enough = False, None
+                self._calls, self._outcomes = (call,), [None]
+                request = self._make(call)
+                self._open[request.id] = (0, request)
+                self._send(request, call.pool)
+                return
+            if type(call) is Confidence or type(call) is Classify:
+                if self._judged is None:
+                    raise PolicyError(f"strategy {self._name()} needs a quality model")
+                value = self._judged.tell(call)
+            else:
+                self._do(call)
+                return
 
     def _do(self, call: Any) -> None:
-        if isinstance(call, (Generate, Verify)):
-            self._parallel, self._enough = False, None
-            self._launch((call,))
-        elif isinstance(call, Parallel):
+        if isinstance(call, Parallel):
             self._parallel, self._enough = True, call.enough
             calls = tuple(call.calls)
+            if not all(isinstance(each, (Generate, Verify)) for each in calls):
+                raise PolicyError(
+                    f"strategy {self._name()}: Parallel takes calls that generate or verify, got {calls!r}"
+                )
             if not calls:
                 raise PolicyError(f"strategy {self._name()}: Parallel without calls")
             self._launch(calls)
-        elif isinstance(call, Confidence | Classify):
-            if self._judged is None:
-                raise PolicyError(f"strategy {self._name()} needs a quality model")
-            self.advance(self._judged.tell(call))
         elif isinstance(call, NextStep):
             if self._gateway.rollout is None:
                 self._gateway.clock.soon(REACTION, self.order, self.resume)
@@ -210,94 +224,105 @@ class QueryRun:
             self._send(request, calls[place].pool)
 
     def _make(self, call: Generate | Verify) -> Request:
-        gateway, row = self._gateway, self._row
-        if isinstance(call, Generate):
-            reasoning, answer = row[12], row[13]
-            if call.sample:
-                reasoning, answer = gateway.source.sample_lengths(row[0], call.sample)
-            cut, looks = False, None
-            if self._shortened != 1.0 and call.branch is None and not self._misled:
+        request = self._generation(call) if isinstance(call, Generate) else self._reading(call)
+        self._requests += 1
+        self._gateway.run_of[request.id] = self
+        return request
+
+    def _generation(self, call: Generate) -> Request:
+        gateway, row, judged = self._gateway, self._row, self._judged
+        reasoning, answer = row[12], row[13]
+        sample, branch = call.sample, call.branch
+        if sample:
+            reasoning, answer = gateway.source.sample_lengths(row[0], sample)
+        cut, looks = False, None
+        if self._shortened != 1.0 and branch is None and not self._misled:
+            reasoning = round(reasoning * self._shortened)
+        if judged is not None:
+            misled = self._shortened if self._misled else 1.0
+            reasoning, answer, cut, read, looks = judged.lengths(call, reasoning, answer, misled)
+            if read:
+                row = (*row[:2], row[2] + read, *row[3:])
+        elif call.probes is not None or branch is not None or call.reads or call.effort != 1.0:
+            raise PolicyError(f"strategy {self._name()} needs a quality model")
+        else:
+            if self._misled:
                 reasoning = round(reasoning * self._shortened)
-            if self._judged is not None:
-                misled = self._shortened if self._misled else 1.0
-                reasoning, answer, cut, read, looks = self._judged.lengths(call, reasoning, answer, misled)
-                if read:
-                    row = (*row[:2], row[2] + read, *row[3:])
-            elif call.probes is not None or call.branch is not None or call.reads or call.effort != 1.0:
-                raise PolicyError(f"strategy {self._name()} needs a quality model")
-            else:
-                if self._misled:
-                    reasoning = round(reasoning * self._shortened)
-                budget = call.thinking_token_budget
-                if budget is not None and reasoning > budget:
-                    reasoning, cut = budget, True
-                    answer = answer if call.forced_answer else 0
+            budget = call.thinking_token_budget
+            if budget is not None and reasoning > budget:
+                reasoning, cut = budget, True
+                answer = answer if call.forced_answer else 0
+        limit = row[3] if call.max_tokens is None else call.max_tokens
+        if call.made_tokens or call.pause_tokens is not None:
             if looks is not None and (call.pause_tokens or call.made_tokens):
                 raise PolicyError(
                     f"strategy {self._name()}: a generation with tokens that are rolled back cannot pause"
                 )
-            limit = row[3] if call.max_tokens is None else call.max_tokens
-            made = call.made_tokens
-            if made:
-                if not 0 < made < reasoning + answer:
-                    raise PolicyError(
-                        f"strategy {self._name()}: made_tokens={made} leave nothing of {reasoning + answer}"
-                    )
-                limit = limit if limit < 0 else max(limit - made, 1)
-                row = (*row[:2], row[2] + made, *row[3:])
-                reasoning, answer = max(reasoning - made, 0), answer - max(made - reasoning, 0)
-            pauses = call.pause_tokens
-            if pauses is not None and pauses < reasoning + answer and (limit < 0 or pauses < limit):
-                limit = pauses
-            else:
-                pauses = None
-            request = gateway.make(row, call.sample, reasoning, answer, limit)
-            request.looks = looks
-            if pauses is not None:
-                self._pauses[request.id] = pauses
-            if call.branch is not None and call.branch.after is not None and self._judged is not None:
-                request.parent = self._judged.made.get(call.branch.after.request)
-                if request.parent is not None:
-                    request.prefix_group, request.prefix_len = None, request.prompt_tokens
-                self._grown[request.id] = call.branch.after.request
-            elif call.branch is not None:
-                self._grown[request.id] = -1
-            if made and gateway.rollout is None:  # the same weights: what was made before is still in the cache
-                request.parent = self._latest.get(call.sample)
-                if request.parent is not None:
-                    request.prefix_group, request.prefix_len = None, request.prompt_tokens
-            if call.branch is None and (made or pauses is not None):  # a verifier reads all of a chain in parts
-                before = self._latest.get(call.sample) if made else None
-                self._grown[request.id] = before.id if before is not None else -1
-            self._latest[call.sample] = request
-            if request.parent is None and (len(self._calls) > 1 or self._requests):
-                self._share(request)
-            if self._judged is not None:
-                self._judged.made[request.id] = request
-            if cut:
-                self._cut.add(request.id)
+            request = self._part(call, row, reasoning, answer, limit)
         else:
-            outcome = call.outcome
-            read = outcome.answer_tokens + (outcome.reasoning_tokens if call.with_reasoning else 0)
-            grown = self._grown.get(outcome.request)
-            if grown is not None and self._judged is not None:  # of a path, all its steps are read
-                read += self._judged.made[outcome.request].prompt_tokens - row[2]
-            request = gateway.make(
-                (*row[:2], row[2] + read, *row[3:]),
-                outcome.sample,
-                0,
-                call.output_tokens,
-                call.output_tokens,
-                Role.VERIFY,
-            )
-            request.parent = self._verified.get(grown) if grown is not None else None
-            if request.parent is not None:
-                request.prefix_group, request.prefix_len = None, request.parent.prompt_tokens
-            else:
-                request.prefix_group, request.prefix_len = ("verified", row[0]), row[2]
-            self._verified[outcome.request] = request
-        self._requests += 1
-        gateway.run_of[request.id] = self
+            request = gateway.make(row, sample, reasoning, answer, limit)
+            request.looks = looks
+        if branch is not None:
+            after = branch.after
+            if after is not None and judged is not None:
+                request.parent = judged.made.get(after.request)
+                if request.parent is not None:
+                    request.prefix_group, request.prefix_len = None, request.prompt_tokens
+            self._grown[request.id] = after.request if after is not None else -1
+        self._latest[sample] = request
+        if request.parent is None and (self._requests or len(self._calls) > 1):
+            self._share(request)
+        if judged is not None:
+            judged.made[request.id] = request
+        if cut:
+            self._cut.add(request.id)
+        return request
+
+    def _part(self, call: Generate, row: tuple[int, ...], reasoning: int, answer: int, limit: int) -> Request:
+        """A request that pauses before its end, or goes on where an earlier one paused."""
+        gateway, made, pauses = self._gateway, call.made_tokens, call.pause_tokens
+        if made:
+            if not 0 < made < reasoning + answer:
+                raise PolicyError(f"strategy {self._name()}: made_tokens={made} leave nothing of {reasoning + answer}")
+            limit = limit if limit < 0 else max(limit - made, 1)
+            row = (*row[:2], row[2] + made, *row[3:])
+            reasoning, answer = max(reasoning - made, 0), answer - max(made - reasoning, 0)
+        if pauses is not None and pauses < reasoning + answer and (limit < 0 or pauses < limit):
+            limit = pauses
+        else:
+            pauses = None
+        request = gateway.make(row, call.sample, reasoning, answer, limit)
+        if pauses is not None:
+            self._pauses[request.id] = pauses
+        before = self._latest.get(call.sample) if made else None
+        if made and gateway.rollout is None:  # the same weights: what was made before is still in the cache
+            request.parent = before
+            if before is not None:
+                request.prefix_group, request.prefix_len = None, request.prompt_tokens
+        if call.branch is None and (made or pauses is not None):  # a verifier reads all of a chain in parts
+            self._grown[request.id] = before.id if before is not None else -1
+        return request
+
+    def _reading(self, call: Verify) -> Request:
+        row, outcome = self._row, call.outcome
+        read = outcome.answer_tokens + (outcome.reasoning_tokens if call.with_reasoning else 0)
+        grown = self._grown.get(outcome.request)
+        if grown is not None and self._judged is not None:  # of a path, all its steps are read
+            read += self._judged.made[outcome.request].prompt_tokens - row[2]
+        request = self._gateway.make(
+            (*row[:2], row[2] + read, *row[3:]),
+            outcome.sample,
+            0,
+            call.output_tokens,
+            call.output_tokens,
+            Role.VERIFY,
+        )
+        request.parent = self._verified.get(grown) if grown is not None else None
+        if request.parent is not None:
+            request.prefix_group, request.prefix_len = None, request.parent.prompt_tokens
+        else:
+            request.prefix_group, request.prefix_len = ("verified", row[0]), row[2]
+        self._verified[outcome.request] = request
         return request
 
     def _share(self, request: Request) -> None:
@@ -323,18 +348,16 @@ class QueryRun:
 
     def received(self, request: Request) -> None:
         """*request* has ended by itself; called in the reactions of its instant."""
-        place, _ = self._open.pop(request.id, (-1, None))
-        if place < 0:
+        found = self._open.pop(request.id, None)
+        if found is None:
             return  # it was taken into account by a sibling that ended at the same instant
-        self._count(request)
+        reasoning, answer = self._count(request)
         if self._closed:
             return
-        self._outcomes[place] = self._outcome(request, place)
-        self._continue()
-
-    def _continue(self) -> None:
+        place = found[0]
+        outcome = self._outcomes[place] = self._outcome(request, place, reasoning, answer)
         if not self._parallel:
-            self.advance(self._outcomes[0])
+            self.advance(outcome)
             return
         if self._open and self._enough is not None and self._enough(tuple(self._outcomes)):
             self._take_back_the_rest()
@@ -356,8 +379,7 @@ class QueryRun:
                     self._gateway.clock.now_ps / PS_PER_S,
                 )
             else:
-                self._count(request)
-                self._outcomes[place] = self._outcome(request, place)
+                self._outcomes[place] = self._outcome(request, place, *self._count(request))
         self._open.clear()
 
     def _cancel(self, request: Request, status: Status) -> None:
@@ -365,39 +387,38 @@ class QueryRun:
         self._lingering += 1
         gateway.clock.soon(CANCEL, request.id, partial(gateway.cancel, request, status))
 
-    def _outcome(self, request: Request, place: int) -> Outcome:
+    def _outcome(self, request: Request, place: int, reasoning: int, answer: int) -> Outcome:
         said, score = None, None
         if self._judged is not None:
-            said, score = self._judged.ended(request, self._calls[place])
-        generated = request.generated
-        reasoning = min(generated, request.reasoning_tokens)
+            said, score = self._judged.ended(request, self._calls[place], reasoning + answer)
         return Outcome(
-            request=request.id,
-            sample=request.sample,
-            status=Status(request.status).name.lower(),
-            reasoning_tokens=reasoning,
-            answer_tokens=generated - reasoning,
-            truncated=request.truncated,
-            finished_s=request.finished_ps / PS_PER_S,
-            answer=said,
-            score=score,
-            paused=self._has_paused(request),
+            request.id,
+            request.sample,
+            NAMES[request.status],
+            reasoning,
+            answer,
+            request.truncated,
+            request.finished_ps / PS_PER_S,
+            said,
+            score,
+            bool(self._pauses) and reasoning + answer == self._pauses.get(request.id),
         )
 
-    def _count(self, request: Request) -> None:
-        generated = request.generated
+    def _count(self, request: Request) -> tuple[int, int]:
+        """Add up what *request* cost; return its tokens: (reasoning, answer)."""
+        generated, reasoning = request.generated, request.reasoning_tokens
+        if generated < reasoning:
+            reasoning = generated
         sums = self._sums
-        if request.role == Role.GENERATE:
-            reasoning = min(generated, request.reasoning_tokens)
+        if request.role == GENERATE:
             sums[0] += reasoning
             sums[1] += generated - reasoning
             self._first_answer_ps = request.first_answer_ps
         else:
             sums[2] += generated + request.prompt_tokens
-        self._truncated = self._truncated or (request.truncated and request.id not in self._pauses)
-
-    def _has_paused(self, request: Request) -> bool:
-        return request.generated == self._pauses.get(request.id)
+        if request.truncated and request.id not in self._pauses:
+            self._truncated = True
+        return reasoning, generated - reasoning
 
     def pool_of(self, request: Request) -> str | None:
         """Pool that *request* was meant for."""

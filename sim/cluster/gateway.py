@@ -332,12 +332,7 @@ class Gateway:
 
     def load(self) -> float:
         """Requests outstanding over seats, of all replicas that generate and take requests."""
-        seats = sent = 0
-        for shell in self.shells:
-            if shell.accepting and shell.info.role in ("generate", "decode"):
-                seats += shell.info.max_num_seqs
-                sent += self.dispatch.outstanding[shell.info.index]
-        return sent / seats if seats else 0.0
+        return self.dispatch.load()
 
     def live_on(self, index: int) -> list[Request]:
         """Requests on replica *index* that have not ended, in order."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workloads.source import QuerySource
 
 MASK_BITS = 20
+COMPLETED = int(Status.COMPLETED)
 
 
 @dataclass
@@ -68,7 +69,11 @@ class Judged:
         self.exits = Exits()
         self.keeps_probes = [False] * len(pools)
         """By pool: its engine cannot roll back (KV compression, drafts)."""
-        self._index = {name: place for place, name in enumerate(pools)}
+        self._index: dict[str | None, int] = {name: place for place, name in enumerate(pools)}
+        self._scales = [
+            lengths.reasoning_scale != 1.0 or lengths.answer_scale != 1.0 or lengths.latent is not None
+            for lengths in judge.lengths
+        ]
         makers = [place for place, makes in enumerate(generating) if makes]
         self.only = makers[0] if len(makers) == 1 else None
 
@@ -78,13 +83,15 @@ class Judged:
 
     def coin(self, query: int) -> float:
         """A fair draw of the query's own."""
-        return self.judge.uniform("coin", query)
+        return self.judge.own(query)[0]
 
     def scaled(self, pool: str | None, reasoning: int, answer: int) -> tuple[int, int]:
         """Natural lengths for the model of *pool*."""
-        place = self.pool(pool)
+        place = self.only if pool is None else self._index[pool]
         if place is None:
             return reasoning, answer
+        if not self._scales[place]:
+            return reasoning, answer if reasoning else max(answer, 1)
         lengths = self.judge.lengths[place]
         if lengths.reasoning_scale != 1.0:
             reasoning = round(reasoning * lengths.reasoning_scale)
@@ -96,8 +103,10 @@ class Judged:
 
     def without_kv(self, pool: str | None, reasoning: int) -> Looks | None:
         """Which of *reasoning* steps leave no KV, where the model of *pool* reasons in latent steps at one position."""
-        place = self.pool(pool)
-        latent = self.judge.lengths[place].latent if place is not None else None
+        place = self.only if pool is None else self._index[pool]
+        if place is None or not self._scales[place]:
+            return None
+        latent = self.judge.lengths[place].latent
         if latent is None or latent.keeps_kv or reasoning < 2:
             return None
         return Looks(first=1, every=0, tokens=1, count=reasoning - 1)
@@ -127,7 +136,7 @@ class QueryJudge:
         self._labels: dict[int, int] = {}
         self._asked: dict[int, tuple[Generate, int, int]] = {}  # by request: its call, natural and wanted reasoning
         self._plans: dict[int, tuple[int, int, bool]] = {}  # by call: thought, natural, answers
-        self._mask = int(run.judge.uniform("mask", row[0]) * (1 << MASK_BITS))
+        self._mask = int(run.judge.own(row[0])[1] * (1 << MASK_BITS))
 
     def lengths(
         self, call: Generate, reasoning: int, answer: int, misled: float = 1.0
@@ -138,6 +147,16 @@ class QueryJudge:
         """
         run, row = self._run, self.row
         reasoning, answer = run.scaled(call.pool, reasoning, answer)
+        # NOTE: what follows, for a call without any of these options, in one for performance reasons
+        if (
+            call.thinking_token_budget is None
+            and call.probes is None
+            and call.branch is None
+            and not call.reads
+            and call.effort == misled == 1.0
+        ):
+            self._plans[id(call)] = (reasoning, reasoning, True)
+            return reasoning, answer, False, 0, run.without_kv(call.pool, reasoning)
         if call.effort != 1.0:
             reasoning = round(reasoning * call.effort)
         natural = thought = reasoning
@@ -194,9 +213,9 @@ class QueryJudge:
         pool = self._run.pool(call.pool)
         return self._judge.settles_after(self.row[0], call.sample, 0 if pool is None else pool, self.row[5])
 
-    def ended(self, request: Request, call: Generate | Verify) -> tuple[int | None, float | None]:
-        """(answer, score) of a request that has ended, as the strategy is told them."""
-        if request.status != Status.COMPLETED:
+    def ended(self, request: Request, call: Generate | Verify, generated: int) -> tuple[int | None, float | None]:
+        """(answer, score) of a request that has ended with so many tokens *generated*, as the strategy is told them."""
+        if request.status != COMPLETED:
             return None, None
         judge, row = self._judge, self.row
         if isinstance(call, Verify):
@@ -204,15 +223,23 @@ class QueryJudge:
                 return None, self._verdict(call, call.settled)
             label = self._labels.get(call.outcome.request, NONE)
             return None, judge.score(row[0], call.outcome.sample, label, call.discrimination)
-        place = {"query": row[0], "sample": call.sample, "prompt": row[8], "category": row[5]}
         branch = call.branch
         if branch is not None:
             after = branch.after
             right = after is None or self._labels.get(after.request, NONE) == RIGHT
-            whole = request.generated >= request.output_tokens
+            whole = generated >= request.output_tokens
             natural = self._run.scaled(None, row[12], row[13])[0]
             label = (
-                judge.step(**place, pool=request.pool, share=branch.share, right=right, natural=natural)
+                judge.step(
+                    query=row[0],
+                    sample=call.sample,
+                    prompt=row[8],
+                    category=row[5],
+                    pool=request.pool,
+                    share=branch.share,
+                    right=right,
+                    natural=natural,
+                )
                 if whole
                 else NONE
             )
@@ -220,11 +247,14 @@ class QueryJudge:
             thought, natural, brings = self._plans[id(call)]
             self._asked[request.id] = call, natural, thought
             label = judge.answer(
-                **place,
+                query=row[0],
+                sample=call.sample,
+                prompt=row[8],
+                category=row[5],
                 pool=request.pool,
                 reasoning=thought,
                 natural=natural,
-                answered=brings and request.generated >= request.output_tokens,
+                answered=brings and generated >= request.output_tokens,
                 effort=call.effort,
             )
             if call.reads and label != NONE:
@@ -268,25 +298,11 @@ class QueryJudge:
             hard = judge.easiness_of(query, self.row[8]) < call.hard_share
             u = judge.uniform("classifier", query)
             return u < call.sensitivity if hard else u >= call.specificity
-        from scipy.special import ndtri
-
         label = self._labels.get(call.outcome.request, NONE)
-        noise = float(ndtri(judge.uniform("confidence", query, call.outcome.sample)))
+        noise = judge.normal("confidence", query, call.outcome.sample)
         score = -math.inf if label == NONE else noise + (call.discrimination if label == RIGHT else 0.0)
         of = call.outcome
-        # NOTE: dataclasses.replace() written out for performance reasons
-        return Outcome(
-            of.request,
-            of.sample,
-            of.status,
-            of.reasoning_tokens,
-            of.answer_tokens,
-            of.truncated,
-            of.finished_s,
-            of.answer,
-            score,
-            of.paused,
-        )
+        return Outcome(*of[:8], score, of.paused)
 
     def right(self, outcome: Outcome) -> bool:
         """Is this the right answer?"""

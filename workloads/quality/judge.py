@@ -65,9 +65,11 @@ class Judge:
             for (pool, model), makes in zip(pools, generating or [True] * len(pools), strict=True)
         ]
         self.lengths = [spec.pools.get(pool, PoolLengths()) for pool, _ in pools]
-        self._chunks: dict[tuple[int, int], tuple[list[list[float]], ...]] = {}
+        self._chunks: dict[tuple[int, int], list[list[tuple[float, ...]]]] = {}
+        self._own: dict[int, list[tuple[float, float]]] = {}
         self._easiness: dict[tuple[bool, int], list[float]] = {}
         self._uniforms: dict[tuple[str, int, int], list[float]] = {}
+        self._normals: dict[tuple[str, int, int], list[float]] = {}
         self._chances: dict[tuple[int, float, bool, int], list[float]] = {}
 
     def _law(self, pool: str, model: str, category: str) -> AnswerLaw:
@@ -114,10 +116,9 @@ class Judge:
             samples = np.arange(SAMPLES)[None, :] + key[1] * SAMPLES
             found = self.draws(queries, samples)
             score = self._streams.normals("quality.score", queries, samples)
-            parts = (found.answer, found.wrong, found.guess, found.convergence, score)
-            chunk = _keep(self._chunks, key, tuple(part.tolist() for part in parts))
-        row, place = query % QUERIES, sample % SAMPLES
-        return tuple(part[row][place] for part in chunk)
+            parts = np.stack((found.answer, found.wrong, found.guess, found.convergence, score), axis=-1)
+            chunk = _keep(self._chunks, key, [[tuple(one) for one in row] for row in parts.tolist()])
+        return chunk[query % QUERIES][sample % SAMPLES]
 
     def easiness_of(self, query: int, prompt: int) -> float:
         """`easiness` of one query."""
@@ -235,14 +236,33 @@ class Judge:
         """Number of labels, the right one included."""
         return self.law(pool, category).wrong_answers + 1
 
+    def own(self, query: int) -> tuple[float, float]:
+        """(coin, mask): two uniforms that every query has, for ties and to hide which answer is right."""
+        chunk = self._own.get(query // QUERIES)
+        if chunk is None:
+            numbers = np.arange(QUERIES) + query // QUERIES * QUERIES
+            coin, mask = (self._streams.uniforms(f"quality.{name}", numbers).tolist() for name in ("coin", "mask"))
+            chunk = _keep(self._own, query // QUERIES, list(zip(coin, mask, strict=True)))
+        return chunk[query % QUERIES]
+
     def uniform(self, name: str, query: int, step: int = 0) -> float:
-        """A draw for a decision about a query: a classifier's, a probe's, a coin."""
+        """A draw for a decision about a query: a classifier's, a probe's."""
         key = (name, step, query // QUERIES)
         chunk = self._uniforms.get(key)
         if chunk is None:
             numbers = np.arange(QUERIES) + key[2] * QUERIES
             found = self._streams.uniforms(f"quality.{name}", numbers, 0, step)
             chunk = _keep(self._uniforms, key, found.tolist())
+        return chunk[query % QUERIES]
+
+    def normal(self, name: str, query: int, step: int = 0) -> float:
+        """`uniform` through the normal quantiles."""
+        key = (name, step, query // QUERIES)
+        chunk = self._normals.get(key)
+        if chunk is None:
+            numbers = np.arange(QUERIES) + key[2] * QUERIES
+            found = self._streams.normals(f"quality.{name}", numbers, 0, step)
+            chunk = _keep(self._normals, key, found.tolist())
         return chunk[query % QUERIES]
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -66,7 +65,17 @@ def plurality(outcomes: Sequence[Outcome], coin: float, weights: Sequence[float]
 
 def decided(outcomes: Sequence[Outcome | None]) -> bool:
     """No answer can catch up with the leader, not even to a tie."""
-    counts = Counter(o.answer for o in outcomes if o is not None and o.ok and o.answer is not None)
-    open_calls = sum(outcome is None for outcome in outcomes)
-    (_, first), (_, second) = [*counts.most_common(2), (None, 0), (None, 0)][:2]
+    votes: dict[int, int] = {}
+    open_calls = 0
+    for outcome in outcomes:
+        if outcome is None:
+            open_calls += 1
+        elif outcome.ok and outcome.answer is not None:
+            votes[outcome.answer] = votes.get(outcome.answer, 0) + 1
+    first = second = 0
+    for count in votes.values():
+        if count > first:
+            first, second = count, first
+        elif count > second:
+            second = count
     return first > second + open_calls
