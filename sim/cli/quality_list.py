@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         if args.benchmark in (None, name):
             print(
                 f"{name}: concentration {shared.concentration:g}, {shared.wrong_answers} wrong answers, "
-                f"guess {shared.guess:g} ({shared.note})"
+                f"guess {shared.guess:g}, settles after {shared.convergence:.0%} ({shared.note})"
             )
     if args.benchmark is None:
         print(

@@ -7,8 +7,9 @@ prediction: -20.9 (1.5B), -4.3 (8B), +15.8 (14B), +13.7 (32B), +9.2 points (70B)
 over 30 problems is about 7. More alternatives would have come closer (six: -1.9 to +12.6), which only hindsight tells.
 Those of the other benchmarks are assumptions, named so.
 
-Convergence: share of reasoning tokens before the first correct answer, 36 % (MATH-500
-level 1) to 54 % (level 5), R1, EvalScope; 45 % stands for the mix.
+Convergence, the mean share of a chain after which it has settled: of MATH-500 the middle of its levels, as EvalScope measured
+them of R1 (36 % to 54 %); of other benchmarks with answers that are worked out, by the law of `workloads.quality.convergence`
+from R1-Distill-Qwen-7B's accuracy there; elsewhere as on MATH-500, which is an assumption.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sim.errors import InputError, Problem, nearest
+from workloads.quality.convergence import MATH_500, convergence
 from workloads.quality.spec import AnswerLaw
 
 R1 = "DeepSeek-R1 README (github.com/deepseek-ai/DeepSeek-R1)"
@@ -33,6 +35,7 @@ class Benchmark:
     wrong_answers: int
     guess: float
     note: str
+    convergence: float = MATH_500
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -42,10 +45,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         2,
         0.0,
         "fitted to pass@1 and cons@64 of R1-Distill-Qwen-7B alone; 0 to 999 is not guessed",
+        convergence(0.555),
     ),
     "gpqa-diamond": Benchmark(2.0, 3, 0.25, "four choices"),
-    "gsm8k": Benchmark(1.0, 4, 0.0, "assumed"),
-    "livecodebench": Benchmark(1.0, 8, 0.0, "assumed"),
+    "gsm8k": Benchmark(1.0, 4, 0.0, "assumed", convergence(0.896)),
+    "livecodebench": Benchmark(1.0, 8, 0.0, "assumed", convergence(0.376)),
     "mlperf-mix": Benchmark(2.0, 5, 0.1, "assumed; AIME, MATH-500, GPQA, MMLU-Pro and LiveCodeBench, exact match"),
 }
 
@@ -137,6 +141,7 @@ def law(model: str, benchmark: str, own: Mapping[str, Mapping[str, AnswerLaw]] |
                 concentration=shared.concentration,
                 wrong_answers=shared.wrong_answers,
                 guess=shared.guess,
+                convergence=shared.convergence,
             )
     known = sorted({*BENCHMARKS, *(name for table in (own or {}).values() for name in table)})
     if benchmark not in known:
