@@ -86,6 +86,8 @@ class Dispatcher:
         for shell in shells:
             self._first.setdefault(shell.info.pool_index, shell.info.index)
         self.live = LiveView(shells, self.outstanding, self._categories, self._expected)
+        for shell in shells:
+            shell.bounds = self.live.bounds
         self._view = self.live
         if self._refresh_ps is not None:
             needs = {self.router.needs(), self._admission.sees if self._admission else "nothing"}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.cluster.clock import COMPLETION, Clock
+from sim.cluster.view import Bounds
 from sim.engine.request import Request
 from sim.policies.routing import ReplicaInfo
 from sim.results.columns import Status
@@ -25,6 +26,7 @@ class Engine(Protocol):
     def complete(self, now_ps: int) -> list[Request]: ...
     def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None: ...
     def snapshot(self, now_ps: int) -> Any: ...
+    def until_plan(self, seen: Any) -> tuple[int, int, int]: ...
     def settle(self, now_ps: int) -> None: ...
     def use_cost(self, cost: StepCost, now_ps: int) -> None: ...
     def land(self, request: Request, now_ps: int) -> None: ...
@@ -49,12 +51,12 @@ class Shell:
         "_touch",
         "_touched",
         "accepting",
+        "bounds",
         "engine",
         "info",
-        "kv_bound",
+        "looked",
         "on",
         "order",
-        "tokens_bound",
     )
 
     def __init__(self, clock: Clock, engine: Engine, info: ReplicaInfo, ended: Callable[[Request], None]) -> None:
@@ -64,9 +66,8 @@ class Shell:
         self.order = info.index
         self.on = True
         self.accepting = True
-        # outstanding tokens and share of KV in use when last looked at, -1 since something changed
-        self.tokens_bound = -1
-        self.kv_bound = -1.0
+        self.looked = False  # a router has looked inside, and what it then knew has its place in …
+        self.bounds = Bounds(info.index + 1)  # … which all shells share with the routers' view
         self._ended = ended
         self._touched = False
         self._touch = clock.touch
@@ -74,10 +75,16 @@ class Shell:
 
     def touch(self) -> None:
         """Plan when the instant is quiet; what is inside may be less from now on."""
-        self.tokens_bound = self.kv_bound = -1
+        if self.looked:
+            self.forget_look()
         if not self._touched:
             self._touched = True
             self._touch(self)
+
+    def forget_look(self) -> None:
+        """What a router saw of the inside holds no more."""
+        self.looked = False
+        self.bounds.forget(self.info.index)
 
     def submit(self, request: Request) -> None:
         """Give *request* to the engine."""
@@ -85,6 +92,8 @@ class Shell:
         request.pool = info.pool_index
         request.replica = info.replica
         self.engine.submit(request, self._clock.now_ps)
+        if self.looked:
+            self.forget_look()
         if not self._touched:
             self._touched = True
             self._touch(self)
@@ -112,19 +121,22 @@ class Shell:
         self.engine.settle(self._clock.now_ps)
         self._clock.unset(self._alarm)
         self.on = self.accepting = False
-        self.tokens_bound = self.kv_bound = -1
+        if self.looked:
+            self.forget_look()
 
     def renew(self, engine: Engine) -> None:
         """The replica is back, with an empty engine."""
         self.engine = engine
         self.on = True
-        self.tokens_bound = self.kv_bound = -1
+        if self.looked:
+            self.forget_look()
 
     def plan(self) -> None:
         """What the engine does next, and when that ends."""
         # NOTE: plan_until() inlined for performance reasons
         self._touched = False
-        self.tokens_bound = self.kv_bound = -1
+        if self.looked:
+            self.forget_look()
         if not self.on:
             return
         clock, alarm = self._clock, self._alarm
@@ -138,7 +150,8 @@ class Shell:
     def plan_until(self, quiet_until_ps: int) -> None:
         """The same, when nobody will call the engine before *quiet_until_ps*."""
         self._touched = False
-        self.tokens_bound = self.kv_bound = -1
+        if self.looked:
+            self.forget_look()
         if not self.on:
             return
         clock, alarm = self._clock, self._alarm
@@ -153,7 +166,8 @@ class Shell:
             return
         clock = self._clock
         ended = self.engine.complete(clock.now_ps)
-        self.tokens_bound = self.kv_bound = -1
+        if self.looked:
+            self.forget_look()
         if not self._touched:
             self._touched = True
             self._touch(self)

@@ -578,6 +578,23 @@ class FastForward(Shortcuts):
             + self._landing_tokens(),
         )
 
+    def until_plan(self, seen: Snapshot) -> tuple[int, int, int]:
+        """See :meth:`Replica.until_plan`: a run adds tokens, and at its end looks may give some back."""
+        computed, free, steps = seen.computed_tokens, seen.free_blocks, self._run_steps
+        if not steps:
+            return computed, computed, free
+        rest = steps - self._run_applied
+        most = max(computed, self.computed_tokens + rest * self.decoders)
+        if self._points and not self.compression:
+            blocks, tokens = self._looks_that_end(self.counter + rest)
+            if tokens or blocks:
+                return (
+                    min(computed, most - tokens),
+                    most,
+                    max(free, self.kv.free - self._blocks_of_steps(rest) + blocks),
+                )
+        return computed, most, free
+
     def _log_step(self, step: CountedStep, start: int, end: int, context: int, counted: int) -> None:
         assert self.log is not None
         if counted:

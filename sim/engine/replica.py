@@ -11,8 +11,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sim.engine.block_pool import BlockPool
 from sim.engine.copies import Copies
@@ -58,8 +58,7 @@ class NoSink:
         """Drop the stall."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What a router or an autoscaler may see of a replica at one instant, as if it ran step by step."""
 
     running: int
@@ -349,6 +348,12 @@ class Replica(ABC):
     @abstractmethod
     def snapshot(self, now_ps: int) -> Snapshot:
         """What an outsider sees at *now_ps*, changing nothing."""
+
+    def until_plan(self, seen: Snapshot) -> tuple[int, int, int]:
+        """Fewest and most computed tokens and most free blocks that `snapshot` shows from *seen* on until the next plan, if
+        nothing is submitted or cancelled. For whoever compares many replicas without looking into each, not for policies: it
+        follows from true lengths."""
+        return seen.computed_tokens, seen.computed_tokens, seen.free_blocks
 
     # ------------------------------------------------------------------ to be done by each mode
 

@@ -115,6 +115,11 @@ class View(Protocol):
         ...
 
     @property
+    def token_ps(self) -> Sequence[float]:
+        """Time a decode token at a full batch takes, of every replica."""
+        ...
+
+    @property
     def candidates(self) -> Sequence[int]:
         """Replicas to choose among, ascending: those that take requests now and serve what is asked for."""
         ...
@@ -147,6 +152,13 @@ class View(Protocol):
     def least_used(self, candidates: Sequence[int]) -> int:
         """Of *candidates* the one with the smallest share of its KV pool in use; on a tie the one with fewer
         requests, then the first. Looks into as few replicas as it can."""
+        ...
+
+    def most_loaded(
+        self, candidates: Sequence[int], weights: Sequence[float], limit: Callable[[int], float]
+    ) -> int | None:
+        """Of those *candidates* whose `tokens`, times their weight, are within their limit, the one with the most; on a tie
+        the first; None when there is none. *weights* are by replica. Looks into as few as it can."""
         ...
 
     def among(self, candidates: Sequence[int]) -> View:
@@ -187,7 +199,12 @@ def draws(rng: np.random.Generator, block: int = 1024) -> Iterator[float]:
 
 def wait_ps(view: View, index: int) -> float:
     """Time in which replica *index* works off its outstanding tokens at a full batch."""
-    return view.tokens(index) * view.replicas[index].token_ps
+    return view.tokens(index) * view.token_ps[index]
+
+
+def shortest_wait_ps(view: View) -> float:
+    """The shortest of all candidates' waits."""
+    return wait_ps(view, view.least_loaded(view.candidates, view.token_ps))
 
 
 class Affinity(Router):

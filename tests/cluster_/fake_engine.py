@@ -142,3 +142,7 @@ class FakeEngine:
             computed_tokens=held,
             queued_tokens=sum(request.known for request in self.waiting),
         )
+
+    def until_plan(self, seen: FakeSnapshot) -> tuple[int, int, int]:
+        coming = self.steps * len(self.running) if self.next_end_ps is not None else 0
+        return seen.computed_tokens, seen.computed_tokens + coming, seen.free_blocks

@@ -8,6 +8,7 @@ import pytest
 
 from sim import load, simulate
 from sim.cluster.view import LiveView
+from sim.engine.fast_forward import FastForward
 from sim.results.results import Results
 
 LENGTHS: dict[str, Any] = {
@@ -19,7 +20,7 @@ SMALL: dict[str, Any] = {"model": "llama-3.1-8b", "hardware": "h100-sxm", "repli
 TIGHT: dict[str, Any] = {"num_gpu_blocks_override": 700, "max_model_len": 8192}
 
 
-def scenario(pools: dict[str, Any], router: str, **sections: Any) -> Any:
+def scenario(pools: dict[str, Any], router: Any, **sections: Any) -> Any:
     workload = {"arrivals": "poisson", "rate": "20/s", "lengths": LENGTHS}
     measure = {"queries": 60}
     given = {"name": "few", "seed": 4, "workload": workload, "pools": pools, "router": router, "measure": measure}
@@ -38,6 +39,20 @@ PLACES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"prefill": SMALL | {"replicas": 2, "role": "prefill"}, "decode": SMALL | {"role": "decode"}},
         {"kv_transfer": {"bandwidth": "1 GB/s"}},
     ),
+    "a predictor, and two kinds of GPU": (
+        {
+            "main": SMALL | {"engine": TIGHT},
+            "older": SMALL | {"hardware": "a100", "price": "1.5 USD/h", "engine": TIGHT},
+        },
+        {"predictor": "lognormal_error", "slo": {"tta": {"p90": "20 s"}}},
+    ),
+    "probes that are rolled back": (
+        {"main": SMALL | {"engine": TIGHT}},
+        {
+            "strategy": {"name": "early_exit", "method": "own", "every_tokens": 40, "probe_tokens": 30, "hit": 0.3},
+            "quality": {"benchmark": "b", "models": {"any": {"b": {"accuracy": 0.6, "concentration": 2.0}}}},
+        },
+    ),
     "replicas that crash": (
         {"main": SMALL | {"engine": TIGHT}},
         {"failures": {"mtbf": "20 s", "mttr": "3 s", "slowdowns": [{"pool": "main", "replica": 1, "factor": 2}]}},
@@ -55,30 +70,36 @@ def thorough_tokens(view: LiveView, candidates: Any, weights: Any = None) -> int
     )
 
 
+def thorough_most(view: LiveView, candidates: Any, weights: Any, limit: Any) -> int | None:
+    able = [(load, -i) for i in candidates if (load := view.tokens(i) * weights[i]) <= limit(i)]
+    return -max(able)[1] if able else None
+
+
 def same(one: Results, two: Results) -> None:
     for name in ("queries", "requests", "segments", "stalls"):
         for column, values in one.tables[name].columns.items():
             assert values.tobytes() == two.tables[name].columns[column].tobytes(), (name, column)
 
 
-def compare(place: str, router: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def compare(place: str, router: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pools, sections = PLACES[place]
     case = scenario(pools, router, **sections)
     looks = {"few": 0, "all": 0}
-    state = LiveView.state
+    snapshot = FastForward.snapshot
 
     def counted(how: str) -> Any:
-        def look(view: LiveView, index: int) -> Any:
+        def look(engine: FastForward, now_ps: int) -> Any:
             looks[how] += 1
-            return state(view, index)
+            return snapshot(engine, now_ps)
 
         return look
 
-    monkeypatch.setattr(LiveView, "state", counted("few"))
+    monkeypatch.setattr(FastForward, "snapshot", counted("few"))
     few = simulate(case)
-    monkeypatch.setattr(LiveView, "state", counted("all"))
+    monkeypatch.setattr(FastForward, "snapshot", counted("all"))
     monkeypatch.setattr(LiveView, "least_used", thorough)
     monkeypatch.setattr(LiveView, "least_loaded", thorough_tokens)
+    monkeypatch.setattr(LiveView, "most_loaded", thorough_most)
     same(few, simulate(case))
     assert looks["few"] < looks["all"]
 
@@ -89,7 +110,17 @@ def test_least_kv_chooses_as_if_it_looked_into_all(place: str, monkeypatch: pyte
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("router", ["least_kv", "least_outstanding_tokens", "shortest_predicted_wait"])
+@pytest.mark.parametrize(
+    "router",
+    [
+        "least_kv",
+        "least_outstanding_tokens",
+        "shortest_predicted_wait",
+        {"name": "cost_aware", "max_wait_s": "20 ms"},
+        {"name": "slo_aware", "margin": 0.05},
+    ],
+    ids=lambda router: router if isinstance(router, str) else router["name"],
+)
 @pytest.mark.parametrize("place", PLACES)
-def test_every_router_that_bounds_does(place: str, router: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_router_that_bounds_does(place: str, router: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compare(place, router, monkeypatch)

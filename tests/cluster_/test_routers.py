@@ -81,6 +81,14 @@ class Scene:
             key=lambda i: (self.tokens(i) * (weights[i] if weights else 1), self.outstanding[i], i),
         )
 
+    @property
+    def token_ps(self) -> list[float]:
+        return [info.token_ps for info in self.replicas]
+
+    def most_loaded(self, candidates: Any, weights: Any, limit: Any) -> int | None:
+        able = [(self.tokens(i) * weights[i], -i) for i in candidates if self.tokens(i) * weights[i] <= limit(i)]
+        return -max(able)[1] if able else None
+
     def least_used(self, candidates: Any) -> int:
         return min(candidates, key=lambda i: (self.state(i).kv_use, self.outstanding[i], i))
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sim.policies.admission import admission
 from sim.policies.overload import Admission
-from sim.policies.routing import RoutedRequest, Sees, View, wait_ps
+from sim.policies.routing import RoutedRequest, Sees, View, shortest_wait_ps
 
 
 @admission("deadline_shedding")
@@ -27,7 +27,7 @@ class DeadlineShedding(Admission):
 
     def refuses(self, view: View, request: RoutedRequest) -> str | None:
         left_ps = request.deadline_ps - view.now_ps
-        best_ps = min(wait_ps(view, index) for index in view.candidates)
+        best_ps = shortest_wait_ps(view)
         own = max(0, request.predicted_tokens)
         fastest = min(view.replicas[index].token_ps * view.replicas[index].max_num_seqs for index in view.candidates)
         need_ps = self.safety * (best_ps + own * fastest)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sim.policies.admission import admission
 from sim.policies.overload import Admission
-from sim.policies.routing import RoutedRequest, Sees, View, wait_ps
+from sim.policies.routing import RoutedRequest, Sees, View, shortest_wait_ps
 
 PS_PER_S = 1e12
 
@@ -27,7 +27,7 @@ class MaxWait(Admission):
             raise ValueError(f"max_wait_s must be above 0, not {self.max_wait_s}")
 
     def refuses(self, view: View, request: RoutedRequest) -> str | None:
-        shortest_s = min(wait_ps(view, index) for index in view.candidates) / PS_PER_S
+        shortest_s = shortest_wait_ps(view) / PS_PER_S
         if shortest_s > self.max_wait_s:
             return f"the shortest wait is {shortest_s:.1f} s, {self.max_wait_s:g} s are allowed"
         return None

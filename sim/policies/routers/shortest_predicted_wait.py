@@ -18,5 +18,4 @@ class ShortestPredictedWait(Router):
     sees: ClassVar[Sees] = "snapshots"
 
     def choose(self, view: View, request: RoutedRequest) -> int:
-        speeds = [info.token_ps for info in view.replicas]
-        return view.least_loaded(view.candidates, speeds)
+        return view.least_loaded(view.candidates, view.token_ps)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sim.policies.routers import router
-from sim.policies.routing import RoutedRequest, Router, Sees, View, wait_ps
+from sim.policies.routing import RoutedRequest, Router, Sees, View
 
 
 @router("slo_aware")
 @dataclass(frozen=True)
 class SloAware(Router):
     """Of the replicas that should answer by the request's deadline, the busiest, so that idle ones stay free
-    for queries that need them; when none should, the one with the shortest wait. Deadlines come from the
-    time-to-answer target."""
+    for queries that need them; when none should, the one with the shortest wait (on a tie the one with
+    fewer requests). Deadlines come from the time-to-answer target."""
 
     margin: float = 0.8
     """Share of the time left that the prediction may use up."""
@@ -27,10 +27,11 @@ class SloAware(Router):
 
     def choose(self, view: View, request: RoutedRequest) -> int:
         infos = view.replicas
-        waits = {index: wait_ps(view, index) for index in view.candidates}
         left_ps = (request.deadline_ps - view.now_ps) * self.margin
         tokens = request.prompt_tokens + max(request.predicted_tokens, 0)
-        able = [i for i in waits if waits[i] + tokens * infos[i].token_ps * infos[i].max_num_seqs <= left_ps]
-        if not able:
-            return min(waits, key=lambda index: (waits[index], index))
-        return max(able, key=lambda index: (waits[index], -index))
+
+        def longest_wait(index: int) -> float:
+            return left_ps - tokens * infos[index].token_ps * infos[index].max_num_seqs
+
+        busiest = view.most_loaded(view.candidates, view.token_ps, longest_wait)
+        return view.least_loaded(view.candidates, view.token_ps) if busiest is None else busiest
