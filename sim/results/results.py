@@ -133,6 +133,8 @@ class Results:
                 tables[name] = table
         try:
             scenario_yaml = (path / SCENARIO_FILE).read_text(encoding="utf-8")
+            if not scenario_yaml.strip():
+                problems.append(Problem("is empty", source=str(path / SCENARIO_FILE), expected="the resolved scenario"))
         except UnicodeDecodeError as error:
             problems.append(Problem(f"is not UTF-8 text: {error}", source=str(path / SCENARIO_FILE)))
         if problems:

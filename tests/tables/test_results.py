@@ -300,6 +300,11 @@ def test_every_missing_file_is_named(tmp_path):
         Results.load(tmp_path / "nowhere")
 
 
+def test_an_empty_scenario_is_named(tmp_path):
+    text = broken(tmp_path, lambda path: (path / "scenario.resolved.yaml").write_text(""))
+    assert "scenario.resolved.yaml: is empty" in text
+
+
 def test_broken_files_are_named_all_at_once(tmp_path):
     def spoil(path):
         (path / "requests.parquet").write_bytes(b"nothing")
