@@ -35,7 +35,8 @@ def concentration(of: Portrait, whose: str = "trace") -> pd.DataFrame:
     import pandas as pd
 
     output = of.output
-    count = np.unique(np.round(np.geomspace(1, output.total, POINTS)).astype(np.int64))
+    told = [max(1, round(output.total * share)) for share in (0.01, 0.1)]
+    count = np.unique(np.append(np.round(np.geomspace(1, output.total, POINTS)).astype(np.int64), told))
     return pd.DataFrame({"whose": whose, "top": count / output.total, "share": output.largest(count) / output.sum})
 
 
@@ -44,7 +45,8 @@ def tail_index(of: Portrait, whose: str = "trace") -> pd.DataFrame:
     import pandas as pd
 
     total = of.output.total
-    count = np.unique(np.round(np.geomspace(min(20, max(total - 1, 1)), max(total * 0.3, 21), 120)).astype(int))
+    count = np.round(np.geomspace(min(20, max(total - 1, 1)), max(total * 0.3, 21), 120)).astype(int)
+    count = np.unique(np.append(count, max(2, round(total * 0.05))))
     count = count[(count >= 2) & (count < total)]
     alpha = of.output.hills(count) if len(count) else np.empty(0)
     good = alpha <= _STEEPEST
@@ -69,6 +71,18 @@ def traffic(of: Portrait, whose: str = "trace") -> pd.DataFrame:
     # The last rate holds until the trace ends.
     time_s[-1] = min(time_s[-1], max(of.last_s - of.first_window * of.window_s, time_s[-2]))
     return pd.DataFrame({"whose": whose, "time_s": time_s, "rate": np.append(rates, rates[-1:])})
+
+
+def daily(of: Portrait, whose: str = "trace") -> pd.DataFrame:
+    """``whose, time_s, rate``: arrivals per second by the hour of the day; no rows for traces of hardly a day."""
+    import pandas as pd
+
+    rates = of.hourly_rates
+    table = pd.DataFrame({"whose": whose, "time_s": np.arange(25) * 3600.0, "rate": 0.0})
+    if rates is None:
+        return table.iloc[:0]
+    table["rate"] = np.append(rates, rates[-1:])
+    return table
 
 
 def splits(of: Portrait, whose: str = "trace") -> pd.DataFrame:

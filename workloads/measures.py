@@ -21,6 +21,19 @@ COMPARED = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 _AUTOCORRELATED_S = (1.0, 10.0, 60.0)
 
 
+_CAPPED = 10.0
+"""A steeper tail is a limit, whose index need not be kept."""
+_BARS = {
+    "output, p": 0.05,
+    "output, mean": 0.02,
+    "output, share of top": 0.02,
+    "output, Hill": 0.2,
+    "client and window, RMS": 1.0,
+    "gaps of a client": 0.10,
+}
+"""How near a generator must come, by how the name of a figure begins."""
+
+
 def top_share(values: npt.NDArray[Any], share: float) -> float:
     """Share of the sum that the largest *share* of the values makes."""
     count = max(1, round(len(values) * share))
@@ -72,6 +85,7 @@ def describe(of: Portrait) -> dict[str, Any]:
         "autocorrelation": {f"{scale:g}": of.counts[scale].autocorrelation() for scale in _AUTOCORRELATED_S},
         "window_s": of.window_s,
         "rate_by_window": of.rates.tolist(),
+        "rate_by_hour": None if of.hourly_rates is None else of.hourly_rates.tolist(),
         "grouped_by": of.grouped_by,
         "groups": [
             {
@@ -127,6 +141,21 @@ class Comparison:
         if self.absolute:
             return self.generated - self.real
         return (self.generated / self.real - 1.0) if self.real else float("nan")
+
+    @property
+    def bar(self) -> float | None:
+        """What a generator may be off by in this figure; None where nothing is asked of it."""
+        if self.name.startswith("output, Hill") and not self.real < _CAPPED:
+            return None
+        return next((bar for name, bar in _BARS.items() if self.name.startswith(name)), None)
+
+    @property
+    def near(self) -> bool | None:
+        """Whether it is near enough, a token counting as none; None where nothing is asked of it or it is not known."""
+        if self.bar is None or not np.isfinite(self.distance):
+            return None
+        whole = self.name.startswith("output, p") and abs(self.generated - self.real) <= 1.0
+        return bool(whole or abs(self.distance) <= self.bar)
 
 
 def compare(real: Portrait, generated: Portrait) -> list[Comparison]:

@@ -14,6 +14,9 @@ from workloads.tally import Tally
 SCALES_S = (1.0, 10.0, 60.0, 600.0)
 SPLIT_BINS = 50
 _LEAST_COVERED = 0.2
+_HOUR_S = 3600.0
+_DAYS = 1.5
+"""Days of a trace whose hours are laid upon each other."""
 
 
 class Portrait:
@@ -51,6 +54,8 @@ class Portrait:
         self.by_window = np.zeros(0, np.int64)
         self.first_window = 0
         """Number of the window that ``by_window`` starts with, from time zero."""
+        self.by_hour = np.zeros(24, np.int64)
+        """Queries by the hour of the day, of the trace's own clock."""
         self.sizes = np.zeros(len(names), np.int64)
         self.tokens = np.zeros(len(names))
         self._resident = 0.0
@@ -82,6 +87,7 @@ class Portrait:
         if len(window) > len(self.by_window):
             self.by_window = np.pad(self.by_window, (0, len(window) - len(self.by_window)))
         self.by_window[: len(window)] += window
+        self.by_hour += np.bincount((arrived / _HOUR_S).astype(np.int64) % 24, minlength=24)
         if self.known_as:
             self._count_by_client(arrived, self._known[chunk.client])
         self.sizes += np.bincount(chunk.client, minlength=len(self.names))
@@ -118,6 +124,16 @@ class Portrait:
         if len(found) > 1:
             found[-1] /= min(covered, 1.0)
         return np.asarray(found)
+
+    @property
+    def hourly_rates(self) -> npt.NDArray[np.float64] | None:
+        """Queries per second in each hour of the day over all days; None for traces of less than a day and a half."""
+        if self.seconds < _DAYS * 24 * _HOUR_S:
+            return None
+        edges = np.arange(np.floor(self.first_s / _HOUR_S), np.ceil(self.last_s / _HOUR_S) + 1) * _HOUR_S
+        covered = np.diff(edges.clip(self.first_s, self.last_s))
+        seconds = np.bincount((edges[:-1] / _HOUR_S).astype(np.int64) % 24, covered, minlength=24)
+        return np.asarray(self.by_hour / np.maximum(seconds, 1.0))
 
     @property
     def resident_tokens(self) -> float:

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
         tables = {
             name: getattr(curves, name)(of)
-            for name in ("survival", "concentration", "tail_index", "traffic", "burstiness")
+            for name in ("survival", "concentration", "tail_index", "traffic", "daily", "burstiness")
         }
         if of.split_known:
             tables["splits"] = curves.splits(of)
@@ -150,6 +150,12 @@ def text(found: Mapping[str, Any]) -> list[str]:
         f"{formats.number(max(rates), 3)}/s in windows of "
         f"{formats.duration(found['window_s'])}",
     ]
+    if found["rate_by_hour"] is not None:
+        busy, quiet = max(found["rate_by_hour"]), min(found["rate_by_hour"])
+        lines.append(
+            f"day                      {formats.number(busy, 3)}/s in the busiest hour of the day, "
+            f"{formats.number(quiet, 3)}/s in the quietest"
+        )
     if found["group_count"] > 1:
         largest = found["groups"][0]
         lines.append(

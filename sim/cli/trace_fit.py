@@ -82,8 +82,16 @@ def run(args: argparse.Namespace) -> int:
     source.tell()
     notes = [*source.report.lines(), *fitted.notes]
     data = [
-        {"name": r.name, "real": r.real, "generated": r.generated, "distance": r.distance, "absolute": r.absolute}
-        for r in rows
+        {
+            "name": row.name,
+            "real": row.real,
+            "generated": row.generated,
+            "distance": row.distance,
+            "absolute": row.absolute,
+            "bar": row.bar,
+            "near": row.near,
+        }
+        for row in rows
     ]
     if args.json:
         print_json({"written": str(target), "page": args.html, "notes": notes, "rows": data})
@@ -91,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         for note in fitted.notes:
             print(f"note: {note}")
         print("\n".join(text(rows)))
+        print(f"\n{_nearness(rows)}")
         print(f"\ngenerator   {target}   (thinkcap trace sample {target} --out FILE)")
     if args.html:
         import pandas as pd
@@ -98,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         from sim.report.traces import fit_page
         from workloads import curves
 
-        kinds = ["survival", "concentration", "tail_index", "traffic", "burstiness"]
+        kinds = ["survival", "concentration", "tail_index", "traffic", "daily", "burstiness"]
         kinds += ["splits"] if real.split_known else []
         tables = {
             kind: pd.concat(
@@ -123,6 +132,15 @@ def _answer(rows: Sequence[Comparison]) -> str:
         "distribution "
         f"differs from the real one by {distance:.3f} at most (KS)."
     )
+
+
+def _nearness(rows: Sequence[Comparison]) -> str:
+    """In how many of the figures that a generator must keep this one is near enough, and which it misses."""
+    asked = [row for row in rows if row.near is not None]
+    far = [row.name for row in asked if not row.near]
+    if not far:
+        return f"near enough in all {len(asked)} figures that a generator must keep"
+    return f"near enough in {len(asked) - len(far)} of {len(asked)} figures; not in " + "; ".join(far)
 
 
 def text(rows: Sequence[Comparison]) -> list[str]:

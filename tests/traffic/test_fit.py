@@ -13,7 +13,7 @@ from workloads.fitting.lengths import length_law
 from workloads.fitting.nearness import follows
 from workloads.formats import read
 from workloads.held import Chunk, Held, off_grid
-from workloads.measures import compare, hill, top_share
+from workloads.measures import Comparison, compare, hill, top_share
 from workloads.portrait import Portrait, portrait
 from workloads.source import build
 from workloads.spec import WorkloadSpec
@@ -144,6 +144,23 @@ def test_a_burst_is_fitted_as_one():
     fitted = fit(held)
     assert fitted.workload["arrivals"] == {"process": "burst", "size": 50}
     assert build(WorkloadSpec.model_validate(fitted.workload), seed=0).total == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "real", "drawn", "absolute", "near"),
+    [
+        ("output, p99 tokens", 1000, 1049, False, True),
+        ("output, p99 tokens", 1000, 1060, False, False),
+        ("output, p10 tokens", 7, 8, False, True),
+        ("output, mean tokens", 1000, 1030, False, False),
+        ("output, Hill index of top 5 %", 2.0, 2.3, True, False),
+        ("output, Hill index of top 5 %", 25.0, 60.0, True, None),
+        ("gaps of a client in a window, CV", 2.0, 2.1, False, True),
+        ("prompt, p99 tokens", 1000, 5000, False, None),
+    ],
+)
+def test_what_a_generator_must_keep(name: str, real: float, drawn: float, absolute: bool, near: bool | None):
+    assert Comparison(name, real, drawn, absolute).near is near
 
 
 def test_measures_against_theory():

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
+from sim.report.trace_figures import daily
+from workloads import curves
 from workloads.bursts import CountMeter, GapMeter, Moments
+from workloads.held import Chunk
+from workloads.portrait import Portrait
 from workloads.tally import EXACT, Tally
 
 LEVELS = np.array([0.0, 0.013, 0.25, 0.5, 0.9, 0.999, 1.0])
@@ -90,3 +94,26 @@ def test_moments():
     for part in np.split(values, [3, 500]):
         moments.add(part)
     assert moments.cv == pytest.approx(values.std() / values.mean())
+
+
+def test_hours_of_the_day_over_whole_and_broken_days():
+    day = 86_400
+    # A query a minute from 8 h to 18 h, of three days and a half; the trace starts at 6 h with one of its own.
+    minutes = np.arange(6 * 3600, 3.5 * day, 60)
+    hour = minutes % day // 3600
+    times = minutes[((hour >= 8) & (hour < 18)) | (minutes == minutes[0])].astype(float)
+    size = len(times)
+    of = Portrait(600.0, [60.0], names=("all",), grouped_by="nothing", split_known=False)
+    for part in np.array_split(np.arange(size), 3):
+        ones = np.ones(len(part), int)
+        of.add(Chunk(times[part], ones, ones, None, np.zeros(len(part), int)))
+    rates = of.hourly_rates
+    assert rates is not None
+    np.testing.assert_allclose(rates[8:18], 1 / 60, rtol=0.01)
+    assert rates[18:].sum() == rates[:6].sum() == 0
+    table = curves.daily(of)
+    assert list(table["rate"][:24]) == list(rates)
+    assert "The busiest hour of the day has 0.0167/s, the quietest 0/s" in daily(table).layout.meta["title"]
+    of.last_s = of.first_s + day
+    assert of.hourly_rates is None
+    assert curves.daily(of).empty
