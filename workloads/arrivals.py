@@ -18,7 +18,7 @@ from scipy import special
 
 from sim.errors import ThinkcapError
 from sim.rng import Streams
-from workloads import spec as s
+from workloads import arrival_spec as s
 from workloads.clock import BentClock, mmpp_clock, profile_clock
 
 FloatArray = npt.NDArray[np.float64]

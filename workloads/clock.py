@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.rng import Streams
-from workloads.spec import Mmpp, Profile
+from workloads.arrival_spec import Mmpp, Profile
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -188,7 +188,7 @@ def trace_cache(scenario: Scenario, streams: Streams) -> TraceCache | None:
 
 def rollout(scenario: Scenario) -> RolloutSettings | None:
     """The training steps of *scenario*, if its queries are a trainer's."""
-    from workloads.spec import RolloutArrivals
+    from workloads.arrival_spec import RolloutArrivals
 
     own = scenario.workload.arrivals
     if not isinstance(own, RolloutArrivals):
