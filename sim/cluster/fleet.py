@@ -87,11 +87,13 @@ class Fleet:
         return sum(max(0, min(end, end_ps) - max(start, start_ps)) for start, end in intervals)
 
     def changes(self) -> list[tuple[int, int, int]]:
-        """(time, replica, +1 or -1) whenever one went on or off, in order of time."""
+        """(time, replica, +1 or -1) whenever one went on or off, in order of time; who came back and was taken off in one
+        instant did neither."""
         found = []
         for index, intervals in enumerate(self._intervals):
             for start, end in intervals:
-                found += [(start, index, 1), (end, index, -1)]
+                if end > start:
+                    found += [(start, index, 1), (end, index, -1)]
             since_ps = self._on_since[index]
             if since_ps is not None:
                 found.append((since_ps, index, 1))

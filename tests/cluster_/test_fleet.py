@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from small_source import Q
 from test_gateway import FirstOf, queries_st, query_rows, rows, run
 
+from sim.cluster import wiring
 from sim.cluster.cluster import Outcome
 from sim.cluster.failures import Failures, Outage, RollingRestart
 from sim.cluster.scaling import Scaling, cold_start_ps
@@ -218,6 +219,24 @@ def test_an_outage_brings_back_only_what_it_took() -> None:
     queries = [Q(at, answer=5) for at in range(0, 700, 20)]
     _, cluster = two_of_three(Failures(outages=(Outage(2, at_ps=100, for_ps=100),)), queries)
     assert [change for change in cluster.fleet.changes() if change[0]] == []
+
+
+class FewerFrom200(Autoscaler):
+    """Two, and one from the second tick on."""
+
+    def wanted(self, pool: PoolState) -> int:
+        return 2 if pool.now_s < 199e-12 else 1
+
+
+def test_who_comes_back_and_is_taken_off_in_one_instant_did_neither() -> None:
+    """Replica 0 is lost at 150 and back at 300, when the tick wants one less."""
+    scaling = Scaling("pool", FewerFrom200(), 1, 2, interval_ps=100, cold_start_ps=150, cooldown_ps=0)
+    outage = Failures(outages=(Outage(0, at_ps=150, for_ps=150),))
+    queries = [Q(at, answer=5) for at in range(0, 700, 20)]
+    _, cluster = play(queries, scalings=(scaling,), failures=outage, router="least_outstanding_requests")
+    changes = cluster.fleet.changes()
+    assert [change for change in changes if change[0] and change[1] == 0] == [(150, 0, -1)]
+    assert wiring.served(cluster.fleet, [0, 1])[:3] == [0, 0, 150]
 
 
 @given(
