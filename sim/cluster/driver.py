@@ -434,10 +434,24 @@ class QueryRun:
         self._gateway.run_of.pop(lost.id, None)
         self._gateway.run_of[request.id] = self
         self._open[request.id] = (place, request)
+        self._stands_for(lost, request)
         self._requests += 1
         self._retries += 1
         self._homes.pop(pool, None)
         return pool
+
+    def _stands_for(self, lost: Request, request: Request) -> None:
+        """What was noted of *lost* holds for *request*: where it pauses, whose path it goes on, what it reads."""
+        if lost.id in self._pauses:
+            self._pauses[request.id] = self._pauses[lost.id]
+        if lost.id in self._grown:
+            self._grown[request.id] = self._grown[lost.id]
+        for noted in (self._latest, self._verified):
+            for key, value in noted.items():
+                if value is lost:
+                    noted[key] = request
+        if self._judged is not None and request.role == GENERATE:
+            self._judged.made[request.id] = request
 
     # ------------------------------------------------------------------ the end
 

@@ -102,6 +102,30 @@ def test_stepwise_equals_fast_forward_and_tokens_are_conserved(strategy):
     assert fast.summary["quality"]["n"] == 15
 
 
+IN_PARTS = [
+    {"name": "difficulty_routing", "easy_pool": "main", "hard_pool": "main", "read_tokens": 80, "hard_share": 0.5},
+    pytest.param(
+        {"name": "tree_search", "verifier_pool": "verifier", "width": 2, "beam": 2, "depth": 3, "step_tokens": 100},
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        {"name": "early_exit", "method": "own", "every_tokens": 100, "verifier_pool": "verifier"},
+        marks=pytest.mark.slow,
+    ),
+]
+
+
+@pytest.mark.parametrize("strategy", IN_PARTS)
+def test_a_part_that_is_lost_with_its_replica_goes_on_where_it_was_to(strategy: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"verifier": "verifier_pool" in strategy, "measure": {"queries": 15}}
+    calm = simulate(scenario(strategy, **options)).tables["queries"]
+    queries = simulate(scenario(strategy, failures={"mtbf": "6 s", "mttr": "1 s"}, **options)).tables["queries"]
+    done = queries.equals("status", "completed")
+    assert (queries["retries"][done] > 0).sum() >= 3
+    for number in np.flatnonzero(done[:15]).tolist():
+        assert queries["answer_tokens"][number] >= calm["answer_tokens"][number] > 0
+
+
 def test_stopping_early_costs_no_accuracy_and_fewer_tokens():
     full, early = (
         simulate(scenario({"name": "majority_vote", "samples": 7, "stop_early": stop}, measure={"queries": 80}))
