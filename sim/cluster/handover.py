@@ -6,7 +6,8 @@ same model, which reserves blocks for the prompt when it can, and only then is t
 links of both replicas. When the copy is there the prefill replica lets its blocks go, and the decode replica computes the
 prompt's last token, which yields the first token that the client sees.
 
-A leg has a row of its own with the role ``prefill``. Whatever is lost of either leg is lost for both: the request is sent
+A first leg that is preempted while its token is in flight ends with nothing kept: then the decode replica computes the prompt
+itself. A leg has a row of its own with the role ``prefill``. Whatever is lost of either leg is lost for both: the request is sent
 again from the beginning. Legs of one query are placed each by itself.
 """
 
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sim.cluster.clock import ARRIVAL, REACTION, Clock
 from sim.cluster.dispatch import place
 from sim.cluster.shell import Shell
-from sim.engine.request import KV_TO_COME, Request
+from sim.engine.request import KV_TO_COME, NO_KV_TO_COME, Request
 from sim.policies.routing import Choose
 from sim.results.columns import Role, Status
 
@@ -158,10 +159,12 @@ class Handover:
         pair = self._of_leg[leg.id]
         if leg.status == Status.COMPLETED:
             _throw_token_away(leg)
-            pair.kept = True
+            pair.kept = leg.keeps_kv
             gateway.requests.take(leg)
+            if not pair.kept:
+                gateway.dispatch.forget(leg)
             if gateway.settle_lingering(pair.request):  # its client left while the last step was paid
-                self._let_go(pair)
+                self._leave_source(pair)
                 self._drop(pair)
             else:
                 self._place_soon(pair)
@@ -198,10 +201,12 @@ class Handover:
             if index not in fits:
                 gateway.dispatch.wrong(index, fits)
         pair.target = index
-        request.awaits_kv = KV_TO_COME
+        request.awaits_kv = KV_TO_COME if pair.kept else NO_KV_TO_COME
         cut = request.truncated
         gateway.dispatch.send_leg(request, index)
         request.truncated = request.truncated or cut
+        if not pair.kept:
+            self._drop(pair)
 
     def reserved(self, request: Request, blocks: int) -> None:
         """A decode replica has set blocks aside for *request*, *blocks* of which are to be copied."""

@@ -536,6 +536,7 @@ class FastForward(Shortcuts):
             del self.running[request]
         else:
             self.waiting.remove(request)
+            request.keeps_kv = False  # it was preempted, and holds nothing
         cancelled = request.cancelled
         if cancelled is None:
             request.known = request.end

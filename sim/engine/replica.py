@@ -254,14 +254,21 @@ class Replica(ABC):
     def cancel(self, request: Request, now_ps: int, status: Status) -> bool:
         """End *request* with *status*; True when it ended at once, else ``complete`` returns it.
 
-        While it waits, or runs with nothing in flight, it ends at once. Otherwise nothing more is planned for it, and it ends
-        when its last batch does: that is paid, and its tokens count. A request whose last token is in flight completes.
+        With nothing in flight it ends at once. Otherwise nothing more is planned for it, though it may have been preempted
+        meanwhile, and it ends when its last batch does: that is paid, and its tokens count. A request whose last token is in
+        flight completes.
         """
         if request in self.standing and request.awaits_kv:
             self._give_up_reservation(request, now_ps)
             self._close(request, status, now_ps)
             return True
         if not request.running:
+            if request.in_flight or request.last_token_ps > now_ps:
+                if request.known + request.in_flight < request.end and request.cancelled is None:
+                    request.cancelled = int(status)
+                    self._interrupt(now_ps)
+                    self._cancels.append(request)
+                return False
             self.waiting.remove(request)
             self._forget_in_flight(request, now_ps)
             self._close(request, status, now_ps)

@@ -239,6 +239,7 @@ class Stepwise(Replica):
             del self.running[request]
         else:
             self.waiting.remove(request)
+            request.keeps_kv = False  # it was preempted, and holds nothing
         self._close(request, Status.COMPLETED if request.cancelled is None else request.cancelled, now_ps)
 
     def snapshot(self, now_ps: int) -> Snapshot:

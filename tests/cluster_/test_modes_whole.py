@@ -73,7 +73,11 @@ def random_scenario(seed: int) -> dict[str, Any]:
 
 def same(seed: int) -> Results:
     """Both modes of scenario number *seed*; return the fast one's results."""
-    scenario = load(random_scenario(seed))
+    return same_of(random_scenario(seed))
+
+
+def same_of(data: dict[str, Any]) -> Results:
+    scenario, seed = load(data), data["seed"]
     fast, slow = simulate(scenario), simulate(scenario, stepwise=True)
     for name, table in fast.tables.items():
         for column, array in table.columns.items():
@@ -115,3 +119,55 @@ def test_a_run_that_ends_behind_a_walked_step():
     """The batch planned last was walked, and a request has two tokens in flight: its first one is not counted."""
     results = same(204)
     assert np.isnan(results.tables["queries"]["finished_s"]).any()  # it ends with open queries
+
+
+LENGTHS = {
+    "prompt": {"law": "lognormal", "median": 300, "sigma": 1.0},
+    "answer": {"law": "lognormal", "median": 50, "sigma": 0.8},
+}
+
+
+def test_a_first_leg_that_is_preempted_with_its_token_in_flight() -> None:
+    """Nothing is kept of it, so nothing is transferred: the decode replica computes the prompt itself."""
+    pool = {"model": "r1-distill-llama-8b", "hardware": "h100-sxm"}
+    engine = {"num_gpu_blocks_override": 300, "long_prefill_token_threshold": 200}
+    results = same_of(
+        {
+            "name": "first-legs",
+            "seed": 0,
+            "workload": {
+                "arrivals": {"process": "gamma", "cv": 3},
+                "rate": "15/s",
+                "lengths": LENGTHS | {"reasoning": {"law": "lognormal", "median": 250, "sigma": 1.0}},
+            },
+            "pools": {"main": pool | {"engine": engine, "role": "prefill"}, "dec": pool | {"role": "decode"}},
+            "measure": {"duration": "2 s"},
+            "kv_transfer": {"bandwidth": "1 GB/s"},
+        }
+    )
+    requests = results.requests
+    legs, others = (requests[(requests["role"] == "prefill") == first] for first in (True, False))
+    assert (legs["preemptions"] > 0).any()
+    done = others[others["status"] == "completed"]
+    assert (done["transferred_tokens"] == 0).any()
+    assert (done["transferred_tokens"] > 0).any()
+
+
+def test_what_waited_on_a_replica_under_notice_is_forgotten_there() -> None:
+    """``mlfq`` keeps books of who waits; who is sent to another replica must not stay in them."""
+    same_of(
+        {
+            "name": "books",
+            "seed": 1236,
+            "workload": {"arrivals": "poisson", "rate": "40/s", "lengths": LENGTHS},
+            "pools": {
+                "main": {
+                    "model": "r1-distill-llama-8b",
+                    "hardware": "h100-sxm",
+                    "engine": {"max_num_seqs": 3, "scheduler": "mlfq"},
+                }
+            },
+            "measure": {"duration": "1 s"},
+            "failures": {"outages": [{"pool": "main", "at": "1.5 s", "lasts": "1 s", "notice": "0.5 s"}]},
+        }
+    )

@@ -13,8 +13,9 @@ from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
 from sim.policies.schedulers.vllm import Vllm
+from sim.results.columns import Status
 from sim.results.sinks import REQUEST_ROW, SEGMENT_ROW
-from sim.validation.modes import ARRIVE, Case, Cue, Trace, compare
+from sim.validation.modes import ARRIVE, CANCEL, Case, Cue, Trace, compare
 
 STEP = 1000
 """Every step takes so long, whatever is in it."""
@@ -103,6 +104,29 @@ def test_an_arrival_lowers_the_adaptive_threshold_and_lets_the_head_in() -> None
     fixed = replace(case, settings=replace(case.settings, long_prefill_token_threshold_adaptive=False))
     assert _of(_equal(fixed), "first_scheduled_ps")[1] == 2 * STEP
     assert compare(case, Deaf)[2]
+
+
+@pytest.mark.parametrize(("output", "status"), [(13, Status.CANCELLED), (2, Status.COMPLETED)])
+def test_who_is_preempted_with_a_token_in_flight_and_cancelled_gets_it(output: int, status: Status) -> None:
+    """Both hold two full blocks of 4 when the third step is planned at 1000, with one block left: the second is preempted
+    while its second token is in flight until 2000. Cancelled at 1500 it ends then, with that token; were it the last, it is
+    complete."""
+    ask = {"prompt_tokens": 7, "max_tokens": 13}
+    case = _case(
+        [(0, {**ask, "output_tokens": 13}), (0, {**ask, "output_tokens": output})],
+        num_gpu_blocks=6,
+        async_scheduling=True,
+        enable_prefix_caching=False,
+    )
+    case = replace(case, script=(*case.script, Cue(1500, CANCEL, 1)))
+    trace = _equal(case)
+    assert _of(trace, "preemptions") == [0, 1]
+    assert _of(trace, "status")[1] == status
+    assert _of(trace, "finished_ps")[1] == 2 * STEP
+    assert _of(trace, "generated")[1] == 2
+    rows = [dict(zip(SEGMENT_ROW, row, strict=True)) for row in trace.segments]
+    gaps = sum(row["decodes"] - row["fresh"] - row["dropped"] for row in rows) + len(trace.stalls)
+    assert gaps == sum(generated - 1 for generated in _of(trace, "generated"))
 
 
 def test_a_parent_writes_what_its_refused_child_waits_for() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, nsmallest
 from itertools import islice
@@ -109,16 +109,24 @@ class Mlfq:
             if request in notes:
                 break
             fresh.append(request)
-        for request in reversed(fresh):
-            note = notes[request] = _Note(self._first_level(request), 0, request.arrived_ps)
-            self._place(request, note, step.generated(request))
-            books.join(request)
-            self._starves_later(books, request, note)
-        if len(books.waiting) != len(step.waiting):  # some were cancelled
-            books.waiting = [entry for entry in books.waiting if entry[1].finished_ps < 0]
+        self._enter(step, books, reversed(fresh))
+        if len(books.waiting) != len(step.waiting):  # some were cancelled, or sent to another replica
+            present = set(step.waiting)
+            for _, request in books.waiting:
+                if request not in present:
+                    del notes[request]
+            books.waiting = [entry for entry in books.waiting if entry[1] in present]
+            self._enter(step, books, [request for request in step.waiting if request not in notes])
         if len(notes) > 4 * (len(step.running) + len(step.waiting)) + 64:
             for gone in [request for request in notes if request.finished_ps >= 0]:
                 del notes[gone]
+
+    def _enter(self, step: Step, books: _Books, fresh: Iterable[Request]) -> None:
+        for request in fresh:
+            note = books.notes[request] = _Note(self._first_level(request), 0, request.arrived_ps)
+            self._place(request, note, step.generated(request))
+            books.join(request)
+            self._starves_later(books, request, note)
 
     def _starves_later(self, books: _Books, request: Request, note: _Note) -> None:
         heappush(books.starving, (note.served_ps + round(self.starvation_s * 1e12), request.id, request))
