@@ -229,7 +229,8 @@ def read_windows(name: str, base: Path | None) -> tuple[dict[str, dict[str, Any]
     Columns: client_id, window_start_s, req_per_s, iat_cv, iat_family (Gamma or Weibull). The first window is
     the earliest one of the file; a client that a window does not name is silent in it.
     """
-    from workloads.formats.columns import Faults, numbers, require, texts
+    from workloads.formats.cells import Faults, numbers, texts
+    from workloads.formats.columns import require
     from workloads.formats.files import csv_rows, fail, look
     from workloads.replay import locate
 

@@ -1,9 +1,12 @@
 """Each format: recognised by content, read into our columns; written and read again without loss."""
 
+import datetime
+import decimal
 import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -396,3 +399,48 @@ def test_aiperf_turns_with_delays_and_prompts_as_text(tmp_path):
 def test_vidur_lengths_without_times_arrive_at_once(tmp_path):
     path = put(tmp_path / "v.csv", "num_prefill_tokens,num_decode_tokens,pd_ratio", "374,44,8.5", "396,109,3.6")
     assert table(path)["arrived_at"] == [0, 0]
+
+
+ONE = {"arrived_at": [0.0, 1.5], "num_prefill_tokens": [3, 4], "num_decode_tokens": [5, 6]}
+DAY = datetime.datetime(2024, 5, 10)
+
+
+def parquet(path, **columns):
+    pq.write_table(pa.table(ONE | columns), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        pa.array([DAY, DAY + datetime.timedelta(seconds=1.5)]),
+        pa.array(["2024-05-10 00:00:00", "2024-05-10 00:00:01.5"]),
+        pa.array([decimal.Decimal("0"), decimal.Decimal("1.5")]),
+    ],
+    ids=["timestamps", "dates", "decimals"],
+)
+def test_our_columns_may_have_dates(tmp_path, stamps):
+    assert table(parquet(tmp_path / "t.parquet", arrived_at=stamps))["arrived_at"] == [0, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("clients", "said"),
+    [([b"a", b"\xff"], r"t.parquet:2: client_id: b'\\xff' is not UTF-8"), ([[1], [2]], "is no text")],
+)
+def test_names_that_are_no_text_are_refused(tmp_path, clients, said):
+    with pytest.raises(InputError, match=said):
+        table(parquet(tmp_path / "t.parquet", client_id=pa.array(clients)))
+
+
+@pytest.mark.parametrize(
+    ("extra", "text"),
+    [([{"a": 1}, None], '{"a": 1}'), ([[1, 2], []], "[1, 2]"), ([b"x", b"y"], "b'x'"), ([DAY, DAY], "2024-05-10")],
+    ids=["structs", "lists", "bytes", "dates"],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_columns_of_any_type_are_kept(tmp_path, extra, text, suffix):
+    source, out = parquet(tmp_path / "t.parquet", extra=pa.array(extra)), tmp_path / f"o{suffix}"
+    write(out, read(source))
+    assert table(out)["num_decode_tokens"] == [5, 6]
+    kept = table(out)["extra"][0]
+    assert (kept if isinstance(kept, str) else str(kept).replace("'a'", '"a"')).startswith(text[:7])

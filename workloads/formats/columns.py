@@ -1,7 +1,7 @@
 """Our own trace columns, in CSV, JSON lines or Parquet; and the checks that rows of every format pass.
 
 =====================  ======  ==============================================================================
-arrived_at             float   seconds from the start, never falling
+arrived_at             float   seconds from the start, never falling; or dates, which start at the first row
 num_prefill_tokens     int     tokens of the prompt
 num_decode_tokens      int     tokens generated: reasoning and answer
 num_reasoning_tokens   int     tokens of hidden reasoning
@@ -25,13 +25,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.errors import InputError, Problem, nearest
 from workloads.formats import Report, trace_format
+from workloads.formats.cells import MOST_PROBLEMS, MOST_TOKENS, Faults, integers, names_of, numbers, texts
 from workloads.formats.files import Head, Raw, csv_rows, fail, json_lines, parquet_rows
 
 if TYPE_CHECKING:
@@ -54,145 +55,10 @@ MISSING = {"max_tokens": -1, "priority": 0, "prefix_group": -1, "prefix_len": 0,
 """What an empty cell means in the columns that may have them."""
 
 ALIASES = {"parent": "parent_id", "arrived_at_ns": "arrived_at"}
-MOST_TOKENS = 10**9
 LONGEST_S = 3653 * 86_400.0
 """Ten years: what is later is a date taken for seconds."""
 SORT = "sorted rows; `thinkcap trace convert --sort` sorts them"
-_MOST_PROBLEMS = 20
 _OUTPUT = ("num_decode_tokens", "num_reasoning_tokens", "num_answer_tokens")
-
-
-class Faults:
-    """Problems found in one file, up to 20; ``stop`` raises them."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.problems: list[Problem] = []
-        self.lines: Sequence[int] | None = None
-        """Where the rows at hand stand, if these are numbered from 0 because their lines do not follow one another."""
-
-    def add(self, line: int | None, column: str, message: str, expected: str | None = None) -> None:
-        if line is not None and self.lines is not None:
-            line = self.lines[line]
-        if len(self.problems) < _MOST_PROBLEMS:
-            self.problems.append(Problem(message, source=self.source, line=line, key=column, expected=expected))
-
-    def full(self) -> bool:
-        return len(self.problems) >= _MOST_PROBLEMS
-
-    def stop(self) -> None:
-        if self.problems:
-            raise InputError(self.problems)
-
-
-def numbers(values: Any, *, first: int, column: str, faults: Faults, empty: float | None = None) -> Any:
-    """*values* (text or Python numbers) as float64; *empty* stands for an empty cell, or none may be.
-
-    Text and numbers must be finite; what is not is a fault with its line.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if isinstance(values, pa.Array) and pa.types.is_string(values.type):
-        trimmed = pc.utf8_trim_whitespace(values)
-        if empty is not None:
-            trimmed = pc.if_else(pc.equal(trimmed, ""), repr(empty), trimmed)
-        try:
-            result = pc.cast(trimmed, pa.float64()).to_numpy(zero_copy_only=False)
-        except pa.ArrowInvalid:
-            result = None
-        if result is not None and np.isfinite(result).all():
-            return result
-        values = values.to_pylist()
-    elif isinstance(values, pa.Array):
-        if not values.null_count and (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-            result = values.to_numpy(zero_copy_only=False).astype(np.float64)
-            if np.isfinite(result).all():
-                return result
-        values = values.to_pylist()
-    result = np.zeros(len(values))
-    for i, value in enumerate(values):
-        number = _number(value)
-        if number is None and empty is not None and _is_empty(value):
-            number = empty
-        if number is None or not math.isfinite(number):
-            shown = "is empty" if _is_empty(value) else f"{_shown(value)} is not a number"
-            if number is not None:
-                shown = f"{_shown(value)} is not a finite number"
-            faults.add(first + i, column, shown, "a number")
-            if faults.full():
-                break
-            continue
-        result[i] = number
-    return result
-
-
-def integers(
-    values: Any,
-    *,
-    first: int,
-    column: str,
-    faults: Faults,
-    low: int = 0,
-    high: int = MOST_TOKENS,
-    empty: int | None = None,
-) -> npt.NDArray[np.int64]:
-    """*values* as whole numbers from *low* to *high*; ``12.0`` is one, ``12.5`` is a fault."""
-    result: npt.NDArray[np.float64] = numbers(
-        values, first=first, column=column, faults=faults, empty=None if empty is None else float(empty)
-    )
-    wrong = np.flatnonzero((result != np.rint(result)) | (result < low) | (result > high))
-    for i in wrong[:_MOST_PROBLEMS].tolist():
-        kind = "a whole number" if result[i] == np.rint(result[i]) else "not a whole number"
-        value = result[i]
-        message = f"{value:g} is {'negative' if value < 0 else 'out of range' if kind[0] == 'a' else kind}"
-        faults.add(first + i, column, message, f"a whole number from {low} to {high:,}")
-    return np.clip(result, low, high).astype(np.int64)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float):
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf
-    if isinstance(value, str):
-        try:
-            return float(value) if "_" not in value else None
-        except ValueError:
-            return None
-    return None
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def texts(values: Any) -> pa.Array:
-    """*values* as text; numbers in their shortest form, so that a client 7 is the same in CSV and JSON."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if isinstance(values, pa.Array):
-        return values if pa.types.is_string(values.type) else pc.cast(values, pa.string())
-    return pa.array(
-        [value if isinstance(value, str) or value is None else _text(value) for value in values], pa.string()
-    )
-
-
-def _text(value: Any) -> str:
-    import json
-
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return json.dumps(value) if isinstance(value, list | dict | bool) else str(value)
 
 
 @dataclass
@@ -232,7 +98,7 @@ def standard(
     done: dict[str, Any] = {}
     arrived = numbers(columns["arrived_at"], first=first, column=time_column, faults=faults)
     earliest = -LONGEST_S if report.any_order else 0.0
-    for i in np.flatnonzero((arrived < earliest) | (arrived > LONGEST_S))[:_MOST_PROBLEMS].tolist():
+    for i in np.flatnonzero((arrived < earliest) | (arrived > LONGEST_S))[:MOST_PROBLEMS].tolist():
         message = f"{arrived[i]:.17g} is {'negative' if arrived[i] < 0 else 'more than ten years'}"
         faults.add(first + i, time_column, message, "seconds from the start of the trace")
     faults.stop()
@@ -248,13 +114,14 @@ def standard(
     faults.stop()
     _complete_output(done, first, faults)
     if "prefix_len" in done:
-        for i in np.flatnonzero(done["prefix_len"] > done["num_prefill_tokens"])[:_MOST_PROBLEMS].tolist():
+        for i in np.flatnonzero(done["prefix_len"] > done["num_prefill_tokens"])[:MOST_PROBLEMS].tolist():
             message = f"{done['prefix_len'][i]} shared tokens are more than the prompt has"
             faults.add(first + i, "prefix_len", message)
     faults.stop()
     for name, values in columns.items():
         if name not in done:
-            done[name] = texts(values) if name in TEXTS else _extra(values)
+            done[name] = names_of(values, first, name, faults) if name in TEXTS else _extra(values)
+    faults.stop()
     batch = pa.RecordBatch.from_pydict({name: done[name] for name in _in_order(done)})
     empty = done["num_decode_tokens"] == 0
     if empty.any() and "parent_id" in done:
@@ -297,11 +164,11 @@ def _complete_output(done: dict[str, Any], first: int, faults: Faults) -> None:
         known: Any
         known, name = (answer, "num_answer_tokens") if reasoning is None else (reasoning, "num_reasoning_tokens")
         other = "num_reasoning_tokens" if reasoning is None else "num_answer_tokens"
-        for i in np.flatnonzero(known > output)[:_MOST_PROBLEMS].tolist():
+        for i in np.flatnonzero(known > output)[:MOST_PROBLEMS].tolist():
             faults.add(first + i, name, f"{known[i]} is more than the {output[i]} tokens of the output")
         done[other] = output - known
         return
-    for i in np.flatnonzero(reasoning + answer != output)[:_MOST_PROBLEMS].tolist():
+    for i in np.flatnonzero(reasoning + answer != output)[:MOST_PROBLEMS].tolist():
         message = f"{output[i]} is not reasoning {reasoning[i]} + answer {answer[i]}"
         faults.add(first + i, "num_decode_tokens", message)
 
@@ -321,6 +188,18 @@ def require(head: Head, needed: Sequence[str], known: Sequence[str]) -> None:
     ]
     if problems:
         raise InputError(problems)
+
+
+def _dates(values: Any) -> bool:
+    """Whether a column of times begins with a date, or is of dates."""
+    import pyarrow as pa
+
+    from workloads.formats.timestamps import is_date
+
+    if isinstance(values, pa.Array) and pa.types.is_timestamp(values.type):
+        return True
+    first = values[0].as_py() if isinstance(values, pa.Array) else values[0]
+    return isinstance(first, str) and is_date(first)
 
 
 def raw_rows(path: Path, kind: str) -> Iterator[Raw]:
@@ -351,6 +230,7 @@ class OwnColumns:
 
     def read(self, path: Path, report: Report) -> Iterator[pa.RecordBatch]:
         from workloads.formats.files import look
+        from workloads.formats.timestamps import StampReader
 
         head = look(path)
         names = [ALIASES.get(name, name) for name in head.names]
@@ -370,6 +250,7 @@ class OwnColumns:
         if unknown:
             report.note("columns kept but not used: " + ", ".join(name or "one without a name" for name in unknown))
         faults, order = Faults(str(path)), Order()
+        dated: StampReader | Literal[False] | None = None
         for raw in raw_rows(path, head.kind):
             columns = {ALIASES.get(name, name): values for name, values in raw.columns.items()}
             if "arrived_at_ns" in raw.columns:
@@ -378,6 +259,13 @@ class OwnColumns:
                 faults.stop()
             if untimed:
                 columns["arrived_at"] = [0.0] * raw.count
+            elif "arrived_at" in columns:
+                # As the file begins, so all of it is: dates among numbers are faults.
+                if dated is None:
+                    dated = StampReader(report) if _dates(columns["arrived_at"]) else False
+                if dated:
+                    columns["arrived_at"] = dated.seconds(columns["arrived_at"], raw.first, "arrived_at", faults)
+                faults.stop()
             missing = [name for name in needed if name not in columns]
             if missing:
                 raise fail(path, f"has no {missing[0]!r}", line=raw.first)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workloads.formats import Report
-from workloads.formats.columns import LONGEST_S, Faults, Order, numbers, standard, texts
+from workloads.formats.cells import Faults, numbers, texts
+from workloads.formats.columns import LONGEST_S, Order, standard
 from workloads.formats.files import columns_of, decode, fail, json_lines, open_bytes, whole_json
 from workloads.formats.timestamps import StampReader, is_date, nanoseconds
 

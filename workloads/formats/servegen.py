@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workloads.formats import Report, trace_format
-from workloads.formats.columns import Faults, numbers, texts
+from workloads.formats.cells import Faults, numbers, texts
 from workloads.formats.files import Head, csv_rows, fail
 
 if TYPE_CHECKING:

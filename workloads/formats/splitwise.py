@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workloads.formats import Report, trace_format
-from workloads.formats.columns import Faults, Order, raw_rows, require, standard
+from workloads.formats.cells import Faults
+from workloads.formats.columns import Order, raw_rows, require, standard
 from workloads.formats.files import Head, look
 
 if TYPE_CHECKING:

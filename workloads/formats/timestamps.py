@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from workloads.formats.columns import SORT, Faults, numbers, texts
+from workloads.formats.cells import Faults, numbers, texts
+from workloads.formats.columns import SORT
 
 if TYPE_CHECKING:
     from workloads.formats import Report

@@ -87,7 +87,7 @@ class TraceWriter:
         if not batch.num_rows:
             return
         if self.format in ("csv", "parquet"):
-            self._write_table(batch)
+            self._write_table(_flat(batch) if self.format == "csv" else batch)
         else:
             make = _LINES.get(self.format, _own_lines)
             assert self._stream is not None
@@ -159,10 +159,30 @@ def _column(batch: pa.RecordBatch, name: str, otherwise: Any) -> list[Any]:
     return values
 
 
+def _flat(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """*batch* with what a CSV has no cell for (lists, structs, bytes) as text."""
+    import pyarrow as pa
+
+    columns = []
+    for column in batch.columns:
+        kind = column.type
+        simple = pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if not simple or pa.types.is_duration(kind):
+            texts = [None if value is None else _cell(value) for value in column.to_pylist()]
+            column = pa.array(texts, pa.string())
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _cell(value: Any) -> str:
+    return json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)
+
+
 def _own_lines(batch: pa.RecordBatch, _: TraceWriter) -> Iterable[str]:
     names = batch.schema.names
     for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-        yield json.dumps({name: value for name, value in zip(names, values, strict=True) if value is not None})
+        row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        yield json.dumps(row, default=str)
 
 
 class _Hashes:
