@@ -89,6 +89,31 @@ class CountedStep(Step):
         """See :meth:`Step.answering`."""
         return self.generated(request) > request.reasoning_tokens
 
+    def remaining(self, request: Request) -> int:
+        """See :meth:`Step.remaining`."""
+        # NOTE: what it comes to for nearly all who decode, for performance reasons; asked of all who run at every plan
+        if request.counted and request.predicted_tokens >= 0 and not (
+            request.refine_after or request.peak or request.probe_tokens
+        ):
+            left = request.predicted_tokens + request.prompt_tokens - 1 - request.base - self.replica.counter
+            return left if left > 1 else 1
+        return super().remaining(request)
+
+    def in_phase(self, *, answering: bool) -> list[Request]:
+        """See :meth:`Step.in_phase`."""
+        # NOTE: generated() where nobody was ever recomputed, for performance reasons: all who run are asked at every plan
+        counter, found = self.replica.counter, []
+        for request in self.replica.running:
+            if request.counted and not request.probe_tokens:
+                begun = request.base + counter >= request.prompt_tokens + request.reasoning_tokens
+                if begun or not request.peak:
+                    if begun == answering:
+                        found.append(request)
+                    continue
+            if (self.generated(request) > request.reasoning_tokens) == answering:
+                found.append(request)
+        return found
+
     def blocks_needed(self, *, chunk_limit: int = 0) -> int:
         """See :meth:`Step.blocks_needed`."""
         replica = self.replica

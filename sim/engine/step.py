@@ -144,6 +144,10 @@ class Step:
             return request.predicted_tokens
         return self.settings.max_model_len - request.prompt_tokens
 
+    def remaining(self, request: Request) -> int:
+        """Output tokens that are still expected of *request*; at least one."""
+        return max(1, self.predicted(request) - self.generated(request))
+
     def cached_tokens(self, request: Request) -> int:
         """Tokens that a waiting *request* would find in the prefix cache now."""
         if not self.settings.enable_prefix_caching:
@@ -158,6 +162,10 @@ class Step:
     def answering(self, request: Request) -> bool:
         """Whether *request* has begun its answer: the engine has seen the end of its reasoning."""
         return self.generated(request) > request.reasoning_tokens
+
+    def in_phase(self, *, answering: bool) -> list[Request]:
+        """Running requests that have begun their answer, or those that have not, in order of admission."""
+        return [request for request in self.running if self.answering(request) == answering]
 
     def blocks_needed(self, *, chunk_limit: int = 0) -> int:
         """KV blocks that ``serve_running`` will take, if they are there: compare with ``free_blocks`` and preempt before."""

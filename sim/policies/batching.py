@@ -52,11 +52,6 @@ def clear_place(step: Step, request: Request, victims: Iterable[Request], *, sea
     return True
 
 
-def remaining(step: Step, request: Request) -> int:
-    """Output tokens that are still expected of *request*; at least one."""
-    return max(1, step.predicted(request) - step.generated(request))
-
-
 def steps_to_refinement(step: Step) -> int:
     """For how many steps no running request's prediction is refined."""
     least = FOREVER

@@ -96,8 +96,14 @@ class ChunkedReasoning:
         return self.quantum_tokens - (step.generated(request) - notes.since.setdefault(request, 0))
 
     @staticmethod
-    def _active(step: Step) -> list[Request]:
-        return [request for request in step.running if not request.paused]
+    def _active(step: Step) -> bool:
+        """Whether anybody runs who is not parked."""
+        return any(not request.paused for request in step.running)
+
+    @staticmethod
+    def _reasoning(step: Step) -> list[Request]:
+        """Who does so and is not parked."""
+        return [request for request in step.in_phase(answering=False) if not request.paused]
 
     def _yield(self, step: Step, notes: _Notes) -> None:
         """As many as others wait for a place give it up, who has had it longest first."""
@@ -107,11 +113,7 @@ class ChunkedReasoning:
             wanted = max(wanted, 1)  # it is blocks that are short
         if not others or wanted <= 0:
             return
-        over = [
-            request
-            for request in self._active(step)
-            if not step.answering(request) and self._left(step, notes, request) <= 0
-        ]
+        over = [request for request in self._reasoning(step) if self._left(step, notes, request) <= 0]
         over.sort(key=lambda request: (self._left(step, notes, request), request.order))
         for request in over[:wanted]:
             notes.since[request] = step.generated(request)
@@ -184,6 +186,5 @@ class ChunkedReasoning:
             return
         if step.seats > 0 and (notes.parked or not notes.refused):
             return  # the next plan fills these seats
-        active = self._active(step)
-        chunks = [self._left(step, notes, request) for request in active if not step.answering(request)]
+        chunks = [self._left(step, notes, request) for request in self._reasoning(step)]
         step.hold = max(1, min(chunks, default=FOREVER))

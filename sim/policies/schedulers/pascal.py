@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import admit_listed, clear_place, make_room
+from sim.policies.batching import admit_listed, clear_place
 from sim.policies.schedulers import scheduler
 
 
@@ -44,6 +44,15 @@ class Pascal:
         """Whether *request* belongs to the phase that yields to the other."""
         return step.answering(request) != (self.first == "answering")
 
+    def _yielding(self, step: Step) -> list[Request]:
+        """Who runs in that phase, in order of admission."""
+        return step.in_phase(answering=self.first == "reasoning")
+
+    def _make_room(self, step: Step) -> None:
+        """The last admitted of that phase, then of the other, until everybody who runs finds the blocks of its next token."""
+        while step.blocks_needed() > step.free_blocks and len(step.running) > 1:
+            step.preempt((self._yielding(step) or [*step.running])[-1])
+
     def _ahead(self, step: Step, request: Request) -> bool:
         """Whether the reader of an answer that yields is still busy with what was written."""
         if self.first == "answering":
@@ -56,7 +65,7 @@ class Pascal:
     def _admit(step: Step, cleared: bool) -> Request | None:
         """Admit in the queue's order, but nobody who was preempted just now; return who was refused, if anybody."""
         if cleared:
-            return admit_listed(step, [request for request in step.candidates() if request not in step.preempted])
+            return admit_listed(step, (request for request in step.candidates() if request not in step.preempted))
         while step.budget > 0 and step.seats > 0:
             request = step.next_candidate()
             if request is None:
@@ -70,16 +79,14 @@ class Pascal:
         for request in [request for request in step.memory if request.finished_ps >= 0]:
             del step.memory[request]
         if self.first == "reasoning":
-            for request in step.running:
-                if step.answering(request):
-                    step.memory.setdefault(request, step.now_ps)
-        make_room(step, lambda request: (self._later(step, request), request.order))
+            for request in step.in_phase(answering=True):
+                step.memory.setdefault(request, step.now_ps)
+        self._make_room(step)
         head = step.next_candidate()
         cleared, yielding = False, []
         if head is not None and not step.preempted and not self._later(step, head):
-            yielding = [request for request in step.running if self._later(step, request)]
-            ready = [request for request in reversed(yielding) if self._ahead(step, request)]
-            cleared = clear_place(step, head, ready)
+            yielding = self._yielding(step)
+            cleared = clear_place(step, head, (each for each in reversed(yielding) if self._ahead(step, each)))
         step.serve_running()
         if step.preempted and not cleared:
             return

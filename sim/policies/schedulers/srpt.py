@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import clear_place, make_room, remaining, steps_to_refinement
+from sim.policies.batching import clear_place, make_room, steps_to_refinement
 from sim.policies.schedulers import scheduler
 
 
@@ -44,13 +44,13 @@ class Srpt:
         return key
 
     def schedule(self, step: Step) -> None:
-        make_room(step, lambda request: (remaining(step, request), request.order))
+        make_room(step, lambda request: (step.remaining(request), request.order))
         head, cleared = step.next_candidate(), False
         if head is not None and not step.preempted:
-            limit = self.factor * remaining(step, head)
-            left = {request: remaining(step, request) for request in step.running}
-            longer = [request for request in step.running if left[request] > limit]
-            cleared = clear_place(step, head, sorted(longer, key=lambda request: (-left[request], -request.order)))
+            limit = self.factor * step.remaining(head)
+            left = [(step.remaining(request), request.order, request) for request in step.running]
+            longer = sorted((each for each in left if each[0] > limit), reverse=True)
+            cleared = clear_place(step, head, (request for _, _, request in longer))
         refined = steps_to_refinement(step)
         step.serve_running()
         if step.preempted:
