@@ -20,6 +20,7 @@ from sim.engine.set_aside import SetAside
 from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler, Step
 from sim.engine.step_log import StepLog
+from sim.engine.waiting import FcfsQueue
 
 if TYPE_CHECKING:
     from calibration.step_cost import StepCost
@@ -40,10 +41,12 @@ class CountedBatch(Replica):
         "_budget",
         "_compressed",
         "_decode_ps",
+        "_full_step",
         "_holds_out",
         "_joined",
         "_joins",
         "_kv_ps",
+        "_last_goes",
         "_left",
         "_marks",
         "_no_parts",
@@ -136,6 +139,11 @@ class CountedBatch(Replica):
         """Whether an arrival into a batch that decodes needs no asking; see `_join`."""
         self._holds_out = self._joins and settings.policy == "fcfs"
         """Whether those who wait need no asking while all decode and the head does not fit; see `_hold_out`."""
+        self._last_goes = self._holds_out and isinstance(self.waiting, FcfsQueue)
+        """Whether the last admitted makes room where blocks are short, and goes to the front of the queue."""
+        limit = getattr(scheduler, "tokens_a_step", None)
+        self._full_step = min(self._budget, limit(settings)) if limit is not None else self._budget
+        """Tokens that a step may have in all where decodes alone are fewer."""
         self._asks_nothing = (
             bool(getattr(scheduler, "serves_all_when_nobody_waits", False)) and not settings.compression
         )

@@ -92,8 +92,10 @@ class CountedStep(Step):
     def remaining(self, request: Request) -> int:
         """See :meth:`Step.remaining`."""
         # NOTE: what it comes to for nearly all who decode, for performance reasons; asked of all who run at every plan
-        if request.counted and request.predicted_tokens >= 0 and not (
-            request.refine_after or request.peak or request.probe_tokens
+        if (
+            request.counted
+            and request.predicted_tokens >= 0
+            and not (request.refine_after or request.peak or request.probe_tokens)
         ):
             left = request.predicted_tokens + request.prompt_tokens - 1 - request.base - self.replica.counter
             return left if left > 1 else 1

@@ -261,7 +261,8 @@ class FastForward(Shortcuts):
         return True
 
     def _schedule(self, now_ps: int) -> bool:
-        if self._holds_out and not (self.chunking or self.walking or self.paused) and self._hold_out(now_ps):
+        asked = not self._holds_out or self.chunking or self.walking or self.paused or self.resting
+        if not asked and self._hold_out(now_ps):
             return True
         step = self._step
         step.begin(now_ps)

@@ -25,10 +25,10 @@ class Pressure(Runs):
             return False
         crossing = self.crossing[-self.counter % self._block_size]
         if crossing > self.kv.free:
-            return self._make_room(now_ps, crossing)
+            return self._last_goes and self._make_room(now_ps, crossing)
         if self._stays_out(now_ps, crossing):
             self._fruitless = 0
-            self._decode_on(now_ps, waiting=len(self.waiting), wake=False)
+            self._decode_on(now_ps, waiting=len(self.waiting), wake=not self._last_goes)
             return True
         return False
 
@@ -40,7 +40,9 @@ class Pressure(Runs):
         waiting, running, settings = self.waiting, self.running, self.settings
         if not waiting:
             return False
-        budget = self._budget - self.decoders
+        if len(running) >= self._full_step:
+            return False
+        budget = self._full_step - self.decoders
         if len(running) >= settings.max_num_seqs or not budget:
             return True
         head = waiting.head()

@@ -82,7 +82,7 @@ class Shortcuts(Pressure):
         count, free, unhashed, need = len(running), kv.free, kv._unhashed, -(-known // size)
         taken = blocks + crossing[(at - extra) % size]
         if (
-            decodes + known > self._budget
+            decodes + known > self._full_step
             or taken + need + self.watermark_blocks > free
             or count >= self.settings.max_num_seqs
         ):

@@ -33,7 +33,9 @@ class Scheduler(Protocol):
     One that then serves all who run and admits the head of the queue as long as it fits (``serve_running`` and
     ``admit_heads``, with the chunk limit of the settings), nobody in a step that preempts, sets
     ``serves_all_then_admits_heads = True``: it is not asked either when a first request comes while all decode, when blocks are
-    short for the next decodes, or when the head does not fit.
+    short for the next decodes, or when the head does not fit. Where blocks are short it leaves the choice to
+    ``serve_running``, unless its queue is ordered by a key. If its steps have fewer tokens than ``max_num_batched_tokens``,
+    ``tokens_a_step(settings)`` says how many; decodes alone may be more.
     One that has to reserve memory says how by a class attribute ``reservation``, as ``EngineSettings`` has it.
     One that looks at the first waiting request of each client sets ``queues_by_client = True`` and reads ``Step.firsts()``.
     """

@@ -24,6 +24,11 @@ class Edf:
     preempt: bool = False
     serves_all_when_nobody_waits: ClassVar[bool] = True
 
+    @property
+    def serves_all_then_admits_heads(self) -> bool:
+        """Whether nobody is preempted for somebody who waits."""
+        return not self.preempt
+
     def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
         """Earliest deadline first, then earliest arrival."""
         return lambda request: (request.deadline_ps, request.arrived_ps)

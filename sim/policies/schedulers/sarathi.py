@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
 from sim.policies.schedulers import scheduler
 
@@ -18,14 +19,18 @@ class Sarathi:
 
     chunk_size: int = 512
     serves_all_when_nobody_waits: ClassVar[bool] = True
+    serves_all_then_admits_heads: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, not {self.chunk_size}")
 
+    def tokens_a_step(self, settings: EngineSettings) -> int:
+        """How many a step has in all, unless decodes alone are more."""
+        return self.chunk_size if settings.enable_chunked_prefill else settings.max_num_batched_tokens
+
     def schedule(self, step: Step) -> None:
-        if step.settings.enable_chunked_prefill:
-            step.budget = min(step.budget, max(self.chunk_size, len(step.running) + 1))
+        step.budget = min(step.budget, max(self.tokens_a_step(step.settings), len(step.running) + 1))
         step.serve_running()
         if step.preempted:
             return

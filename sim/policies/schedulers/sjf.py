@@ -26,6 +26,7 @@ class Sjf:
     pressure the one with the most expected tokens is recomputed. Long requests may starve."""
 
     serves_all_when_nobody_waits: ClassVar[bool] = True
+    serves_all_then_admits_heads: ClassVar[bool] = True
 
     def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
         """Fewest predicted output tokens first."""
