@@ -16,8 +16,10 @@ LONGER_RATE = 0.125
 """Where outputs and their cap are twice as long: at RATE the mean batch is 25.0, here 25 again (23.6 at 0.12, 26.7 at
 0.13), since a longer context makes longer steps. Twice the KV blocks, so that neither preempts."""
 BLOCKS = 30_000
+TIGHT = 14_000
+"""Blocks in which the same traffic has to preempt now and then: 0.3 times a request under ``vllm``."""
 SQUEEZED = 4_500
-"""Blocks in which the same traffic has to preempt; the longest request takes 3,375."""
+"""Blocks in which the same traffic has to preempt over and over, and the queue grows; the longest request takes 3,375."""
 
 
 def scenario(

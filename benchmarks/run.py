@@ -198,24 +198,6 @@ def growth_table(requests: int, repeats: int) -> list[Row]:
     return rows
 
 
-def policies_table(requests: int, repeats: int) -> list[Row]:
-    """Every scheduler on the same traffic, with room and under KV pressure, prefix cache off and on."""
-    rows: list[Row] = []
-    for name in schedulers.names():
-        for blocks, caching in ((BLOCKS, False), (BLOCKS, True), (SQUEEZED, False), (SQUEEZED, True)):
-            case = scenario(requests, caching=caching, blocks=blocks, scheduler=name)
-            ((pool_name, pool),) = case.pools.items()
-            cost = place(pool_name, pool, case).placed.step_cost
-            load, settings = requests_of(case, requests), engine_settings(case)
-            floor = Row("", partial(bare, load, cost, settings))
-            words = f"{name}, cache {'on' if caching else 'off'}{', KV pressure' if blocks == SQUEEZED else ''}"
-            rows += [floor, Row(words, partial(engine, load, cost, settings, scheduler=name), floor)]
-    measure(rows, repeats)
-    rows = [row for row in rows if row.name]
-    show("Schedulers, engine alone", rows)
-    return rows
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; 1 when a gate is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
@@ -235,9 +217,10 @@ def main(arguments: list[str] | None = None) -> int:
         title = f"{requests // 2:,} requests, {SQUEEZED:,} KV blocks: KV pressure"
         rows += main_table(requests // 2, repeats, SQUEEZED, title, {})
         growth_table(requests, max(1, repeats // 2))
-        policies_table(requests // 4, max(1, repeats // 2))
-        from benchmarks.strategies import strategies_table  # it needs this module
+        from benchmarks.policies import policies_table  # they need this module
+        from benchmarks.strategies import strategies_table
 
+        policies_table(requests // 4, max(1, repeats // 2))
         strategies_table(requests // 2, max(1, repeats // 2))
     missed = [row for row in rows if row.gated and row.ratio is not None and row.ratio > GATE]
     for row in missed:

@@ -105,13 +105,18 @@ class ChunkedReasoning:
         """Who does so and is not parked."""
         return [request for request in step.in_phase(answering=False) if not request.paused]
 
+    def _wanted(self, step: Step, notes: _Notes) -> int:
+        """How many places those who wait, or are parked, lack."""
+        others = len(step.waiting) + len(notes.parked)
+        if not others:
+            return 0
+        least = 1 if notes.refused and self.between_chunks != "keep" else 0  # it is blocks that are short
+        return max(others - step.seats, least)
+
     def _yield(self, step: Step, notes: _Notes) -> None:
         """As many as others wait for a place give it up, who has had it longest first."""
-        others = len(step.waiting) + len(notes.parked)
-        wanted = others - step.seats
-        if notes.refused and self.between_chunks != "keep":
-            wanted = max(wanted, 1)  # it is blocks that are short
-        if not others or wanted <= 0:
+        wanted = self._wanted(step, notes)
+        if not wanted:
             return
         over = [request for request in self._reasoning(step) if self._left(step, notes, request) <= 0]
         over.sort(key=lambda request: (self._left(step, notes, request), request.order))
@@ -186,5 +191,8 @@ class ChunkedReasoning:
             return
         if step.seats > 0 and (notes.parked or not notes.refused):
             return  # the next plan fills these seats
+        if not self._wanted(step, notes):
+            step.hold = FOREVER  # whose chunk is over goes on
+            return
         chunks = [self._left(step, notes, request) for request in self._reasoning(step)]
         step.hold = max(1, min(chunks, default=FOREVER))
