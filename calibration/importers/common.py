@@ -23,8 +23,11 @@ LLAMA_NAMES = {
 """Spellings of models in published tables, and ours."""
 
 
-def read_csv(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The CSV in *path*; raise an InputError when it cannot be read or lacks one of *columns*."""
+def read_csv(path: str | Path, columns: Sequence[str], *, text: Sequence[str] = ()) -> pd.DataFrame:
+    """The CSV in *path*; raise an InputError when it cannot be read, holds no rows or lacks one of *columns*.
+
+    Columns outside *text* must hold finite numbers of at least 0 in every row.
+    """
     import pandas as pd
 
     path = Path(path)
@@ -44,9 +47,28 @@ def read_csv(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
         for name in columns
         if name not in frame.columns
     ]
+    if not problems and not len(frame):
+        problems.append(Problem("the table has no rows", source=str(path)))
+    if not problems:
+        for name in columns:
+            if name not in text:
+                frame[name] = numbers(frame[name], str(path), problems)
     if problems:
         raise InputError(problems)
     return frame
+
+
+def numbers(values: pd.Series, source: str, problems: list[Problem]) -> pd.Series:
+    """*values* as numbers; a cell that is none, not finite or below 0 is named in *problems*, once a column."""
+    import pandas as pd
+
+    found = pd.to_numeric(values, errors="coerce")
+    bad = ~np.isfinite(found.to_numpy(float)) | (found.to_numpy(float) < 0)
+    if bad.any():
+        row = int(np.argmax(bad))
+        what = f"row {values.index[row]}: {values.iloc[row]} is no finite number of at least 0 ({int(bad.sum())} such rows)"
+        problems.append(Problem(what, source=source, key=str(values.name)))
+    return found
 
 
 def line(frame: pd.DataFrame, at: str, value: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

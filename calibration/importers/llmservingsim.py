@@ -70,7 +70,7 @@ def read(folder: str | Path, arch: Architecture, *, gpu: str, tp: int = 1, dtype
 
 
 def _dense(folder: Path, arch: Architecture, tokens: Any) -> Any:
-    table = read_csv(folder / "dense.csv", ("layer", "tokens", "time_us"))
+    table = read_csv(folder / "dense.csv", ("layer", "tokens", "time_us"), text=("layer",))
     total = np.zeros_like(tokens)
     for name, rows in table.groupby("layer"):
         times = 1 if name in _ONCE else arch.layers * (2 if name in _TWICE else 1)
@@ -79,7 +79,7 @@ def _dense(folder: Path, arch: Architecture, tokens: Any) -> Any:
 
 
 def _per_sequence(folder: Path, sequences: Any) -> Any:
-    table = read_csv(folder / "per_sequence.csv", ("layer", "sequences", "time_us"))
+    table = read_csv(folder / "per_sequence.csv", ("layer", "sequences", "time_us"), text=("layer",))
     total = np.zeros_like(sequences)
     for _, rows in table.groupby("layer"):
         total = total + interpolate(line(rows, "sequences", "time_us"), sequences)

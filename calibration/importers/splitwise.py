@@ -35,7 +35,7 @@ def read(path: str | Path) -> pd.DataFrame:
     once."""
     import pandas as pd
 
-    raw = read_csv(path, _COLUMNS)
+    raw = read_csv(path, _COLUMNS, text=("model", "hardware"))
     keys = ["model", "hardware", "tensor_parallel", "prompt_size", "batch_size", "token_size"]
     grouped = raw.drop_duplicates().groupby(keys)
     runs = grouped[["prompt_time", "token_time", "e2e_time"]].median().reset_index()

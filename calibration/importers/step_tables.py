@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibration.importers.common import read_csv
 from calibration.measurements import check
 from sim.errors import InputError, Problem
 
@@ -29,6 +30,15 @@ _COMMON = [
     "n",
     "flag",
 ]
+_DECODE = {"decodes": "batch_size", "context": "context_tokens_per_seq"}
+_PREFILL = {
+    "decodes": "n_decode",
+    "context": "kv_decode",
+    "chunks": "n_seqs",
+    "chunk_tokens": "chunk_per_seq",
+    "chunk_cached": "cached_per_seq",
+}
+"""Our columns, and what the two kinds of tables call them."""
 _KINDS = {
     "iteration_measured": "iteration_measured",
     "prefill_measured": "iteration_measured",
@@ -44,29 +54,16 @@ def read(*paths: str | Path) -> pd.DataFrame:
 
     frames = []
     for path in paths:
-        raw = pd.read_csv(path, low_memory=False)
-        missing = [name for name in _COMMON if name not in raw.columns]
+        raw = read_csv(path, _COMMON, text=_COMMON)  # what the cells hold is checked below, for all importers alike
+        kind = _DECODE if "batch_size" in raw.columns else _PREFILL
+        missing = [name for name in kind.values() if name not in raw.columns]
         if missing:
-            raise InputError([Problem("missing", source=str(path), key=name) for name in missing])
+            raise InputError([Problem("column is missing", source=str(path), key=name) for name in missing])
         raw = raw[raw["quantity"].isin(_KINDS)]
-        frames.append(_decode(raw) if "batch_size" in raw.columns else _prefill(raw))
+        if raw.empty:
+            expected = "a row with one of " + ", ".join(_KINDS)
+            raise InputError(Problem("no whole step in it", source=str(path), key="quantity", expected=expected))
+        frames.append(raw[_COMMON].assign(**{ours: raw[theirs] for ours, theirs in kind.items()}))
     frame = pd.concat(frames, ignore_index=True)
     frame["quantity"] = frame["quantity"].map(_KINDS)
     return check(frame, source=", ".join(map(str, paths)))
-
-
-def _decode(raw: pd.DataFrame) -> pd.DataFrame:
-    out = raw[_COMMON].copy()
-    out["decodes"] = raw["batch_size"]
-    out["context"] = raw["context_tokens_per_seq"]
-    return out
-
-
-def _prefill(raw: pd.DataFrame) -> pd.DataFrame:
-    out = raw[_COMMON].copy()
-    out["decodes"] = raw["n_decode"]
-    out["context"] = raw["kv_decode"]
-    out["chunks"] = raw["n_seqs"]
-    out["chunk_tokens"] = raw["chunk_per_seq"]
-    out["chunk_cached"] = raw["cached_per_seq"]
-    return out

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.architecture import Architecture
-from calibration.importers.common import interpolate, line, read_csv
+from calibration.importers.common import interpolate, line, numbers, read_csv
 from calibration.measurements import check
 from sim.errors import InputError, Problem
 
@@ -82,38 +82,51 @@ def read(
 
 def _linear(path: str | Path, arch: Architecture, tp: int) -> Any:
     names = [f"time_stats.{name}.median" for name in _LAYER]
-    raw = read_csv(path, (*names, *_MLP_KEYS))
+    raw = read_csv(path, (*names, *_MLP_KEYS), text=names)
     rows = raw[
         (raw["num_tensor_parallel_workers"] == tp) & (raw["n_embd"] == arch.hidden) & (raw["n_head"] == arch.heads)
     ]
     if rows.empty:
         raise InputError(Problem(f"no rows of {arch.name} at tensor parallel size {tp}", source=str(path)))
-    add = rows.get("time_stats.add.median", 0.0)
-    # two residual additions a layer; the table holds one
-    return line(rows.assign(total=rows[names].sum(axis=1) + 2 * add), "num_tokens", "total")
+    problems: list[Problem] = []
+    total = sum(numbers(rows[name], str(path), problems) for name in names if not _not_run(rows, name))
+    if "time_stats.add.median" in rows:
+        # two residual additions a layer; the table holds one
+        total = total + 2 * numbers(rows["time_stats.add.median"], str(path), problems)
+    if problems:
+        raise InputError(problems)
+    return line(rows.assign(total=total), "num_tokens", "total")
+
+
+def _not_run(rows: pd.DataFrame, name: str) -> bool:
+    """Whether a model has no such operator: parallel attention and MLP share one norm, and its column is empty."""
+    return "post_attention_layernorm" in name and bool(rows[name].isna().all())
 
 
 def _attention(path: str | Path, arch: Architecture, tp: int) -> pd.DataFrame:
     import pandas as pd
 
-    raw = read_csv(path, _ATTENTION_KEYS)
+    raw = read_csv(path, _ATTENTION_KEYS, text=("is_prefill",))
     rows = raw[
         (raw["num_tensor_parallel_workers"] == tp) & (raw["n_embd"] == arch.hidden) & (raw["n_q_head"] == arch.heads)
     ]
     if rows.empty:
         raise InputError(Problem(f"no rows of {arch.name} at tensor parallel size {tp}", source=str(path)))
     prefill = rows["is_prefill"].astype(str).str.lower() == "true"
+    kept = (rows["batch_size"] > 0) & (~prefill | (rows["prefill_chunk_size"] > 0))
+    rows, prefill = rows[kept], prefill[kept]
+    problems: list[Problem] = []
     time_ms = pd.Series(0.0, index=rows.index)
     for kind, mask in (("attn_prefill", prefill), ("attn_decode", ~prefill)):
         name = f"time_stats.{kind}.median"
         if mask.any() and name not in rows:
-            raise InputError(Problem("column is missing", source=str(path), key=name))
-        if name in rows:
-            time_ms = time_ms.where(~mask, pd.to_numeric(rows[name], errors="coerce"))
+            problems.append(Problem("column is missing", source=str(path), key=name))
+        elif mask.any():
+            time_ms = time_ms.where(~mask, numbers(rows[name][mask], str(path), problems))
     for kind in ("attn_input_reshape", "attn_output_reshape"):
         name = f"time_stats.{kind}.median"
         if name in rows:
-            time_ms = time_ms + rows[name].fillna(0.0)
-    out = rows.assign(attention_ms=time_ms, is_prefill=prefill)
-    out = out[out["attention_ms"].notna() & (out["batch_size"] > 0)]
-    return out[(~out["is_prefill"]) | (out["prefill_chunk_size"] > 0)]
+            time_ms = time_ms + numbers(rows[name].fillna(0.0), str(path), problems)
+    if problems:
+        raise InputError(problems)
+    return rows.assign(attention_ms=time_ms, is_prefill=prefill)

@@ -211,3 +211,48 @@ def test_wrong_files_name_the_missing_column(tmp_path: Path) -> None:
         llmservingsim.read(tmp_path, ARCH, gpu="a100")
     with pytest.raises(InputError, match="no such"):
         splitwise.read(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("perf_model", "token_time", np.nan),
+        ("perf_model", "prompt_time", -1.0),
+        ("perf_model", "batch_size", "many"),
+        ("mlp", "time_stats.mlp_act.median", np.nan),
+        ("mlp", "num_tokens", "some"),
+        ("attention", "time_stats.attn_decode.median", np.nan),
+        ("attention", "kv_cache_size", np.inf),
+        ("layers", "time_us", "fast"),
+        ("layers", "n_decode", -4),
+    ],
+)
+def test_a_cell_that_is_no_measurement_is_refused_by_column_and_row(
+    tmp_path: Path, table: str, column: str, value: object
+) -> None:
+    files = {"perf_model": splitwise_csv(tmp_path), "layers": layer_tables(tmp_path) / "attention.csv"}
+    files["mlp"], files["attention"] = vidur_tables(tmp_path)
+    if table == "layers":  # both kinds of tables are called attention.csv
+        layer_tables(tmp_path)
+    broken = pd.read_csv(files[table])
+    broken[column] = broken[column].astype(object)
+    row = int(np.argmax(broken["num_tensor_parallel_workers"] == 4)) if "num_tensor_parallel_workers" in broken else 1
+    broken.loc[row, column] = value
+    broken.to_csv(files[table], index=False)
+    readers = {
+        "perf_model": lambda: splitwise.read(files[table]),
+        "layers": lambda: llmservingsim.read(tmp_path, architecture("llama-3.1-8b"), gpu="rtx-4090"),
+    }
+    read = readers.get(table, lambda: vidur.read(files["mlp"], files["attention"], ARCH, gpu="a100", tp=4))
+    with pytest.raises(InputError, match=rf"{column}: row {row}: .* \(1 such rows\)"):
+        read()
+
+
+def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "steps.csv"
+    for content in (b"", b"hello\n", bytes(range(128, 256)), b"source,gpu\n"):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"steps\.csv"):
+            step_tables.read(file)
+        with pytest.raises(InputError, match=r"steps\.csv"):
+            splitwise.read(file)
