@@ -83,7 +83,11 @@ def _prior(wanted: Wanted) -> tuple[HardwareCost, Fidelity]:
     notes = []
     if efficiency(wanted.hardware.name).borrowed:
         notes.append(f"no kernel of {wanted.hardware.name} was measured: its efficiencies are those of other GPUs")
-    return wanted.prior(pp=wanted.pp), Fidelity(
+    cost = wanted.prior(pp=wanted.pp)
+    if wanted.dp > 1 or wanted.ep:
+        cost, note = _as_measured_in_tp(wanted, cost)
+        notes += note
+    return cost, Fidelity(
         profile="prior",
         kind="prior",
         source="roofline with fitted efficiencies",
@@ -93,6 +97,26 @@ def _prior(wanted: Wanted) -> tuple[HardwareCost, Fidelity]:
         error_basis=error.basis,
         notes=tuple(notes),
     )
+
+
+def _as_measured_in_tp(wanted: Wanted, cost: HardwareCost) -> tuple[HardwareCost, list[str]]:
+    """*cost*, the prior of data or expert parallelism, times what kernels of the same model took of the prior's time
+    when the same GPUs were one tensor parallel group; as it is where nothing of that was measured."""
+    group = replace(wanted, tp=wanted.tp * wanted.dp, dp=1, ep=False, pp=1)
+    found = _best(group)
+    if found is None:
+        return cost, []
+    measured, expected = _from_profile(group, found)[0], group.prior()
+    at = np.asarray(cost.tokens, float)
+    linear = np.asarray(cost.linear_s) * measured.linear(at) / expected.linear(at)
+    corrected = replace(
+        cost,
+        linear_s=tuple(np.maximum.accumulate(linear).tolist()),
+        kv_s=cost.kv_s * measured.kv_s / expected.kv_s,
+        pair_s=cost.pair_s * measured.pair_s / expected.pair_s,
+        cached_s=cost.cached_s * measured.cached_s / expected.cached_s,
+    )
+    return corrected, [f"the prior, times what {found.name} took of its time"]
 
 
 def _best(wanted: Wanted) -> profiles.Profile | None:

@@ -67,6 +67,13 @@ class Deployment:
             self, step_cost=at_depths(cost, self.depths), hardware_cost=hardware_half, engine_cost=engine_half
         )
 
+    def with_computing_beyond(self, tokens: int, share: float) -> Deployment:
+        """The same deployment with kernels that compute at *share* of the rate in steps of more than *tokens* tokens."""
+        hardware_half = self.hardware_cost.computing_beyond(tokens, share)
+        size = len(self.step_cost.linear_ps) - 1
+        cost = combine(hardware_half, self.engine_cost, layers=self.architecture.layers, table_tokens=size)
+        return replace(self, step_cost=at_depths(cost, self.depths), hardware_cost=hardware_half)
+
     def with_depths(self, depths: Depths) -> Deployment:
         """The same deployment of a model whose tokens run to *depths* (``adaptive_depth``)."""
         return replace(self, step_cost=at_depths(self.step_cost, depths), depths=depths)

@@ -92,8 +92,8 @@ def engine_cost(
     entry = _table(engine)["versions"][version]
     layer_us, seq_us, vocab_us = entry["layer_us"], entry["seq_us"], entry.get("vocab_us", 0.0)
     if arch.moe:
-        block_fp8 = arch.dtype_or_native(dtype) == "fp8"
-        layer_us = entry["moe_fp8_layer_us" if block_fp8 else "moe_layer_us"]
+        narrow = {"fp8": "moe_fp8_layer_us", "nvfp4": "moe_fp4_layer_us"}.get(arch.dtype_or_native(dtype), "")
+        layer_us = entry.get(narrow, entry["moe_layer_us"])
         seq_us = entry.get("moe_seq_us", seq_us)
         vocab_us = entry.get("moe_vocab_us", vocab_us)
     sampler_us = vocab_us * arch.vocab / 100_000  # sorting the logits takes a time that goes with the vocabulary

@@ -187,6 +187,26 @@ def fit_rows(
     return Fit(cost=cost, mixed_s=found.get("mixed", 0.0))
 
 
+def _fit_pure_first(rows: Rows, *, given: dict[str, float], least: dict[str, float] | None, rounds: int = 6) -> Fit:
+    """`fit_rows`, but what steps of one kind show is taken from them alone, not from mixed ones.
+
+    One kernel serves the prompt and the decodes of a mixed step, often worse than each would be served alone, and tables
+    may hold ten mixed steps for each pure one: reading KV would cost what it costs beside a prompt.
+    """
+    pure = rows.take(rows.mixed == 0)
+    if len(pure) == len(rows) or not pure.decode.any():
+        return fit_rows(rows, given=given, least=least, rounds=rounds)
+    alone = fit_rows(pure, given=given, least=least, rounds=rounds).cost
+    shown = {
+        "seq": not _confounded(pure),
+        "kv": True,
+        "pair": pure.pairs.any(),
+        "cached": pure.cached.any(),
+    }
+    found = {name: getattr(alone, f"{name}_s") for name, there in shown.items() if there}
+    return fit_rows(rows, given=found | given, least=least, rounds=rounds)
+
+
 def refine(cost: HardwareCost, shape: HardwareCost | None) -> HardwareCost:
     """*cost* with more knots, between its own following the curve of *shape* (the roofline of the same
     model).
@@ -251,7 +271,7 @@ def fit(
     rows = rows_of(frame)
     _enough(rows, source)
     given, borrowed = _unidentified(rows, prior)
-    best = fit_rows(rows, given=given, least=least)
+    best = _fit_pure_first(rows, given=given, least=least)
     best = Fit(refine(best.cost, prior), best.mixed_s, borrowed)
     return Validated(best, {**_errors(best, rows), **_left_out(rows, given, prior, least)}, rows)
 
@@ -334,7 +354,7 @@ def _left_out(
             gone = decode & (values == value)
             # a prefill of as many tokens knows linear(T) as well as a decode batch does, so it goes too
             hidden = gone if key.endswith("contexts") else gone | (rows.tokens == value)
-            part = fit_rows(rows.take(~hidden), given=given, least=least, rounds=4)
+            part = _fit_pure_first(rows.take(~hidden), given=given, least=least, rounds=4)
             part = replace(part, cost=refine(part.cost, prior))
             predicted.append(part.predict(rows.take(gone)))
             measured.append(rows.time_s[gone])

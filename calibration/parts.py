@@ -69,6 +69,16 @@ class HardwareCost:
             pair_s=self.pair_s / share,
         )
 
+    def computing_beyond(self, tokens: int, share: float) -> HardwareCost:
+        """The same cost where matrices compute at *share* of their rate: what ``linear`` takes more than at *tokens*
+        tokens, which are enough to read all weights, grows by 1/*share*."""
+        base = float(self.linear(tokens))
+        grown = (
+            value if at <= tokens else base + (value - base) / share
+            for at, value in zip(self.tokens, self.linear_s, strict=True)
+        )
+        return replace(self, linear_s=tuple(grown))
+
     def scaled(self, factor: float) -> HardwareCost:
         """The same cost, every part times *factor* (what-if bands)."""
         return HardwareCost(

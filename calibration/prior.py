@@ -61,6 +61,9 @@ class Efficiency:
     """Of the narrow format's peak FLOPs; 0 means as ``compute``."""
     fp8_kernel_us: float = 0.0
     """More of a layer whose activations are quantised on the way."""
+    fp8_experts_compute: float = 0.0
+    """As ``experts_compute`` where experts multiply in 8 or 4 bits, of that format's peak; 0 means as
+    ``experts_compute``."""
     borrowed: bool = False
     """Taken from other GPUs, because nothing was measured on this one."""
 
@@ -203,9 +206,12 @@ def _layer_s(
         touched = arch.moe.experts * (1.0 - (1.0 - arch.moe.active / arch.moe.experts) ** tokens)
         reads = touched * arch.expert_parameters / gpus * width["experts"]
         flops = 2.0 * tokens * arch.moe.active * arch.expert_parameters / gpus
+        compute = eff.experts_compute or eff.compute
+        if _narrow(dtype):
+            compute = eff.fp8_experts_compute or compute
         seconds = seconds + _soft_max(
             reads / ((eff.experts or eff.weights) * hardware.bandwidth_bytes_per_s),
-            flops / ((eff.experts_compute or eff.compute) * hardware.peak_flops(compute_dtype(dtype))),
+            flops / (compute * hardware.peak_flops(compute_dtype(dtype))),
             eff.softness,
         )
         if ep and gpus > 1:

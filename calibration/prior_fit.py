@@ -62,6 +62,7 @@ def case(arch: Architecture, hardware: Hardware, tp: int, dtype: str, frame: pd.
 DENSE = ("weights", "kv", "compute", "attention", "softness", "kernel_us")
 NARROW = ("fp8_weights", "fp8_compute", "fp8_kernel_us")
 EXPERTS = ("experts", "experts_compute")
+NARROW_EXPERTS = ("fp8_experts_compute",)
 LATENT = ("mla_us", "mla_compute")
 _BOUNDS = {
     "weights": (0.2, 1.0),
@@ -75,6 +76,7 @@ _BOUNDS = {
     "fp8_weights": (0.2, 1.0),
     "fp8_compute": (0.1, 1.0),
     "fp8_kernel_us": (0.0, 80.0),
+    "fp8_experts_compute": (0.02, 1.0),
     "mla_us": (0.0, 400.0),
     "mla_compute": (0.05, 1.0),
 }

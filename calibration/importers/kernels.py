@@ -37,6 +37,8 @@ SYSTEMS = {
 _GEMM = {"bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8", "nvfp4": "nvfp4"}
 _MOE = _GEMM | {"mxfp4": "w4a16_mxfp4", "fp8": "fp8_block", "int4": "int4_wo"}
 _KV = {"auto": "bfloat16", "bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8"}
+BADLY_TIMED = 1.25
+"""Experts over twice as many GPUs that take so many times as long were timed badly."""
 _SPREAD = {True: "balanced", False: "power_law_1.2"}
 """How tokens spread over experts in the MoE kernels used, by ``Moe.even``: unevenly, as most real routing does."""
 FUSED_ALLREDUCE = ("b200", "b300", "gb200")
@@ -261,6 +263,25 @@ class Kernels:
 
     def moe(self, tokens: Array, arch: Architecture, *, tp: int, ep: int, dtype: str) -> Array:
         """One layer's routed experts for *tokens* tokens over the GPUs that share them."""
+        at, seconds = self._experts(arch, tp=tp, ep=ep, dtype=dtype)
+        if tp > 1:
+            try:
+                wider, longer = self._experts(arch, tp=tp // 2, ep=ep, dtype=dtype)
+            except InputError:
+                return _straight(tokens, at, seconds)
+            many = at >= 64
+            if np.median(seconds[many] / _straight(at[many], wider, longer)) > BADLY_TIMED:
+                raise InputError(
+                    Problem(
+                        f"{dtype} experts of {arch.name} over {tp * ep} GPUs were timed badly on {self.hardware.name}: "
+                        f"longer than over {tp // 2 * ep}, each GPU of which computes twice as much",
+                        key="model",
+                    )
+                )
+        return _straight(tokens, at, seconds)
+
+    def _experts(self, arch: Architecture, *, tp: int, ep: int, dtype: str) -> tuple[Array, Array]:
+        """Numbers of tokens timed, and the seconds that one layer's experts took."""
         import pandas as pd
 
         assert arch.moe is not None
@@ -296,7 +317,7 @@ class Kernels:
             )
         chosen = chosen[chosen["version"] == chosen["version"].iloc[0]]  # the newest version comes first
         column = chosen.groupby("num_tokens")["latency"].min() * 1e-3
-        return _straight(tokens, column.index.to_numpy(float), column.to_numpy(float))
+        return column.index.to_numpy(float), column.to_numpy(float)
 
     # ---- latent attention ---------------------------------------------------------------------------------
 

@@ -54,6 +54,9 @@ MATRIX: tuple[tuple[str, tuple[str, ...], tuple[str, ...], tuple[int, ...]], ...
     ("gpt-oss-120b", ("mxfp4",), (*_HOPPER_ON, "b300", "rtx-pro-6000"), (1, 2, 4, 8)),
     ("deepseek-r1", ("fp8",), _BIG, (4, 8)),
     ("deepseek-r1", ("nvfp4",), ("b200", "b300", "gb200"), (4, 8)),
+    ("minimax-m2.5", ("fp8",), ("h100-sxm", "h200", "b200", "b300"), (1, 2, 4, 8)),
+    ("minimax-m2.5", ("nvfp4",), ("b200", "b300"), (1, 2, 4, 8)),
+    ("kimi-k2.5", ("nvfp4",), ("b200", "b300", "gb200"), (4, 8)),
 )
 
 

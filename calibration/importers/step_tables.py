@@ -63,7 +63,8 @@ def read(*paths: str | Path) -> pd.DataFrame:
         if raw.empty:
             expected = "a row with one of " + ", ".join(_KINDS)
             raise InputError(Problem("no whole step in it", source=str(path), key="quantity", expected=expected))
-        frames.append(raw[_COMMON].assign(**{ours: raw[theirs] for ours, theirs in kind.items()}))
+        kept = [*_COMMON, *(name for name in ("licence",) if name in raw.columns)]
+        frames.append(raw[kept].assign(**{ours: raw[theirs] for ours, theirs in kind.items()}))
     frame = pd.concat(frames, ignore_index=True)
     frame["quantity"] = frame["quantity"].map(_KINDS)
     return check(frame, source=", ".join(map(str, paths)))

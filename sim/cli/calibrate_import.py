@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         what = {"splitwise": "perf_model.csv", "vidur": "mlp.csv attention.csv", "llmservingsim": "a folder"}
         raise InputError(Problem(f"{len(args.files)} files", key="FILE", expected=f"{wanted}: {what[args.format]}"))
     frame = _read(args)
-    measurements.write(frame, args.out, {"licence": "Apache-2.0" if args.format == "steps" else "MIT"})
+    stated = sorted(set(frame["licence"].dropna())) if "licence" in frame else ["MIT"]
+    measurements.write(frame, args.out, {"licence": ", ".join(map(str, stated))})
     keys = frame.groupby(["gpu", "model", "dtype", "tp"]).size()
     if args.json:
         names = ("gpu", "model", "dtype", "tp", "steps")

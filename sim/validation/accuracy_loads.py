@@ -25,7 +25,7 @@ SEED = 20_260
 DISTINCT_PROMPTS = 100
 """Distinct prompts of inference-perf's shared-prefix generator where a run does not state groups x prompts."""
 
-BURST_PROMPTS = ((r"gpqa", 270, 198), (r"lm-?arena", 250, 0), (r"fill-in-the-middle", 512, 0))
+BURST_PROMPTS = ((r"gpqa", 270, 198), (r"lm-?arena", 250, 0), (r"fill-in-the-middle", 1500, 0))
 """Mean prompt tokens and distinct prompts (0: all) of data sets whose prompt lengths a source does not publish:
 GPQA Diamond has 198 questions of about 200 tokens before the chat template; the others are assumed."""
 

@@ -169,6 +169,12 @@ def test_recipes_fill_in_what_a_source_states_elsewhere() -> None:
     assert found.placed.engine_cost.version == "0.19"
     assert found.settings.async_scheduling
     assert any("InferenceX, Llama 70B on B200" in words for words in found.assumed)
+    experts = {**cells, "gpu": "h200_sxm", "model": "openai/gpt-oss-120b", "dtype": "fp4"}
+    timed = setup(closed(engine_version="", notes=dated, **experts))
+    marlin = setup(closed(**{**experts, "engine_version": "0.18.0"}))
+    assert any("marlin" in words for words in marlin.assumed)
+    steps = [found.placed.hardware_cost.linear(8192) for found in (timed, marlin)]
+    assert 1.2 < steps[1] / steps[0] < 1.5
     stated = setup(closed(**{**cells, "engine_version": "0.15.1"}))
     assert stated.placed.engine_cost.version == "0.15", "a release that the row states is kept"
 

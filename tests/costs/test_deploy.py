@@ -15,6 +15,7 @@ from calibration.deployment import deploy
 from calibration.engine_costs import engine_cost, nearest_version, versions
 from calibration.hardware import hardware, names
 from calibration.physics import TOLERANCE, shares
+from calibration.prior import hardware_cost
 from sim.errors import DoesNotFit, InputError
 
 # KV blocks that real engines stated in their logs: vLLM with these settings (published serving runs).
@@ -276,6 +277,36 @@ def test_what_kernels_timed_one_by_one_leave_out_is_added() -> None:
     assert h100.hardware_cost == profiles.get(h100.fidelity.profile).cost, "nothing is known of others"
 
 
+def test_ranks_of_experts_cost_what_kernels_of_one_group_say_of_the_prior() -> None:
+    group = deploy(model="minimax-m2.5", hardware="b200", tensor_parallel_size=4)
+    ranks = deploy(model="minimax-m2.5", hardware="b200", data_parallel_size=4, enable_expert_parallel=True)
+    assert group.fidelity.kind == "composed"
+    assert ranks.fidelity.kind == "prior", "nothing was measured of ranks"
+    assert any(group.fidelity.profile in note for note in ranks.fidelity.notes)
+    arch, gpu = architecture("minimax-m2.5"), hardware("b200")
+    bare = hardware_cost(arch, gpu, dp=4, ep=True)
+    for tokens in (4, 64, 2048):
+        ratio = group.hardware_cost.linear(tokens) / hardware_cost(arch, gpu, tp=4).linear(tokens)
+        assert ranks.hardware_cost.linear(tokens) == pytest.approx(bare.linear(tokens) * ratio, rel=0.03)
+
+
+def test_experts_in_eight_bits_compute_at_a_rate_of_their_own() -> None:
+    """Fitted on Qwen3 30B-A3B in fp8; the composed prefill of Qwen3 235B-A22B, which it was not fitted on, agrees."""
+    for gpu in ("h100-sxm", "h200", "b200"):
+        found = profiles.get(f"qwen3-235b-a22b_{gpu}_tp4_fp8").cost
+        prior = hardware_cost(architecture("qwen3-235b-a22b"), hardware(gpu), tp=4, dtype="fp8")
+        off = [float(prior.linear(tokens) / found.linear(tokens)) - 1 for tokens in (1024, 2048, 4096, 8192)]
+        assert np.median(np.abs(off)) < 0.17, gpu
+
+
+def test_other_kernels_of_experts_compute_at_another_rate_past_the_weights() -> None:
+    cost = profiles.get("gpt-oss-120b_h200_tp1_mxfp4").cost
+    other = cost.computing_beyond(128, 0.5)
+    assert other.linear(64) == cost.linear(64)
+    assert other.linear(8192) - cost.linear(128) == pytest.approx(2 * (cost.linear(8192) - cost.linear(128)))
+    assert cost.computing_beyond(128, 1.0).linear_s == pytest.approx(cost.linear_s)
+
+
 def test_engine_costs_are_explained() -> None:
     arch = architecture("llama-3.1-8b")
     for version in versions():
@@ -284,6 +315,13 @@ def test_engine_costs_are_explained() -> None:
         assert cost.identified_by
         assert cost.front_end_s > 0
     assert engine_cost(arch, tp=2, version="0.19").layer_s <= engine_cost(arch, tp=8, version="0.19").layer_s
+    experts = architecture("deepseek-r1")
+    wide, narrow = (engine_cost(experts, tp=8, dtype=dtype, version="0.19").layer_s for dtype in ("bf16", "nvfp4"))
+    assert wide < narrow < engine_cost(experts, tp=8, dtype="fp8", version="0.19").layer_s
+    assert (
+        engine_cost(experts, tp=8, dtype="nvfp4", version="0.15").layer_s
+        == engine_cost(experts, tp=8, dtype="bf16", version="0.15").layer_s
+    )
 
 
 def test_stated_versions_find_the_nearest_known_one() -> None:

@@ -4,6 +4,7 @@ true."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,16 @@ def test_one_wild_row_does_not_steer_the_fit() -> None:
 def test_mixed_surcharge_is_found() -> None:
     done = fit(measured(TRUE, mixed_s=1.2e-4))
     assert done.fit.mixed_s == pytest.approx(1.2e-4, rel=0.02)
+
+
+def test_mixed_steps_do_not_steer_what_pure_ones_show() -> None:
+    """A kernel that serves a prompt and decodes together may read KV at half the rate, in ten times as many rows."""
+    slow = measured(replace(TRUE, kv_s=2 * TRUE.kv_s), mixed_s=1.2e-4)
+    mixed = slow[(slow["chunks"] > 0) & (slow["decodes"] > 0)]
+    pure = measured(TRUE)
+    found = fit(pd.concat([pure, *[mixed] * (10 * len(pure) // len(mixed))], ignore_index=True))
+    assert found.fit.cost.kv_s == pytest.approx(TRUE.kv_s, rel=0.01)
+    assert found.error["decode"].p95 < 0.01
 
 
 def test_pair_is_not_taken_from_short_prompts() -> None:
