@@ -22,7 +22,7 @@ FAMILIES = (
     ("blis-", "Llama", "", "Llama 2, 0.15, H100"),
     ("blis-", "Mixtral", "", "Mixtral, 0.15, H100"),
     ("llmss-", "", "PRO", "Llama 3.1 8B, 0.19, RTX PRO 6000"),
-    ("llmss-", "", "4090", "the same, RTX 4090 (prior)"),
+    ("llmss-", "", "4090", "the same, RTX 4090"),
     ("llmd-exp-0", "", "", "Llama 3.1 70B, 0.8.5, two A100"),
     ("llmd-exp-2", "", "", "the same, two replicas"),
     ("llmd7-", "", "", "Llama 3.1 8B, 0.8.5, 8K and 10K prompts"),
@@ -32,8 +32,9 @@ FAMILIES = (
     ("infx-", "Llama-3.1-70B", "", "InferenceX, Llama 3.1 70B"),
     ("infx-", "gpt-oss", "", "InferenceX, gpt-oss-120b"),
     ("infx-", "Qwen", "", "closed loops of Qwen3, 0.12"),
-    ("infx-", "MiniMax", "", "InferenceX, MiniMax M2.5 (prior)"),
-    ("infxpos-", "", "", "the same, long prompts (prior)"),
+    ("infx-", "MiniMax", "", "InferenceX, MiniMax M2.5"),
+    ("infx-", "Kimi", "", "InferenceX, Kimi K2.5"),
+    ("infxpos-", "", "", "MiniMax M2.5, long prompts, marked experimental"),
 )
 """Rows of the table: beginning of the id, what model and GPU hold, and what a reader calls it."""
 COLUMNS = ("TTFT", ("TPOT", "ITL"), "E2E", "E2E p99", "throughput")
