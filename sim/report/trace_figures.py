@@ -271,5 +271,5 @@ def exhibits(curves: Mapping[str, pd.DataFrame]) -> dict[str, Exhibit]:
     return {
         name: Exhibit(name, makers[name](data), data, "half" if name in ("concentration", "tail_index") else "wide")
         for name, data in curves.items()
-        if len(data) > 1
+        if len(data) and data["whose"].value_counts().max() > 1
     }

@@ -60,7 +60,7 @@ def describe_page(
         verdict="described",
         tone="none",
         tiles=tiles,
-        sections=sections,
+        sections=_told(sections),
         folds=folds,
         footer="Described by ThinkCap; nothing was simulated.",
     )
@@ -92,12 +92,14 @@ def fit_page(
         else "not near enough: " + "; ".join(str(row["name"]) for row in far),
         tiles=[tile for beginning, label in _TILES.items() if (tile := _tile(asked, beginning, label)) is not None],
         banners=[_FAR] if far else [],
-        sections=[
-            Section("lengths", "Are they as long?", _pick(figures, "survival", "splits")),
-            Section("tail", "Is the tail as heavy?", _pick(figures, "concentration", "tail_index")),
-            Section("arrivals", "Do they come alike?", _pick(figures, "traffic", "daily", "burstiness")),
-            Section("goodness", "How near is each figure?", (), _goodness(rows)),
-        ],
+        sections=_told(
+            [
+                Section("lengths", "Are they as long?", _pick(figures, "survival", "splits")),
+                Section("tail", "Is the tail as heavy?", _pick(figures, "concentration", "tail_index")),
+                Section("arrivals", "Do they come alike?", _pick(figures, "traffic", "daily", "burstiness")),
+                Section("goodness", "How near is each figure?", (), _goodness(rows)),
+            ]
+        ),
         folds=[Fold("notes", "Assumed while fitting", [Items(list(notes) or ["nothing"])])],
         footer="Fitted by ThinkCap; the page shows quantiles and counts of the trace, none of its rows.",
     )
@@ -178,6 +180,11 @@ _ORDER = (*_LENGTHS, "arrivals", "what hangs together")
 
 def _figure(value: float) -> str:
     return formats.number(value, 4 if abs(value) < 1e4 else 5)
+
+
+def _told(sections: Sequence[Section]) -> list[Section]:
+    """Those that have something to show: a trace of one row has no curves."""
+    return [section for section in sections if section.exhibits or section.blocks]
 
 
 def _pick(figures: Mapping[str, Exhibit], *names: str) -> list[Exhibit]:
