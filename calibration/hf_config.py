@@ -9,7 +9,9 @@ from typing import Any
 from calibration.architecture import Architecture, Mla, Moe
 from sim.errors import InputError, Problem
 
-_QUANT = {"fp8": "fp8", "mxfp4": "mxfp4", "awq": "int4", "gptq": "int4", "nvfp4": "nvfp4", "modelopt": "fp8"}
+_QUANT = {"fp8": "fp8", "fbgemm_fp8": "fp8", "mxfp4": "mxfp4", "nvfp4": "nvfp4"}
+"""Formats that the name of the method tells; others are told by their bits."""
+_WITH_BITS = ("awq", "gptq", "modelopt", "modelopt_fp4", "compressed-tensors", "bitsandbytes", "quark", "auto-round")
 
 
 def from_hf_config(path: str | Path) -> Architecture:
@@ -69,20 +71,24 @@ def _from_config(config: dict[str, Any], *, source: str, name: str) -> Architect
             dense_layers=number("first_k_dense_replace", default=len(config.get("mlp_only_layers") or ())),
             bias=family == "gpt_oss",
         )
+    kv_heads = number("num_key_value_heads", "num_kv_heads", default=heads)
+    if heads % kv_heads:
+        what = f"{kv_heads} KV heads do not divide {heads} heads"
+        problems.append(Problem(what, source=source, key="num_key_value_heads"))
+    other = _unmodelled(config)
+    if other is not None:
+        key, what = other
+        problems.append(Problem(what, source=source, key=key, expected="a decoder with attention in every layer"))
+    dtype = _format(config, source, problems)
     if problems:
         raise InputError(problems)
     sliding = _sliding_layers(config, layers)
-    quant = config.get("quantization_config") or {}
-    native = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16")
-    dtype = _QUANT.get(
-        str(quant.get("quant_method", "")).lower(), {"float16": "fp16", "float32": "fp32"}.get(native, "bf16")
-    )
     return Architecture(
         name=name.rstrip("/").rpartition("/")[2].lower(),
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=number("num_key_value_heads", "num_kv_heads", default=heads),
+        kv_heads=kv_heads,
         head_dim=number("head_dim", default=hidden // heads),
         ffn=ffn,
         vocab=vocab,
@@ -100,6 +106,76 @@ def _from_config(config: dict[str, Any], *, source: str, name: str) -> Architect
         mla=mla,
         source=source,
     )
+
+
+def _unmodelled(config: dict[str, Any]) -> tuple[str, str] | None:
+    """The key and what it says of layers that keep no KV cache of their tokens; None: all are attention."""
+    if config.get("is_encoder_decoder"):
+        return "is_encoder_decoder", "an encoder beside the decoder is not modelled"
+    kinds = config.get("layer_types") or config.get("layers_block_type")
+    if isinstance(kinds, list):
+        known = {"full_attention", "sliding_attention", "chunked_attention", "attention"}
+        odd = sorted({str(kind) for kind in kinds} - known)
+        if odd:
+            return "layer_types", f"layers of kind {', '.join(odd)} keep a state, not a KV cache, and are not modelled"
+    for key in (
+        "full_attention_interval",
+        "linear_num_value_heads",
+        "hybrid_override_pattern",
+        "mamba_d_state",
+        "ssm_cfg",
+    ):
+        if config.get(key):
+            return key, "layers of linear attention or a state space keep a state, not a KV cache, and are not modelled"
+    return None
+
+
+def _format(config: dict[str, Any], source: str, problems: list[Problem]) -> str:
+    """Number format of the weights; what cannot be told goes to *problems*."""
+    native = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16")
+    plain = {"float16": "fp16", "float32": "fp32"}.get(native, "bf16")
+    quant = config.get("quantization_config") or {}
+    method = str(quant.get("quant_method", "")).lower()
+    if not method:
+        return plain
+    if method in _QUANT:
+        return _QUANT[method]
+    found = _of_bits(quant) if method in _WITH_BITS else None
+    if found is None:
+        problems.append(
+            Problem(
+                f"weights of {method!r} in a format that is not known",
+                source=source,
+                key="quantization_config",
+                expected="one of "
+                + ", ".join((*_QUANT, *_WITH_BITS))
+                + " with its bits, or none and --dtype in the scenario",
+            )
+        )
+        return plain
+    return found
+
+
+def _of_bits(quant: dict[str, Any]) -> str | None:
+    """The format that a method's bits tell: as the method itself, its groups of weights or its algorithm has them."""
+    named = str(quant.get("quant_algo") or "").lower()
+    for name in ("nvfp4", "mxfp4", "fp8", "int8", "int4"):
+        if name in named:
+            return name
+    if quant.get("load_in_4bit"):
+        return "int4"
+    if quant.get("load_in_8bit"):
+        return "int8"
+    groups = quant.get("config_groups")
+    weights = next(iter(groups.values()), {}).get("weights") if isinstance(groups, dict) and groups else None
+    about = weights if isinstance(weights, dict) else quant
+    bits = about.get("num_bits", about.get("bits", about.get("w_bit")))
+    number = str(about.get("type", "int")).lower()
+    if number == "float":
+        return {8: "fp8", 4: "nvfp4"}.get(bits)  # type: ignore[arg-type]
+    if bits is None and str(quant.get("quant_method")) in ("awq", "gptq"):
+        return "int4"
+    return {8: "int8", 4: "int4"}.get(bits)  # type: ignore[arg-type]
 
 
 def _sliding_layers(config: dict[str, Any], layers: int) -> int:
@@ -121,7 +197,7 @@ def _sliding_layers(config: dict[str, Any], layers: int) -> int:
 
 def _max_context(config: dict[str, Any], positions: int) -> int:
     """``max_position_embeddings``, times the RoPE scaling where that is not yet contained in it."""
-    scaling = config.get("rope_scaling") or {}
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     kind = scaling.get("rope_type", scaling.get("type"))
     original = scaling.get("original_max_position_embeddings")
     factor = scaling.get("factor", 1)

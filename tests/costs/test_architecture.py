@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,3 +233,73 @@ def test_a_file_that_is_no_yaml_is_one_clear_error(tmp_path: Path, read: Callabl
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"mine\.yaml"):
         read(str(path))
+
+
+PLAIN = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 32768,
+}
+
+
+@pytest.mark.parametrize(
+    ("quant", "dtype"),
+    [
+        ({"quant_method": "awq"}, "int4"),
+        ({"quant_method": "gptq", "bits": 8}, "int8"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4"),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "fp8"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}}},
+            },
+            "fp8",
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}},
+            },
+            "int4",
+        ),
+    ],
+)
+def test_formats_are_told_by_method_and_bits(tmp_path: Path, quant: dict[str, Any], dtype: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**PLAIN, "quantization_config": quant}), encoding="utf-8")
+    assert from_hf_config(path).native_dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layer_types": ["linear_attention", "full_attention"] * 16}, "linear_attention keep a state"),
+        ({"model_type": "qwen3_next", "full_attention_interval": 4}, "full_attention_interval"),
+        ({"is_encoder_decoder": True}, "encoder beside the decoder"),
+        ({"num_key_value_heads": 7}, "7 KV heads do not divide 32"),
+        ({"quantization_config": {"quant_method": "foo"}}, "'foo' in a format that is not known"),
+        ({"quantization_config": {"quant_method": "compressed-tensors"}}, "quantization_config"),
+    ],
+)
+def test_what_a_config_says_of_other_layers_and_formats_is_refused(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**PLAIN, **changes}), encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        from_hf_config(path)
+
+
+def test_context_is_stretched_by_either_spelling_of_rope(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+        path.write_text(json.dumps({**PLAIN, key: rope}), encoding="utf-8")
+        assert from_hf_config(path).max_context == 131072
