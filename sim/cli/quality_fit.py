@@ -1,8 +1,8 @@
 """Parameters of the quality model from measured rows, with what they leave unexplained.
 
 The table is CSV with a header: ``samples,accuracy`` (majority voting over so many samples; a row with one
-sample gives the mean) or ``tokens,accuracy`` (mean tokens an answer). What is printed can be copied into a
-scenario's ``quality`` section.
+sample gives the mean) or ``tokens,accuracy`` (mean tokens an answer). The last line can be copied into a
+scenario.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         import json
 
-        print(json.dumps({"parameters": fitted.parameters, "rows": fitted.rows, "worst": fitted.worst}))
+        found = {"parameters": fitted.parameters, "law": fitted.law, "rows": fitted.rows, "worst": fitted.worst}
+        print(json.dumps(found))
         return 0
     for name, value in fitted.parameters.items():
         print(f"{name}: {value:.6g}")
@@ -37,6 +38,12 @@ def run(args: argparse.Namespace) -> int:
     for x, measured, said in fitted.rows:
         print(f"{x:>10g}  {measured:8.4f}  {said:6.4f}  {measured - said:+8.4f}")
     print(f"\nlargest residual {fitted.worst:.4f} over {len(fitted.rows)} rows, {len(fitted.parameters)} parameters")
+    if len(fitted.parameters) == 1:
+        print("rows of several samples would say how far queries differ (concentration) and how wrong answers scatter")
+    if by == "tokens":
+        print(f"taken for the natural length: {max(x for x, _ in rows):,.0f} tokens")
+    law = ", ".join(f"{name}: {value:.6g}" for name, value in fitted.law.items())
+    print(f"\nquality: {{benchmark: NAME, models: {{any: {{NAME: {{{law}}}}}}}}}")
     return 0
 
 
@@ -61,14 +68,15 @@ def read(path: Path) -> tuple[str, list[tuple[float, float]]]:
         if not any(cell.strip() for cell in cells):
             continue
         try:
-            x, accuracy = (float(cells[header.index(name)]) for name in (by, "accuracy"))
+            x, said = float(cells[header.index(by)]), cells[header.index("accuracy")].strip()
+            accuracy = float(said[:-1]) / 100 if said.endswith("%") else float(said)
         except (ValueError, IndexError):
-            problems.append(Problem(f"{cells}", source=str(path), line=number, expected="two numbers"))
+            problems.append(Problem(",".join(cells), source=str(path), line=number, expected="two numbers"))
             continue
         whole = by == "tokens" or (x.is_integer() and x <= 512)
         if not (x > 0 and whole and 0 <= accuracy <= 1):
-            expected = "accuracy between 0 and 1" + (", whole samples of 1 to 512" if by == "samples" else "")
-            problems.append(Problem(f"{cells}", source=str(path), line=number, expected=expected))
+            expected = "accuracy between 0 and 1, or in %" + (", whole samples of 1 to 512" if by == "samples" else "")
+            problems.append(Problem(",".join(cells), source=str(path), line=number, expected=expected))
         rows.append((x, accuracy))
     if not rows and not problems:
         problems.append(Problem("has no rows", source=str(path)))

@@ -176,7 +176,8 @@ class QueryJudge:
             thought = budget
         brings = not cut or call.forced_answer
         cut = cut and not call.leaves
-        looks, probed = run.without_kv(call.pool, thought), 0
+        looks: Looks | None = None
+        probed = 0
         if call.probes is not None:
             wanted, (thought, taken, left) = thought, self._exit(call, natural, thought)
             cut, brings = cut and not left, brings or left
@@ -187,6 +188,8 @@ class QueryJudge:
             settled = thought >= natural * self._settles(call)
             run.exits.add(wanted=wanted, thought=thought, probes=taken, left=left, settled=settled)
         self._plans[id(call)] = (thought, natural, brings)
+        if looks is None:
+            looks = run.without_kv(call.pool, thought)
         reasoning = thought + probed
         return reasoning, answer if brings else 0, cut, read, looks
 

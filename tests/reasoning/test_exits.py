@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from sim.cluster.judged import Judged
-from sim.policies.reasoning import Generate
+from sim.policies.reasoning import Generate, Probes
 from sim.policies.strategies.early_exit import PRESETS
 from sim.rng import Streams
 from workloads.quality.convergence import LEVELS, MATH_500, REFERENCE, convergence
 from workloads.quality.exits import DEER, kept_share
 from workloads.quality.judge import Judge
 from workloads.quality.published import BENCHMARKS, ROWS
-from workloads.quality.spec import AnswerLaw, QualitySpec
+from workloads.quality.spec import AnswerLaw, Latent, PoolLengths, QualitySpec
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -77,3 +77,15 @@ def test_dynasors_preset_beside_its_best_published_saving() -> None:
     assert predicted["math-500"] == pytest.approx(0.713, abs=0.001)
     assert predicted["amc23"] == pytest.approx(0.805, abs=0.001)
     assert predicted["aime-2024"] == pytest.approx(0.846, abs=0.001)
+
+
+def test_a_chain_of_latent_steps_that_is_left_early_has_no_more_of_them() -> None:
+    latent = PoolLengths(latent=Latent(tokens_per_step=2, keeps_kv=False))
+    spec = QualitySpec(benchmark="b", models={"any": {"b": AnswerLaw(accuracy=0.5)}}, pools={"p": latent})
+    judged = Judged(Judge(spec, Streams(3), pools=[("p", "m")], categories=["c"]), ["p"], [True])
+    row = (0, 0, 100, -1, 0, 0, 0, -1, -1, -1, 0, -1, 400, 10)
+    call = Generate(0, probes=Probes(every_tokens=8))
+    reasoning, _, _, _, looks = judged.begin(row).lengths(call, 400, 10)
+    assert looks is not None
+    assert looks.count == reasoning - 1
+    assert reasoning < 200

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from sim import load
 from sim.cli.main import main
 from workloads.quality.exact import majority
 from workloads.quality.published import BENCHMARKS, ROWS
+from workloads.quality.spec import AnswerLaw
 
 
 def write(path: Path, text: str) -> str:
@@ -38,6 +41,30 @@ def test_tokens_fit_a_saturating_law(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["parameters"]["floor"] < found["parameters"]["limit"] <= 1
     assert found["worst"] < 0.03
+    law = AnswerLaw(**found["law"])
+    for tokens, _, fitted in found["rows"]:
+        assert law.mean(tokens / 16_000) == pytest.approx(fitted, abs=1e-9)
+
+
+def test_what_a_fit_prints_last_is_a_section_of_a_scenario(tmp_path, capsys):
+    table = write(tmp_path / "t.csv", "samples,accuracy\n1,40 %\n16,55%\n")
+    assert main(["quality", "fit", table]) == 0
+    section = capsys.readouterr().out.splitlines()[-1].replace("NAME", "mine")
+    data = {
+        "name": "fitted",
+        "workload": {"arrivals": "poisson", "rate": "1/s", "lengths": {"prompt": 10, "reasoning": 10, "answer": 10}},
+        "measure": {"queries": 3},
+        "pools": {"main": {"model": "llama-3.1-8b", "hardware": "h100-sxm"}},
+        **yaml.safe_load(section),
+    }
+    law = load(data).quality.models["any"]["mine"]
+    assert law.accuracy == 0.4
+    assert law.concentration is not None
+
+
+def test_one_sample_says_nothing_of_how_queries_differ(tmp_path, capsys):
+    assert main(["quality", "fit", write(tmp_path / "t.csv", "samples,accuracy\n1,0.7\n"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == {"accuracy": 0.7}
 
 
 @pytest.mark.parametrize(

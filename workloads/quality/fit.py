@@ -31,10 +31,20 @@ class Fitted:
         """Largest residual."""
         return max(abs(measured - fitted) for _, measured, fitted in self.rows)
 
+    @property
+    def law(self) -> dict[str, float]:
+        """The same in the words of `quality.models`; of tokens, the longest row's are taken for the natural length."""
+        if self.kind != "tokens":
+            return self.parameters
+        limit, floor, scale = (self.parameters[name] for name in ("limit", "floor", "scale_tokens"))
+        natural = max(tokens for tokens, _, _ in self.rows)
+        accuracy = limit - (limit - floor) * math.exp(-natural / scale)
+        return {"accuracy": min(max(accuracy, 0.0), 1.0), "floor": max(floor, 0.0), "saturation": natural / scale}
+
 
 def fit_samples(rows: Sequence[tuple[int, float]], alternatives: Sequence[int] = ALTERNATIVES) -> Fitted:
-    """From (N, accuracy of majority voting); N = 1 fixes the mean. Two rows fix the concentration for each
-    number of alternatives; more choose among them.
+    """From (N, accuracy of majority voting); N = 1 fixes the mean, and alone nothing else. Two rows fix the
+    concentration for each number of alternatives; more choose among them.
     """
     from scipy.optimize import minimize_scalar
 
@@ -42,6 +52,8 @@ def fit_samples(rows: Sequence[tuple[int, float]], alternatives: Sequence[int] =
     if not single:
         raise InputError(Problem("no row with one sample", expected="accuracy at n = 1, which is the mean"))
     mean = float(np.mean(single))
+    if len(single) == len(rows):  # nothing says how far the queries differ
+        return Fitted("samples", {"accuracy": mean}, tuple((n, accuracy, mean) for n, accuracy in rows))
     best: tuple[float, float, int] | None = None
     for wrong in alternatives:
 

@@ -156,6 +156,11 @@ def law(model: str, benchmark: str, own: Mapping[str, Mapping[str, AnswerLaw]] |
         Problem(
             f"no figure of model {model!r} on {benchmark}",
             expected=f"quality.models.{model}.{benchmark}.accuracy, or a model that has one: "
-            + ", ".join(row.model for row in ROWS if row.benchmark == benchmark),
+            + ", ".join(
+                [
+                    *(name for name, table in (own or {}).items() if benchmark in table),
+                    *(row.model for row in ROWS if row.benchmark == benchmark),
+                ]
+            ),
         )
     )
