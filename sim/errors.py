@@ -47,6 +47,9 @@ class InputError(ThinkcapError):
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)  # from another process it comes as it was
+
 
 class DoesNotFit(ThinkcapError):
     """Something can never fit (a request in the KV pool, weights on a GPU); it shows the arithmetic."""

@@ -75,7 +75,7 @@ def run_info(
             for pool in pools
             if keeps_probes(pool) and scenario.strategy.make("strategy").probes_in_line() is not None
         ),
-        banners=tuple(f"rejected: {reason}" for reason in tally.rejections),
+        banners=tuple(f"rejected: {reason}" for reason in tally.rejections.values()),
     )
 
 

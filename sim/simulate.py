@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.cluster import judged as judging
-from sim.cluster import wiring
+from sim.cluster import split, wiring
 from sim.cluster.cluster import Cluster, Outcome
 from sim.cluster.gateway import GatewaySettings
 from sim.cluster.shell import Engine
 from sim.cluster.window import Measure
 from sim.engine.replica import make_replica
+from sim.errors import InputError, Problem
 from sim.metrics.summary import finish
 from sim.placement import PlacedPool, place, seeded
 from sim.policies.routing import ReplicaInfo
@@ -63,14 +64,19 @@ def simulate(
     progress: Progress | None = None,
     replication: int | None = None,
     base: Path | None = None,
+    workers: int = 1,
 ) -> Results:
     """Run *scenario* and return its tables and summary.
 
     All its replications are run, or only number *replication*. *stepwise* walks every engine step by step:
     the same tables, to the last bit, at a cost that grows with tokens. Paths in the workload are looked for
-    under *base* first. Raise an InputError when a file that the scenario names is wrong, DoesNotFit when
+    under *base* first. With several *workers* each replication is split over so many processes, with the same results
+    (`sim.cluster.split`); an InputError says where it cannot be. Raise
+    an InputError when a file that the scenario names is wrong, DoesNotFit when
     weights leave no room for KV.
     """
+    if workers < 1:
+        raise InputError(Problem(f"{workers}", key="--workers", expected="at least 1"))
     started = datetime.now(UTC)
     clock = time.perf_counter()
     pools = [place(name, pool, scenario) for name, pool in scenario.pools.items()]
@@ -83,7 +89,7 @@ def simulate(
         if scenario.workload.preset is not None:
             check_categories(scenario, source.categories)
         description = {"name": source.name, **source.describe()}
-        runs.append(run_once(scenario, pools, source, number, stepwise=stepwise, pulse=pulse))
+        runs.append(run_once(scenario, pools, source, number, stepwise=stepwise, pulse=pulse, workers=workers))
     wall_s = time.perf_counter() - clock
     requests = [tables["requests"] for _, tables in runs]
     results = Results(
@@ -110,6 +116,7 @@ def run_once(
     *,
     stepwise: bool = False,
     pulse: _Pulse | None = None,
+    workers: int = 1,
 ) -> tuple[RunInfo, dict[str, Table]]:
     """One replication: its description and its tables."""
     pools = [seeded(pool, scenario.seed, replication) for pool in pools]
@@ -153,7 +160,7 @@ def run_once(
         link=wiring.link(scenario),
         block_bytes=[block_bytes(pool) for pool in pools],
     )
-    outcome = cluster.run()
+    outcome = cluster.run() if workers == 1 else split.run(cluster, sinks, workers)
     if pulse is not None:
         pulse.next_run(outcome)
     info = run_info(scenario, pools, source, replication, outcome, sinks)

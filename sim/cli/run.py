@@ -27,6 +27,13 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stepwise", action="store_true", help="walk every engine step one by one: the same results, slowly"
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="split the replicas over N processes: the same results, where the router looks at nothing (round_robin …)",
+    )
     parser.add_argument("--json", action="store_true", help="print summary.json instead of text")
     parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
 
@@ -48,10 +55,10 @@ def _simulate(scenario: Scenario, args: argparse.Namespace) -> Results:
     from sim.simulate import simulate
 
     if args.quiet:
-        return simulate(scenario, stepwise=args.stepwise)
+        return simulate(scenario, stepwise=args.stepwise, workers=args.workers)
     line = ProgressLine(scenario)
     try:
-        return simulate(scenario, stepwise=args.stepwise, progress=line)
+        return simulate(scenario, stepwise=args.stepwise, progress=line, workers=args.workers)
     finally:
         line.end()
 

@@ -95,6 +95,8 @@ class Clock:
         self._joined = False  # something joined the instant under way
         self._pulse = pulse
         self._stopped = False
+        self.alone = True
+        """Whether a planner may go on alone, see `quiet_until_ps`; not where the end may come from outside at any time."""
         self.now_ps = 0
         self.quiet_until_ps = 0
         """While a planner plans: nothing that is set happens before this, and nobody else plans now. So whoever plans may
@@ -192,7 +194,7 @@ class Clock:
                 quiet_ps = self._beside_ps
                 if queue and queue[0][0] < quiet_ps:
                     quiet_ps = queue[0][0]
-                self.quiet_until_ps = 0 if self._stopped else quiet_ps
+                self.quiet_until_ps = quiet_ps if self.alone else 0
                 touched.pop().plan()
             if touched or self._joined:
                 self._handle()
@@ -202,9 +204,18 @@ class Clock:
                 pulse()
         self._handling = False
 
+    def pulse(self, pulse: Callable[[], None]) -> None:
+        """Call *pulse* now and then, as the class says."""
+        self._pulse = pulse
+
     def stop(self) -> None:
         """End `run` after the instant under way; what is set for later never happens."""
         self._stopped = True
+        self.alone = False
+
+    def resume(self) -> None:
+        """Let `run` go on after a `stop`."""
+        self._stopped = False
 
     # ------------------------------------------------------------------ how an instant is handled
 
@@ -242,7 +253,7 @@ class Clock:
             if self._touched:
                 touched = self._touched.copy()
                 self._touched.clear()
-                alone = len(touched) == 1 and not self._stopped
+                alone = len(touched) == 1 and self.alone
                 self.quiet_until_ps = self._next_ps() if alone else 0
                 if len(touched) > 1:
                     touched.sort(key=_order)

@@ -88,13 +88,15 @@ class Cluster:
         block_bytes: Sequence[int] = (),
     ) -> None:
         self._progress = progress
+        self.measure = measure or Measure()
+        self.predicts = predictor is not None
         self.clock = Clock(self._pulse if progress is not None else None)
         self.gateway = Gateway(
             self.clock,
             source,
             strategy=strategy,
             router=router,
-            window=Window(measure or Measure()),
+            window=Window(self.measure),
             streams=streams,
             settings=settings,
             predictor=predictor,
@@ -152,18 +154,37 @@ class Cluster:
 
     def run(self) -> Outcome:
         """Run to the end of the window and its drain, or until nothing comes any more."""
+        self.gateway.start(self.shells)
+        self._govern()
+        self._run()
+        self.gateway.finish()
+        if self.fleet is not None:
+            self.fleet.finish()
+        return self.outcome(self.clock.now_ps, drained=self.gateway.window.open == 0)
+
+    def run_with_others(self, meet: Callable[[int, int], int]) -> tuple[int, bool, bool]:
+        """The same beside others: *meet* is told when this share was over, as `Gateway.own_end` says it, and returns when the
+        whole run is. Return what `Gateway.came` says in the end."""
         gateway = self.gateway
         gateway.start(self.shells)
-        self._govern()
+        self._run()
+        gateway.go_on_to(meet(*gateway.own_end()))
+        self._run()
+        came = gateway.came()
+        gateway.finish()
+        return came
+
+    def _run(self) -> None:
         thresholds = gc.get_threshold()
         gc.set_threshold(500_000, *thresholds[1:])  # requests that wait are no garbage: look for it rarely
         try:
             self.clock.run()
         finally:
             gc.set_threshold(*thresholds)
-        gateway.finish()
-        if self.fleet is not None:
-            self.fleet.finish()
+
+    def outcome(self, end_ps: int, *, drained: bool) -> Outcome:
+        """What there is, now that the run is over since *end_ps*."""
+        gateway = self.gateway
         window = gateway.window
         queries = gateway.queries
         if queries is None:
@@ -171,16 +192,31 @@ class Cluster:
         return Outcome(
             window_start_ps=window.start_ps,
             window_end_ps=window.end_ps,
-            end_ps=self.clock.now_ps,
-            drained=window.open == 0,
+            end_ps=end_ps,
+            drained=drained,
             requests=gateway.requests,
             queries=queries,
             tally=gateway.tally,
             on_ps=[self._on_ps(shell, window.start_ps, window.end_ps) for shell in self.shells],
-            on_run_ps=[self._on_ps(shell, 0, self.clock.now_ps) for shell in self.shells],
+            on_run_ps=[self._on_ps(shell, 0, end_ps) for shell in self.shells],
             crashes=self.fleet.crashes if self.fleet is not None else 0,
             fleet=self.fleet,
         )
+
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether replicas may come and go."""
+        return self._makers is not None
+
+    def on_progress(self, progress: Callable[[int, int], None]) -> None:
+        """Call *progress* from now on, as the class says."""
+        self._progress = progress
+        self.clock.pulse(self._pulse)
+
+    def report(self, now_ps: int, queries_done: int) -> None:
+        """Somebody else, who runs this cluster's replicas, has come so far."""
+        if self._progress is not None:
+            self._progress(now_ps, queries_done)
 
     def _on_ps(self, shell: Shell, start_ps: int, end_ps: int) -> int:
         if self.fleet is None:

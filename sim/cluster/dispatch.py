@@ -14,7 +14,7 @@ from sim.cluster.view import LiveView, StaleView
 from sim.engine.request import Request
 from sim.errors import PolicyError
 from sim.policies.overload import Admission
-from sim.policies.routing import Router
+from sim.policies.routing import Choose, Router
 from sim.results.columns import Status
 from sim.rng import Streams
 
@@ -135,6 +135,21 @@ class Dispatcher:
                 self.clock.soon(ARRIVAL, place(request), partial(self._send_parked, request, pool))
             else:
                 self._parked.append((request, pool))
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """Replicas that take queries now."""
+        return self._candidates[None]
+
+    @property
+    def admits(self) -> bool:
+        """Whether anybody may be turned away by admission control."""
+        return self._refuses is not None
+
+    def take_over(self, choose: Choose) -> Choose:
+        """From now on *choose* chooses; return who did until now."""
+        before, self._choose = self._choose, choose
+        return before
 
     def _send_parked(self, request: Request, pool: str | None) -> None:
         if request.status == Status.UNFINISHED:  # its client may have gone earlier in this instant

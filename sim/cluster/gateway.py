@@ -9,13 +9,13 @@ first one of that pool went, unless the router wants each request by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from sim.cluster.arrivals import arrivals
 from sim.cluster.clock import ARRIVAL, REACTION, TICK, Clock
-from sim.cluster.dispatch import CLOSE, DRAIN, SAMPLE_BITS, Dispatcher, Predictor
+from sim.cluster.dispatch import CLOSE, DRAIN, FIRST_FREE_TICK, SAMPLE_BITS, Dispatcher, Predictor
 from sim.cluster.driver import QueryRun
 from sim.cluster.judged import Judged
 from sim.cluster.making import RequestMaker
@@ -62,8 +62,8 @@ class Tally:
     queries_done: int = 0
     requests: int = 0
     retried: int = 0
-    rejections: list[str] = field(default_factory=list)
-    """Reasons of the first few rejections, in words."""
+    rejections: dict[int, str] = field(default_factory=dict)
+    """Reasons of the first few rejections, in words, by request."""
 
 
 class Gateway:
@@ -132,6 +132,8 @@ class Gateway:
         self._alarm = clock.alarm(ARRIVAL, 0, self._arrive)
         self._closed_loop = source.closed_loop
         self._window_closed = False
+        self._shared = False
+        self._stop: Callable[[], None] = clock.stop
         self._coming = 0  # closed loop: released slots whose query has not arrived yet
         self._last_arrival_ps = 0
 
@@ -180,23 +182,56 @@ class Gateway:
                 item.leave(Status.UNFINISHED, -1)
             else:
                 self.requests.take(item)
-        if self.window.end_ps == FOREVER:
-            self.window.end_ps = self._last_arrival_ps + 1
-        elif self._next is None and not self._window_closed:
-            self.window.end_ps = min(self.window.end_ps, self._last_arrival_ps + 1)
-        self.window.start_ps = min(self.window.start_ps, self.window.end_ps)
+        self.trim_window(*self.came())
+
+    def came(self) -> tuple[int, bool, bool]:
+        """When the last query came, whether the window has closed, and whether no query is to come."""
+        return self._last_arrival_ps, self._window_closed, self._next is None
+
+    def trim_window(self, last_arrival_ps: int, closed: bool, all_came: bool) -> None:
+        """A window that the source does not fill ends with it."""
+        window = self.window
+        if window.end_ps == FOREVER:
+            window.end_ps = last_arrival_ps + 1
+        elif all_came and not closed:
+            window.end_ps = min(window.end_ps, last_arrival_ps + 1)
+        window.start_ps = min(window.start_ps, window.end_ps)
+
+    # ------------------------------------------------------------------ beside other processes
+
+    def serve(self, rows: Iterator[tuple[int, ...]]) -> None:
+        """Serve *rows* of the source alone: others are served elsewhere, and the end may come from there."""
+        self._rows = rows
+        self._shared = True
+
+    def own_end(self) -> tuple[int, int]:
+        """The run has stopped by itself. When all its queries had come and were answered, before the window closed (``FOREVER``:
+        not so), and when the window is closed and what is measured is answered."""
+        if self._window_closed:
+            return FOREVER, self.clock.now_ps
+        return self.clock.now_ps, self.window.end_ps
+
+    def go_on_to(self, end_ps: int) -> None:
+        """Not before *end_ps* is the run over."""
+        clock = self.clock
+        self._stop = _not_yet
+        if end_ps > clock.now_ps:
+            clock.resume()
+            clock.at(end_ps, TICK, FIRST_FREE_TICK, clock.stop)
 
     def _set_close(self) -> None:
         self.clock.at(self.window.end_ps, TICK, CLOSE, self._close)
 
     def _close(self) -> None:
         self._window_closed = True
+        if self._shared:
+            self.clock.alone = False
         if not self.window.open:
-            self.clock.stop()
+            self._stop()
         elif self.window.max_drain_ps < FOREVER:
             drain_ps = self.clock.now_ps + self.window.max_drain_ps
             if drain_ps == self.clock.now_ps:
-                self.clock.stop()
+                self._stop()
             else:
                 self.clock.at(drain_ps, TICK, DRAIN, self.clock.stop)
 
@@ -320,7 +355,7 @@ class Gateway:
 
     def _refused(self, request: Request, why: str, *, for_good: bool) -> None:
         if len(self.tally.rejections) < 5:
-            self.tally.rejections.append(f"request {request.id} (query {request.query}): {why}")
+            self.tally.rejections[request.id] = f"request {request.id} (query {request.query}): {why}"
         if not for_good and self.retries.backs_off(request):
             return
         request.status = Status.REJECTED
@@ -427,7 +462,7 @@ class Gateway:
         """Nothing measured is open any more, or nothing at all is open and nothing comes."""
         over = self._next is None and not self.open and not self._coming
         if over or (self._window_closed and not self.window.open):
-            self.clock.stop()
+            self._stop()
 
     def cancel(self, request: Request, status: Status) -> None:
         """Take *request* back from wherever it is; its row follows when its last step has ended."""
@@ -445,6 +480,10 @@ class Gateway:
             request.status = status
             request.finished_ps = self.clock.now_ps
         self._settle(request)
+
+
+def _not_yet() -> None:
+    """Others say when the run is over."""
 
 
 def _by_id(request: Request) -> int:

@@ -37,6 +37,12 @@ class RequestMaker:
         self.turns: dict[int, int] = {}
         """Request of the turn before, by request of a later turn."""
 
+    def key(self, prompt: int, group: int) -> Any:
+        """Key of the words that a query of *prompt* and prefix *group* shares with others; None: it shares none."""
+        if prompt >= 0 and self._shares_words:
+            return "prompt", prompt
+        return group if group >= 0 else None
+
     def make(
         self, row: tuple[int, ...], sample: int, reasoning: int, answer: int, max_tokens: int, role: int = 0
     ) -> Request:
@@ -57,11 +63,9 @@ class RequestMaker:
             _,
             _,
         ) = row
-        key: Any = None
+        key = self.key(prompt, group)
         if prompt >= 0 and self._shares_words:
-            key, prefix_len = ("prompt", prompt), prompt_tokens
-        elif group >= 0:
-            key = group
+            prefix_len = prompt_tokens
         number = self._tally.requests
         self._tally.requests = number + 1
         request = Request(

@@ -125,6 +125,14 @@ class RowSink:
     def __len__(self) -> int:
         return len(self._buffer) // (8 * len(self.names))
 
+    def packed(self) -> bytearray:
+        """All rows so far, as another sink of these names takes them."""
+        return self._buffer
+
+    def add_packed(self, rows: bytearray) -> None:
+        """Append the rows of another sink."""
+        self._buffer += rows
+
     def columns(self) -> dict[str, IntArray]:
         """All rows so far, a column a name."""
         rows = np.frombuffer(self._buffer, dtype=np.int64).reshape(-1, len(self.names))
@@ -217,6 +225,14 @@ class SegmentSink:
             self.add(values, *growth_of[:2])
             if len(growth_of) > 2:
                 self._grows.add_parts(*growth_of[2:])
+
+    def packed(self) -> tuple[bytearray, bytearray, RunGrowth]:
+        """All that was added, as the sink of the same replica in another process takes it."""
+        return self._segments, self._stalls, self._grows
+
+    def restore(self, packed: tuple[bytearray, bytearray, RunGrowth]) -> None:
+        """Hold what was *packed* elsewhere, and nothing else."""
+        self._segments, self._stalls, self._grows = packed
 
     def forget_segments(self) -> None:
         """Let go of all segments: they stand in a table now."""
