@@ -58,6 +58,10 @@ class Pressure(Runs):
         if known - cached > budget:
             if not settings.enable_chunked_prefill:
                 return True
+            if hit:
+                # what the decodes take first may be what the head would hit: with less of it cached, its next chunk needs as
+                # many blocks, and more are free
+                return False
             if settings.scheduler_reserve_full_isl and -(-(known if known < limit else limit) // size) - hit > spare:
                 return True
             known = cached + budget

@@ -129,6 +129,26 @@ def test_who_is_preempted_with_a_token_in_flight_and_cancelled_gets_it(output: i
     assert gaps == sum(generated - 1 for generated in _of(trace, "generated"))
 
 
+@pytest.mark.parametrize("at", [16, 20, 24])
+def test_what_the_decodes_evict_may_be_what_the_head_would_hit(at: int) -> None:
+    """The head's prefix of four blocks is the oldest in the cache, and a decode takes one of them before the head is looked at:
+    its next chunk of 8 tokens needs as many blocks as before, and there is one more for it."""
+    prefix = {"prefix_group": 1, "prefix_len": 16}
+    case = _case(
+        [
+            (0, {"prompt_tokens": 40, "output_tokens": 36}),
+            (0, {"prompt_tokens": 17, "output_tokens": 1, **prefix}),
+            (0, {"prompt_tokens": 9, "output_tokens": 1}),
+            (at * STEP + 500, {"prompt_tokens": 60, "output_tokens": 2, **prefix}),
+        ],
+        num_gpu_blocks=20,
+        max_num_batched_tokens=9,
+        max_num_seqs=4,
+        scheduler_reserve_full_isl=False,
+    )
+    assert _of(_equal(case), "cached_tokens")[-1] in (12, 8, 4)
+
+
 def test_a_parent_writes_what_its_refused_child_waits_for() -> None:
     """Chunked prefill off, 31 tokens of budget left: the child enters once its parent has written 28 of its
     60 tokens …32: n - hit = 60 - 32 = 28. One block less, 32, is too much."""
