@@ -149,9 +149,9 @@ class CountedBatch(Replica):
         )
         self._wake = True
         self._no_parts = _NO_PARTS
+        """Blocks set aside outside the batch, and of windows there: what a row begins with."""
         self._set_aside = SetAside(settings.block_size, settings.window_blocks)
         """Of the counted requests, where blocks are set aside or windows kept."""
-        """Blocks set aside outside the batch, and of windows there: what a row begins with."""
         self._tabulate(cost)
         """A decode step without its context, by the number of decodes."""
         self._add_row = self.sink.add
