@@ -8,6 +8,7 @@ whose growth changes and whose cache is compressed next. Here requests join this
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,7 @@ class CountedBatch(Replica):
         "_paged",
         "_pending",
         "_points",
+        "_rested_ps",
         "_run_applied",
         "_run_fresh",
         "_run_growth_ps",
@@ -108,6 +110,8 @@ class CountedBatch(Replica):
         self.chunking: list[Request] = []
         self.resumed = False
         """Whether a request in ``chunking`` may be a decode that paused."""
+        self._rested_ps = -1
+        """When the batch ends, or ended, in which the counted batch was served again after it had been left out."""
         self.resting = False
         """Whether the counted batch was left out of the last step: its requests then know when they got their last tokens."""
         self.walking = False
@@ -470,7 +474,18 @@ class CountedBatch(Replica):
                 fresh += 1
                 self.sink.stall(request.id, end_ps, end_ps - request.last_token_ps)
         self.resting = False
+        self._rested_ps = end_ps
         return fresh
+
+    def _coming(self, request: Request, ends: Collection[int], now_ps: int) -> int:
+        """Tokens of a counted *request* that are in flight at *now_ps*, as the batches that end at *ends* are."""
+        if self.resting:
+            return int(request.last_token_ps > now_ps)
+        decodes = self.counter - request.counted_from
+        if decodes and self._rested_ps > now_ps:
+            return sum(end >= self._rested_ps for end in ends) + int(request.last_token_ps > now_ps)
+        # Counted in the batch that gave it a token; in one that was walked, the token before may be in flight too.
+        return min(len(ends), decodes + max(1, request.in_flight))
 
     def park(self, request: Request) -> None:
         """*request* is paused: it leaves the counted batch with a token in flight, if it decodes."""

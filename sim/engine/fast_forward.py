@@ -78,12 +78,13 @@ class FastForward(Shortcuts):
             if request.base + self.counter + 1 >= request.end:
                 request.cancelled = None
                 return
-            request.in_flight = min(self.counter - request.counted_from, self.lag) + 1
+            if self.resting or self._rested_ps > now_ps:
+                request.in_flight = self._coming(request, [end for end in self._ends if end > now_ps], now_ps)
+            else:
+                request.in_flight = min(self.counter - request.counted_from, self.lag) + 1
             self._uncount(request)
             request.decoding = True
-            if self.resting:
-                request.in_flight = int(request.last_token_ps > now_ps)
-            else:
+            if not self.resting:
                 request.busy_until_ps = request.last_token_ps = self.gpu_free_ps
         elif request.draining or (request.decoding and request.computed + 1 >= request.end):
             request.cancelled = None
@@ -120,10 +121,8 @@ class FastForward(Shortcuts):
         last = {request: end for end, _, request in self._pending}
         for request in self.running:
             if request.counted:
-                # Counted in the batch that gave it a token; in one that was walked, the token before may be in flight too.
-                yielded = self.counter - request.counted_from + max(1, request.in_flight)
+                flying = self._coming(request, coming, now_ps)
                 self._uncount(request)
-                flying = int(request.last_token_ps > now_ps) if self.resting else min(len(coming), yielded)
                 request.known = request.computed + 1 - flying
             elif request in last:
                 flying = sum(end <= last[request] for end in coming)
