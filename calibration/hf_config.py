@@ -166,13 +166,16 @@ def _of_bits(quant: dict[str, Any]) -> str | None:
         return "int4"
     if quant.get("load_in_8bit"):
         return "int8"
+    about: dict[str, Any] = quant
     groups = quant.get("config_groups")
-    weights = next(iter(groups.values()), {}).get("weights") if isinstance(groups, dict) and groups else None
-    about = weights if isinstance(weights, dict) else quant
+    if isinstance(groups, dict) and groups:
+        group = next(iter(groups.values()))
+        if isinstance(group, dict) and isinstance(group.get("weights"), dict):
+            about = group["weights"]
     bits = about.get("num_bits", about.get("bits", about.get("w_bit")))
     number = str(about.get("type", "int")).lower()
     if number == "float":
-        return {8: "fp8", 4: "nvfp4"}.get(bits)  # type: ignore[arg-type]
+        return {8: "fp8", 4: "nvfp4"}.get(bits) if isinstance(bits, int) else None
     if bits is None and str(quant.get("quant_method")) in ("awq", "gptq"):
         return "int4"
     return {8: "int8", 4: "int4"}.get(bits)  # type: ignore[arg-type]
