@@ -171,3 +171,33 @@ def test_what_waited_on_a_replica_under_notice_is_forgotten_there() -> None:
             "failures": {"outages": [{"pool": "main", "at": "1.5 s", "lasts": "1 s", "notice": "0.5 s"}]},
         }
     )
+
+
+def test_mlfq_goes_on_with_one_who_pauses_where_nobody_finds_room() -> None:
+    """Memory is reserved for one who pauses for better ones, and they find none: it goes on, instead of all standing still."""
+    results = same_of(
+        {
+            "name": "no-room",
+            "seed": 0,
+            "workload": {
+                "arrivals": {"process": "burst", "size": 5},
+                "lengths": LENGTHS | {"prompt": {"law": "lognormal", "median": 50, "sigma": 1.0}},
+            },
+            "pools": {
+                "main": {
+                    "model": "r1-distill-llama-8b",
+                    "hardware": "h100-sxm",
+                    "engine": {
+                        "num_gpu_blocks_override": 450,
+                        "max_num_seqs": 3,
+                        "scheduler": "mlfq",
+                        "watermark": 0.01,
+                        "kv": "static",
+                    },
+                }
+            },
+            "strategy": {"name": "majority_vote"},
+            "quality": {"benchmark": "math-500"},
+        }
+    )
+    assert results.summary["totals"]["completed"] == 5

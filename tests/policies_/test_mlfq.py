@@ -66,6 +66,11 @@ class PlainMlfq(Mlfq):
         step.serve_running()
         if not step.preempted or cleared:
             admit_listed(step, newcomers)
+        if step.running and not step.preempted and all(request.paused for request in step.running):
+            free = [request for request in step.running if request.busy_until_ps <= step.now_ps]
+            if free and step.seats > 0:
+                step.resume(min(free, key=rank.__getitem__))
+                step.serve_running()
         for request in step.preempted:
             self._note(step, request).served_ps = step.now_ps
 

@@ -64,11 +64,12 @@ def _rank(entry: tuple[Rank, Request]) -> Rank:
 @scheduler("mlfq")
 @dataclass(frozen=True)
 class Mlfq:
-    """FastServe (Wu et al., 2023): a multi-level feedback queue that needs no prediction. A request starts at
-    the level whose quantum covers its prefill (skip-join), and falls by a level when it has used its quantum
-    up; the quantum doubles from level to level. The ``max_num_seqs`` best by (level, arrival) run; the others
-    pause and keep their blocks until somebody better needs them. Who has not run for ``starvation_s`` goes to
-    the top. Quanta are output tokens; ``prompt_tokens_per_token`` of a prompt count as one."""
+    """FastServe (Wu et al., 2023): a multi-level feedback queue that needs no prediction. A request starts at the
+    level whose quantum covers its prefill (skip-join), and falls by a level when it has used its quantum up; the
+    quantum doubles from level to level. The ``max_num_seqs`` best by (level, arrival) run; the others pause and
+    keep their blocks until somebody better needs them, or until nobody better finds room. Who has not run for
+    ``starvation_s`` goes to the top. Quanta are output tokens; ``prompt_tokens_per_token`` of a prompt count as
+    one."""
 
     quantum_tokens: int = 128
     levels: int = 6
@@ -193,6 +194,8 @@ class Mlfq:
             admit_listed(step, islice(books.candidates(step.now_ps), limit))
             for request, _ in step.admitted:
                 books.leave(request)
+        if step.replica.paused and not step.preempted and all(request.paused for request in step.running):
+            self._go_on_with_one(step, books)
         for request in step.preempted:
             note = notes[request]
             note.served_ps = step.now_ps
@@ -204,6 +207,13 @@ class Mlfq:
             step.wake_at_ps = wake_ps
         else:
             step.hold = FOREVER
+
+    def _go_on_with_one(self, step: Step, books: _Books) -> None:
+        """All who run pause, and those for whom they pause find no room: the best of them goes on."""
+        paused = [request for request in step.running if request.paused and request.busy_until_ps <= step.now_ps]
+        if paused and step.seats > 0:
+            step.resume(min(paused, key=lambda request: books.notes[request].rank))
+            step.serve_running()
 
     @staticmethod
     def _all_stay(books: _Books, running: list[Request], seats: int) -> bool:
