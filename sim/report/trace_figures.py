@@ -186,20 +186,24 @@ def burstiness(data: pd.DataFrame) -> go.Figure:
     return theme.describe(fig, title=title, caption=caption, alt=title + ".")
 
 
-def traffic(data: pd.DataFrame) -> go.Figure:
-    """Arrivals per second over time, from ``whose, time_s, rate``."""
-    fig = _lines(
+def _rates(data: pd.DataFrame, x_title: str) -> go.Figure:
+    return _lines(
         data,
         ["whose"],
         "time_s",
         "rate",
         x_kind="seconds",
         y_kind=None,
-        x_title="time",
+        x_title=x_title,
         y_title="queries per second",
         hover="%{y:.3~f}/s",
         shape="hv",
     )
+
+
+def traffic(data: pd.DataFrame) -> go.Figure:
+    """Arrivals per second over time, from ``whose, time_s, rate``."""
+    fig = _rates(data, "time")
     first = data[data["whose"] == data["whose"].iloc[0]]
     values, texts = formats.time_ticks(0.0, float(first["time_s"].max()) or 1.0)
     fig.update_xaxes(type="linear", tickvals=values, ticktext=texts)
@@ -212,18 +216,7 @@ def traffic(data: pd.DataFrame) -> go.Figure:
 
 def daily(data: pd.DataFrame) -> go.Figure:
     """Arrivals per second over the day, from ``whose, time_s, rate``."""
-    fig = _lines(
-        data,
-        ["whose"],
-        "time_s",
-        "rate",
-        x_kind="seconds",
-        y_kind=None,
-        x_title="hour of the day",
-        y_title="queries per second",
-        hover="%{y:.3~f}/s",
-        shape="hv",
-    )
+    fig = _rates(data, "hour of the day")
     hours = [0, 6, 12, 18, 24]
     fig.update_xaxes(tickvals=[hour * 3600 for hour in hours], ticktext=[f"{hour} h" for hour in hours])
     first = data[data["whose"] == data["whose"].iloc[0]].iloc[:24]
