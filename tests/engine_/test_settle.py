@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from calibration.step_cost import StepCost
 from sim.engine.replica import NoProgress, make_replica
+from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler
 from sim.policies import registry
 from sim.results.columns import Status
 from sim.results.sinks import REQUEST_ROW
-from sim.validation.modes import CANCEL, PROBE, Case, Timeline, run
+from sim.validation.modes import ARRIVE, CANCEL, PROBE, Case, Timeline, run
 from sim.validation.random_cases import random_case
 
 NAMES = ("vllm", "sglang", "mlfq", "srpt", "sarathi", "pascal")
@@ -65,3 +67,21 @@ def test_open_requests_are_settled_alike(name: str) -> None:
             assert fast == slow, f"seed {seed}, stopped at {stop}"
             opened += sum(row["status"] == Status.UNFINISHED and row["generated"] > 0 for row in slow)
     assert opened > 20
+
+
+def test_tokens_in_flight_just_after_a_step_that_left_the_decodes_out() -> None:
+    """``sglang`` computes each new prompt by itself: for a moment two batches are in flight, and one of them serves no decode."""
+    arrivals = [0, 0, *(2_500 + 3_000 * k for k in range(4))]
+    case = Case(
+        EngineSettings(num_gpu_blocks=200, block_size=4, max_num_batched_tokens=64, async_scheduling=True),
+        StepCost(host_ps=1000, linear_ps=(0,), linear_slope_ps=0),
+        tuple({"prompt_tokens": 12, "output_tokens": 30, "max_tokens": 30} for _ in arrivals),
+        (),
+    )
+    timeline = [(at, ARRIVE, number) for number, at in enumerate(arrivals)]
+    make = registry("scheduler").get("sglang")
+    for stop in range(250, 20_000, 250):
+        cancelled = sorted([*timeline, (stop, CANCEL, 1)], key=lambda thing: thing[0])
+        for things, end in ((timeline, stop), (cancelled, stop + 500), (cancelled, 60_000)):
+            slow, fast = (_settled(case, make(), things, end, stepwise=stepwise) for stepwise in (True, False))
+            assert fast == slow, f"stopped at {stop}, {end}"
