@@ -97,6 +97,8 @@ class Mishaps:
         self._generators = [
             streams.generator("failures", index) for index in range(len(fleet)) if failures.mtbf_ps is not None
         ]
+        self._down_until: dict[int, int | None] = {}
+        """Of each replica that is down, the end of the longest thing that keeps it so; None: it never comes back."""
 
     def start(self) -> None:
         """Set the first alarms."""
@@ -114,11 +116,46 @@ class Mishaps:
             clock.at(self._failures.restart.at_ps, FAILURE, -1, partial(self._restart, 0))
 
     def _outage(self, outage: Outage, order: int) -> None:
-        taken = self._fleet.is_on(outage.index)
-        self._fleet.crash(outage.index)
-        if outage.for_ps is not None and taken:
-            back_ps = self._clock.now_ps + outage.for_ps
-            self._clock.at(back_ps, FAILURE, order, partial(self._fleet.start, outage.index))
+        back_ps = self._take(outage.index, outage.for_ps)
+        if back_ps is not None:
+            self._clock.at(back_ps, FAILURE, order, partial(self._back, outage.index))
+
+    def _take(self, index: int, for_ps: int | None) -> int | None:
+        """Replica *index* is lost for *for_ps* (None: for good), or down for so long at least if it is down; return when
+        somebody must see whether it comes back, if ever. One that nobody wants, or that is off for that, stays off."""
+        fleet, down_until = self._fleet, self._down_until
+        if fleet.is_on(index):
+            wanted = not fleet.is_spare(index)
+            fleet.crash(index)
+            down_until.pop(index, None)
+            if not wanted:
+                return None
+        elif index not in down_until:
+            return None
+        return self._keep_down(index, for_ps)
+
+    def _keep_down(self, index: int, for_ps: int | None) -> int | None:
+        down_until = self._down_until
+        end_ps = None if for_ps is None else self._clock.now_ps + for_ps
+        before_ps = down_until.get(index, 0)
+        down_until[index] = None if end_ps is None or before_ps is None else max(end_ps, before_ps)
+        return end_ps
+
+    def _back(self, index: int) -> None:
+        """Something that kept replica *index* down is over: it is there again, unless something else keeps it down."""
+        now_ps = self._clock.now_ps
+        until_ps = self._down_until.get(index, 0)
+        if until_ps is None or until_ps > now_ps:
+            return
+        self._down_until.pop(index, None)
+        if self._fleet.is_on(index):
+            return  # an autoscaler has put another machine there
+        self._fleet.start(index)
+        if any(
+            outage.index == index and outage.at_ps - outage.notice_ps <= now_ps < outage.at_ps
+            for outage in self._failures.outages
+        ):
+            self._fleet.drain(index, None)  # its notice came while it was down
 
     # ------------------------------------------------------------------ stragglers
 
@@ -153,14 +190,15 @@ class Mishaps:
 
     def _crash(self, index: int) -> None:
         if self._fleet.is_on(index):
-            self._fleet.crash(index)
             repair_ps = max(1, round(self._generators[index].exponential(self._failures.mttr_ps or 1)))
-            self._clock.at(self._clock.now_ps + repair_ps, FAILURE, index, partial(self._repaired, index))
-        else:
-            self._next_crash(index)
+            back_ps = self._take(index, repair_ps)
+            if back_ps is not None:
+                self._clock.at(back_ps, FAILURE, index, partial(self._repaired, index))
+                return
+        self._next_crash(index)
 
     def _repaired(self, index: int) -> None:
-        self._fleet.start(index)
+        self._back(index)
         self._next_crash(index)
 
     # ------------------------------------------------------------------ on purpose
@@ -186,8 +224,10 @@ class Mishaps:
         ):  # lost before it was empty: whoever repairs it starts it
             self._restart(index + 1)
             return
-        self._clock.at(self._clock.now_ps + restart.down_ps, FAILURE, -1, partial(self._up, index))
+        up_ps = self._keep_down(index, restart.down_ps)
+        assert up_ps is not None
+        self._clock.at(up_ps, FAILURE, -1, partial(self._up, index))
 
     def _up(self, index: int) -> None:
-        self._fleet.start(index)
+        self._back(index)
         self._restart(index + 1)

@@ -128,8 +128,10 @@ class Fleet:
             self.abandon(index)
         if not self.is_on(index):
             return
-        self._draining[index] = then
         self._spare.discard(index)
+        if then is None and self._draining.get(index) is not None:
+            return  # it drains already, and somebody waits for its end
+        self._draining[index] = then
         if spare:
             self._spare.add(index)
         shell.accepting = False

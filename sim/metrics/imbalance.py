@@ -8,6 +8,7 @@ Replicas whose part is small, since they were on for a short time, say little an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,32 @@ def excess_over_parts(work: FloatArray, on: NDArray[np.bool_]) -> float:
 
     Rows are replicas, columns stretches of time; *on* says who was on in which.
     """
-    number = on.sum(axis=0)
-    mean = np.divide(work.sum(axis=0), number, out=np.zeros(work.shape[1]), where=number > 0)
-    parts = (on * mean).sum(axis=1)
+    parts = _parts(work, on)
     judged = parts > SMALL_PART * parts.max(initial=0.0)
     return float((work[judged].sum(axis=1) / parts[judged]).max()) - 1 if judged.any() else 0.0
+
+
+def work_and_parts(
+    segments: Mapping[str, NDArray[Any]], amounts: FloatArray, pool: PoolInfo, run: RunInfo
+) -> tuple[FloatArray, FloatArray]:
+    """By replica of *pool*: what it did within the window of *run*, and its part, in the unit of *amounts*, which say what each
+    of its *segments* did. Who did nothing is there, too."""
+    served = _served_s(pool, run)
+    if not pool.served_ps:
+        low, high = run.window_start_ps / PS_PER_S, run.window_end_ps / PS_PER_S
+        served = [(replica, low, high) for replica in range(pool.replicas)] if high > low else []
+    found = _while_on(segments, amounts, served)
+    if found is None:
+        return np.zeros(0), np.zeros(0)
+    work, on = found
+    return work.sum(axis=1), _parts(work, on)
+
+
+def _parts(work: FloatArray, on: NDArray[np.bool_]) -> FloatArray:
+    """What the mean replica did while each was on."""
+    number = on.sum(axis=0)
+    mean = np.divide(work.sum(axis=0), number, out=np.zeros(work.shape[1]), where=number > 0)
+    return np.asarray((on * mean).sum(axis=1))
 
 
 def _served_s(pool: PoolInfo, run: RunInfo) -> list[tuple[int, float, float]]:
@@ -83,9 +105,18 @@ def _served_s(pool: PoolInfo, run: RunInfo) -> list[tuple[int, float, float]]:
 
 def _excess_while_on(segments: Table, amounts: FloatArray, served: list[tuple[int, float, float]]) -> float:
     """The excess of what *segments* of one pool did within the times *served*; *amounts* are spread evenly over each."""
+    found = _while_on(segments, amounts, served)
+    return 0.0 if found is None else excess_over_parts(*found)
+
+
+def _while_on(
+    segments: Table | Mapping[str, NDArray[Any]], amounts: FloatArray, served: list[tuple[int, float, float]]
+) -> tuple[FloatArray, NDArray[np.bool_]] | None:
+    """By replica and stretch of time between two changes of who *served*: what was done, and whether it served; None where
+    nobody did."""
     edges = np.unique([time for _, start, end in served for time in (start, end)])
     if len(edges) < 2:
-        return 0.0
+        return None
     count = max(replica for replica, _, _ in served) + 1
     work, on = np.zeros((count, len(edges) - 1)), np.zeros((count, len(edges) - 1), dtype=bool)
     for replica, start, end in served:
@@ -99,7 +130,7 @@ def _excess_while_on(segments: Table, amounts: FloatArray, served: list[tuple[in
         sums = np.cumsum(amounts[order])
         done = np.ravel(np.column_stack([sums - amounts[order], sums]))
         work[replica] = np.diff(np.interp(edges, corners, done)) * on[replica]
-    return excess_over_parts(work, on)
+    return work, on
 
 
 def _excess(loads: NDArray[Any]) -> float:

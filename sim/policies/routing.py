@@ -265,14 +265,21 @@ class PoolPicker(Router):
 
     def begin(self, rng: np.random.Generator) -> Choose:
         inner = self.inner().begin(rng)
+        known: Sequence[int] = ()
+        members: dict[str, Sequence[int]] = {}
 
         def choose(view: View, request: RoutedRequest) -> int:
+            nonlocal known
             pool = self.pool(view, request)
             if pool is not None:
-                replicas = view.replicas
-                members = [index for index in view.candidates if replicas[index].pool == pool]
-                if members:
-                    view = view.among(members)
+                if view.candidates is not known:
+                    known = view.candidates
+                    members.clear()
+                mine = members.get(pool)
+                if mine is None:
+                    mine = members[pool] = tuple(i for i in known if view.replicas[i].pool == pool)
+                if mine:
+                    view = view.among(mine)
             return inner(view, request)
 
         return choose

@@ -122,10 +122,10 @@ def _memory_words(results: Results) -> list[Code]:
 def _load(results: Results) -> list[Exhibit]:
     requests, segments = results.requests, _first(results, "segments")
     made = [Exhibit("heavy-tail", heavy.figure(requests), heavy.table(requests), "half")]
-    window = window_s(results)
-    replicas = balance.table(segments, window_s=window)
+    run = results.runs[0]
+    replicas = balance.table(segments, run)
     if len(replicas) > 1:
-        made.append(Exhibit("balance", balance.figure(segments, window_s=window), replicas, "half"))
+        made.append(Exhibit("balance", balance.figure(segments, run), replicas, "half"))
     return made
 
 

@@ -221,6 +221,70 @@ def test_an_outage_brings_back_only_what_it_took() -> None:
     assert [change for change in cluster.fleet.changes() if change[0]] == []
 
 
+def changes_of(failures: Failures, queries: list[Q], **options: Any) -> list[tuple[int, int, int]]:
+    _, cluster = play(queries, failures=failures, **options)
+    return [change for change in cluster.fleet.changes() if change[0]]
+
+
+def test_outages_that_overlap_hold_to_the_end_of_the_last() -> None:
+    queries = [Q(at, answer=5) for at in range(0, 900, 20)]
+    outages = (Outage(0, at_ps=100, for_ps=100), Outage(0, at_ps=150, for_ps=300), Outage(0, at_ps=160, for_ps=10))
+    assert changes_of(Failures(outages=outages), queries) == [(100, 0, -1), (450, 0, 1)]
+    for_good = (Outage(0, at_ps=100, for_ps=100), Outage(0, at_ps=150))
+    assert changes_of(Failures(outages=for_good), queries) == [(100, 0, -1)]
+    touching = (Outage(0, at_ps=100, for_ps=100), Outage(0, at_ps=200, for_ps=100))
+    assert changes_of(Failures(outages=touching), queries) == [(100, 0, -1), (300, 0, 1)]
+
+
+def test_an_outage_at_a_given_time_holds_though_its_replica_crashed_by_chance_before() -> None:
+    queries = [Q(at, answer=5) for at in range(0, 20_000, 100)]
+    by_chance = changes_of(Failures(mtbf_ps=2000, mttr_ps=500), queries, replicas=1)
+    down_ps, up_ps = by_chance[0][0], by_chance[1][0]
+    middle_ps = (down_ps + up_ps) // 2
+    longer = Failures(mtbf_ps=2000, mttr_ps=500, outages=(Outage(0, at_ps=middle_ps, for_ps=up_ps),))
+    assert changes_of(longer, queries, replicas=1)[:2] == [(down_ps, 0, -1), (middle_ps + up_ps, 0, 1)]
+    shorter = Failures(mtbf_ps=2000, mttr_ps=500, outages=(Outage(0, at_ps=middle_ps, for_ps=1),))
+    assert changes_of(shorter, queries, replicas=1) == by_chance
+
+
+def test_notice_that_came_while_the_replica_was_down_holds_when_it_is_back() -> None:
+    """Down from 100 to 200; to be lost at 500 with 350 notice, so that it is back for nothing."""
+    queries = [Q(at, answer=5) for at in range(0, 700, 20)]
+    outages = (Outage(0, at_ps=100, for_ps=100), Outage(0, at_ps=500, notice_ps=350))
+    outcome, _ = play(queries, failures=Failures(outages=outages), router="least_outstanding_requests")
+    assert max(row["arrived_ps"] for row in rows(outcome) if row["replica"] == 0) < 100
+    assert outcome.crashes == 2
+
+
+def test_an_outage_during_a_restart_holds_and_the_restart_goes_on() -> None:
+    """Replica 0 is down for the restart from 50 to 150, and lost at 100 for 200 more; replica 1 goes at 150."""
+    queries = [Q(at, answer=1) for at in range(205, 900, 20)]
+    failures = Failures(outages=(Outage(0, at_ps=100, for_ps=200),), restart=RollingRestart(at_ps=50, down_ps=100))
+    assert changes_of(failures, queries) == [(50, 0, -1), (150, 1, -1), (250, 1, 1), (300, 0, 1)]
+
+
+def test_notice_to_a_replica_that_drains_for_a_restart_does_not_stop_the_restart() -> None:
+    """Replica 0 drains from 50 to 200 and is under notice from 100 on, to be lost at 1,000; then replica 1 has its turn."""
+    failures = Failures(outages=(Outage(0, at_ps=1000, notice_ps=900),), restart=RollingRestart(at_ps=50, down_ps=100))
+    changes = changes_of(failures, [Q(0, answer=20), Q(990, answer=20)], router="least_outstanding_requests")
+    assert changes == [(200, 0, -1), (300, 0, 1), (300, 1, -1), (400, 1, 1), (1000, 0, -1)]
+
+
+def test_a_spare_replica_that_is_lost_is_not_repaired() -> None:
+    """One of two drains from the tick at 200 on, is lost at 250, and nobody wants it back at 350."""
+    scaling = Scaling("pool", FewerFrom200(), 1, 2, interval_ps=100, cold_start_ps=150, cooldown_ps=0)
+    queries = [Q(0, answer=60), Q(0, answer=60), Q(900, answer=1)]
+    for lost in (0, 1):
+        changes = changes_of(
+            Failures(outages=(Outage(lost, at_ps=250, for_ps=100),)),
+            queries,
+            scalings=(scaling,),
+            router="least_outstanding_requests",
+        )
+        assert changes[0] == (250, lost, -1)
+        assert ((350, lost, 1) in changes) == (lost == 0)  # the spare one is the last
+
+
 class FewerFrom200(Autoscaler):
     """Two, and one from the second tick on."""
 
@@ -318,6 +382,7 @@ def pool(**changes: Any) -> PoolState:
         ("target_kv_use", {"target": 0.6}, {"ready": 0, "kv_use": 0.0, "outstanding": 3}, 1),
         ("queue_depth", {"up": 1.0, "down": 8.0}, {"waiting": 8}, 5),
         ("queue_depth", {"up": 1.0, "down": 8.0}, {"waiting": 12}, 6),
+        ("queue_depth", {"up": 1.0, "down": 8.0}, {"waiting": 8, "starting": 3}, 7),  # they are on their way
         ("queue_depth", {"up": 1.0, "down": 8.0}, {"outstanding": 23}, 3),
         ("queue_depth", {"up": 1.0, "down": 8.0}, {"outstanding": 24}, 4),
         ("outstanding_tokens", {"target": 300}, {"tokens": 1000}, 4),

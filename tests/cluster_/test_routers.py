@@ -206,6 +206,15 @@ def test_round_robin_goes_round() -> None:
     assert [choose(Scene([9, 0, 0]), Asked()) for _ in range(5)] == [0, 1, 2, 0, 1]
 
 
+def test_round_robin_takes_turns_of_each_pool() -> None:
+    """A cascade asks small and large pools by turns; within each, every replica has its turn."""
+    choose = begin("round_robin")
+    small, large = Scene([0] * 4, candidates=(0, 2)), Scene([0] * 4, candidates=(1, 3))
+    assert [choose(scene, Asked()) for scene in (small, large) * 2] == [0, 1, 2, 3]
+    assert [choose(Scene([0] * 4), Asked()) for _ in range(3)] == [0, 1, 2]  # of both pools: turns of their own
+    assert choose(large, Asked()) == 1
+
+
 def test_least_outstanding_requests_breaks_ties_by_index() -> None:
     choose = begin("least_outstanding_requests")
     assert choose(Scene([2, 1, 1]), Asked()) == 1

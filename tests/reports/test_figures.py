@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -265,9 +266,27 @@ def test_share_of_the_longest(lengths: list[int]) -> None:
 def test_balance_counts_what_replicas_computed(synthetic: Any) -> None:
     results = synthetic("normal")
     segments = results.segments[results.segments["replication"] == 0]
-    everything = (0.0, float(segments["end_s"].max()))
-    data = balance.table(segments, window_s=everything)
+    run = replace(results.runs[0], window_start_ps=0, window_end_ps=round(float(segments["end_s"].max()) * 1e12))
+    data = balance.table(segments, run)
     computed = segments["steps"] * segments["decodes"] + segments["chunk_tokens"]
     assert data["tokens"].sum() == pytest.approx(computed.sum())
     assert data["tokens_ratio"].mean() == pytest.approx(1)
     assert data["busy_s"].sum() == pytest.approx((segments["end_s"] - segments["start_s"]).sum())
+
+
+def test_balance_shows_replicas_that_idle_and_knows_who_was_on(synthetic: Any) -> None:
+    results = synthetic("normal")
+    segments = results.segments[(results.segments["replication"] == 0) & (results.segments["replica"] == 0)]
+    end_ps = round(float(segments["end_s"].max()) * 1e12)
+    (pool,) = results.runs[0].pools
+    assert pool.replicas == 2
+    run = replace(results.runs[0], window_start_ps=0, window_end_ps=end_ps)
+    data = balance.table(segments, run)
+    assert data["replica"].tolist() == [0, 1]
+    assert data["tokens_ratio"].tolist() == pytest.approx([2, 0])  # all the work against half of it
+    assert balance.figure(segments, run).layout.meta["title"].startswith("The fullest replica holds 2 times")
+    was_off = replace(run, pools=(replace(pool, served_ps=(0, 0, -1, 1, end_ps // 2, -1)),))
+    first = float(segments["end_s"].max()) / 2
+    late = segments[segments["start_s"] >= first]
+    whole, half = balance.table(late, was_off)["tokens_ratio"]
+    assert (whole, half) == (pytest.approx(2), 0)  # nothing was done before the other came

@@ -27,7 +27,7 @@ class QueueDepth(Autoscaler):
     def wanted(self, pool: PoolState) -> int:
         waiting = pool.waiting / max(pool.ready, 1)
         if waiting > self.up:
-            return pool.ready + math.ceil(waiting / self.up) - 1 + (not pool.ready)
+            return max(pool.size, pool.ready + math.ceil(waiting / self.up) - 1 + (not pool.ready))
         if not pool.waiting and pool.size > 1 and pool.outstanding / (pool.size - 1) < self.down:
             return pool.size - 1
         return pool.size

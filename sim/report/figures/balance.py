@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.metrics.imbalance import SMALL_PART, work_and_parts
 from sim.report import formats, theme
+from sim.results.tables import PS_PER_S
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+    from sim.results.info import RunInfo
 
 MEASURES = (
     ("tokens", "tokens computed", theme.BLUE),
@@ -20,30 +24,41 @@ MEASURES = (
 )
 
 
-def table(segments: pd.DataFrame, *, window_s: tuple[float, float]) -> pd.DataFrame:
-    """``replication, pool, replica, tokens, held, busy_s`` and each over its pool's mean (``…_ratio``).
+def table(segments: pd.DataFrame, run: RunInfo) -> pd.DataFrame:
+    """``pool, replica, tokens, held, busy_s`` over the window of *run*, and each over the replica's part (``…_ratio``).
 
-    *held* are running and waiting requests in the mean over *window_s*.
+    *held* are running and waiting requests in the mean over the window. A replica's part is what the mean of its pool did
+    while it was on, so that one that idles is below and one that was off for a while is not. Pools of one replica say
+    nothing, and neither do replicas that were on for a short time.
     """
     import pandas as pd
 
-    frame = segments.assign(pool=segments["pool"].astype(str))
-    start, end = (frame[name].to_numpy(dtype=float) for name in ("start_s", "end_s"))
-    inside = np.clip(np.minimum(end, window_s[1]) - np.maximum(start, window_s[0]), 0.0, None)
-    share = np.divide(inside, end - start, out=np.zeros_like(inside), where=end > start)
-    tokens = frame["steps"] * frame["decodes"] + frame["chunk_tokens"]
-    length = max(window_s[1] - window_s[0], 1e-12)
-    frame = frame.assign(
-        tokens=tokens.to_numpy(dtype=float) * share,
-        held=(frame["running"] + frame["waiting"]).to_numpy(dtype=float) * inside / length,
-        busy_s=inside,
-    )
-    names = [name for name, _, _ in MEASURES]
-    data = frame.groupby(["replication", "pool", "replica"], sort=True)[names].sum().reset_index()
-    means = data.groupby(["replication", "pool"])[names].transform("mean")
-    for name in names:
-        data[f"{name}_ratio"] = np.where(means[name] > 0, data[name] / means[name].where(means[name] > 0), 1.0)
-    return pd.DataFrame(data)
+    window_s = max(run.window_end_ps - run.window_start_ps, 1) / PS_PER_S
+    names = segments["pool"].astype(str)
+    found = []
+    for pool in run.pools:
+        mine = segments[names == pool.name]
+        columns = {name: mine[name].to_numpy() for name in ("replica", "start_s", "end_s")}
+        length = (mine["end_s"] - mine["start_s"]).to_numpy(dtype=float)
+        amounts = {
+            "tokens": (mine["steps"] * mine["decodes"] + mine["chunk_tokens"]).to_numpy(dtype=float),
+            "held": (mine["running"] + mine["waiting"]).to_numpy(dtype=float) * length / window_s,
+            "busy_s": length,
+        }
+        loads = {name: work_and_parts(columns, amounts[name], pool, run) for name, _, _ in MEASURES}
+        part = loads["busy_s"][1]
+        if len(part) < 2:
+            continue
+        judged = np.flatnonzero(part > SMALL_PART * part.max())
+        values: dict[str, object] = {"pool": pool.name, "replica": judged}
+        values |= {name: work[judged] for name, (work, _) in loads.items()}
+        for name, (work, parts) in loads.items():
+            values[f"{name}_ratio"] = np.where(parts > 0, work / np.where(parts > 0, parts, 1.0), 1.0)[judged]
+        found.append(pd.DataFrame(values))
+    if found:
+        return pd.concat(found, ignore_index=True)
+    columns_of_none = ["pool", "replica", *(f"{name}{end}" for end in ("", "_ratio") for name, _, _ in MEASURES)]
+    return pd.DataFrame(columns=columns_of_none)
 
 
 def finding(data: pd.DataFrame) -> str:
@@ -59,11 +74,11 @@ def finding(data: pd.DataFrame) -> str:
     )
 
 
-def figure(segments: pd.DataFrame, *, window_s: tuple[float, float]) -> go.Figure:
-    """Each replica against the mean of its pool, from the *segments* of one replication."""
+def figure(segments: pd.DataFrame, run: RunInfo) -> go.Figure:
+    """Each replica against its part of what its pool did, from the *segments* of *run*."""
     import plotly.graph_objects as go
 
-    data = table(segments, window_s=window_s)
+    data = table(segments, run)
     title = finding(data)
     if data.empty:
         return theme.empty("No step was computed in this run.", title=title)
