@@ -134,7 +134,7 @@ def combine(hardware: HardwareCost, engine: EngineCost, *, layers: int, table_to
     linear = np.maximum.accumulate(linear)
     return StepCost(
         host_ps=_ps(engine.host_s + engine.layer_s * layers),
-        linear_ps=tuple(int(value) for value in linear.tolist()),
+        linear_ps=tuple(linear.astype(np.int64).tolist()),
         linear_slope_ps=max(0, _ps(hardware.slope_s)),
         seq_ps=_ps(hardware.seq_s + engine.seq_s),
         kv_ps=_ps(hardware.kv_s),

@@ -93,7 +93,7 @@ def simulate(
     wall_s = time.perf_counter() - clock
     requests = [tables["requests"] for _, tables in runs]
     results = Results(
-        scenario_yaml=scenario.to_yaml(),
+        scenario=scenario,
         runs=runs,
         provenance=provenance.collect(
             seed=scenario.seed,

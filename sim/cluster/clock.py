@@ -159,18 +159,19 @@ class Clock:
         self._handling = True
         while not self._stopped:
             now_ps = self._beside_ps
-            if queue and queue[0][0] <= now_ps:
-                if queue[0][0] == now_ps:  # they share an instant, and are gathered together
+            if queue and (head := queue[0])[0] <= now_ps:
+                if head[0] == now_ps:  # they share an instant, and are gathered together
                     env.schedule(self._beside, NORMAL, now_ps - env._now)  # type: ignore[arg-type]
                     self._beside, self._beside_ps = None, FOREVER_PS
-                if type(queue[0][3]) is not Alarm:
+                alarm = head[3]
+                if type(alarm) is not Alarm:
                     self._handling = False
                     env.step()
                     self._handling = True
                     continue
                 # NOTE: inlined from simpy.Environment.step() for performance reasons; an alarm never fails
-                now_ps, _, _, alarm = heappop(queue)
-                env._now = now_ps
+                heappop(queue)
+                env._now = now_ps = head[0]
                 if self._waiting or (queue and queue[0][0] <= now_ps):
                     self._ring(alarm, now_ps)
                     continue
@@ -187,13 +188,12 @@ class Clock:
             # NOTE: the same as _ring() and _handle(), without looking for more, for performance reasons
             alarm.due_ps = NEVER
             self.now_ps = now_ps
-            self._joined = False
             alarm.action()
             if len(touched) == 1 and not self._joined:
                 # NOTE: inlined from _next_ps() for performance reasons
                 quiet_ps = self._beside_ps
-                if queue and queue[0][0] < quiet_ps:
-                    quiet_ps = queue[0][0]
+                if queue and (next_ps := queue[0][0]) < quiet_ps:
+                    quiet_ps = next_ps
                 self.quiet_until_ps = quiet_ps if self.alone else 0
                 touched.pop().plan()
             if touched or self._joined:

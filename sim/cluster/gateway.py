@@ -29,7 +29,7 @@ from sim.engine.request import Request
 from sim.policies.overload import Admission
 from sim.policies.reasoning import Strategy
 from sim.policies.routing import Router
-from sim.results.columns import Status
+from sim.results.columns import Role, Status
 from sim.results.sinks import QUERY_ROW, RequestSink, RowSink
 from sim.rng import Streams
 from workloads.source import QuerySource
@@ -37,6 +37,9 @@ from workloads.source import QuerySource
 AT_ONCE_PS = 1_000_000_000
 """In a closed loop, how long after a query that took no time at all (it was refused) its user's think time begins: the
 millisecond of a round trip. Without it a user who is always refused would ask for ever within one instant."""
+
+
+_GENERATE = int(Role.GENERATE)  # an enum's attributes are slow to read
 
 
 @dataclass
@@ -303,19 +306,10 @@ class Gateway:
         window.arrived(now_ps)
         if window.end_ps != end_ps:
             self._set_close()
-        request = self.open[query] = Request(
-            number,
-            arrived_ps=now_ps,
-            prompt_tokens=prompt_tokens,
-            output_tokens=reasoning + answer,
-            reasoning_tokens=reasoning,
-            max_tokens=max_tokens,
-            query=query,
-            priority=priority,
-            category=category,
-            client=client,
-            prefix_len=prefix_len,
-        )
+        request = self.open[query] = Request(  # NOTE: by position, since keywords cost as much as all the rest of it
+            number, now_ps, prompt_tokens, reasoning + answer, reasoning, max_tokens, query, 0, _GENERATE, priority, category,
+            client, -1, None, prefix_len,
+        )  # fmt: skip
         self.dispatch.send(request)
 
     def _enter(self, row: tuple[int, ...]) -> None:

@@ -35,7 +35,6 @@ class CountedBatch(Replica):
 
     # NOTE: slots for performance reasons: with more than 30 attributes a dictionary is slow to read
     __slots__ = (
-        "_add_row",
         "_asks_nothing",
         "_before",
         "_borders",
@@ -67,6 +66,8 @@ class CountedBatch(Replica):
         "_stops",
         "_waited",
         "_wake",
+        "_write_pattern",
+        "_write_row",
         "chunking",
         "context",
         "counter",
@@ -158,7 +159,8 @@ class CountedBatch(Replica):
         """Of the counted requests, where blocks are set aside or windows kept."""
         self._tabulate(cost)
         """A decode step without its context, by the number of decodes."""
-        self._add_row = self.sink.add
+        self._write_row = self.sink.write
+        self._write_pattern = self.sink.write_pattern
 
     def _new_step(self) -> Step:
         return CountedStep(self)

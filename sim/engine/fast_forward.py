@@ -26,6 +26,7 @@ from sim.engine.request import Request
 from sim.engine.shortcuts import Shortcuts
 from sim.engine.step_log import StepRow
 from sim.results.columns import Status
+from sim.results.sinks import pack_segment
 
 _COMPLETED, _UNFINISHED = (
     int(Status.COMPLETED),
@@ -157,8 +158,14 @@ class FastForward(Shortcuts):
         if self._run_steps:
             if self._joins and len(waiting) == 1 and self._join(now_ps, quiet_until_ps):
                 return self.next_end_ps
-        elif not (waiting or ends or self.lag or self._borders or self._asks()):
-            # NOTE: what _plan() comes to when somebody has just left, for performance reasons
+        elif (
+            self._asks_nothing
+            and 0 < self.decoders <= self._budget
+            and self.crossing[-self.counter % self._block_size] <= self.kv.free
+            and not (waiting or ends or self.lag or self._borders)
+            and not (self.chunking or self.walking or self.paused or self.resting)
+        ):
+            # NOTE: what _plan() comes to when somebody has just left and not _asks(), for performance reasons
             self.resumed = False
             self._decode_on(now_ps)
             self.next_end_ps = ends[0]
@@ -336,12 +343,12 @@ class FastForward(Shortcuts):
         dropped, marks, counter = 0, self._marks, self.counter
         if counted and (self._stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders):
             dropped = self._settle(start, span, 0, 1)
-        self._add_row(
-            (start, 1, span, 0 if chunks else self._kv_ps * decodes, decodes, fresh, dropped, context,
+        self._write_row(
+            pack_segment(start, 1, span, 0 if chunks else self._kv_ps * decodes, decodes, fresh, dropped, context,
              chunks, chunk_tokens, pairs, cached, held, held,
              self.computed_tokens - (self.table_blocks - held) * self._block_size,
              len(self.running), len(self.waiting), len(step.preempted), kv.free - kv._unhashed, unused,
-             window, self.copies.duplicates)
+             window, self.copies.duplicates, 0, 0)
         )  # fmt: skip
         if self._compressed:
             self._compress()

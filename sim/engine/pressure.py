@@ -9,6 +9,7 @@ under way, and the scheduler has said that it serves all and then admits heads.
 from __future__ import annotations
 
 from sim.engine.runs import Runs
+from sim.results.sinks import pack_segment
 
 
 class Pressure(Runs):
@@ -148,9 +149,10 @@ class Pressure(Runs):
             dropped = self._settle(start, first, growth, 1)
         held = kv.total - kv.free
         unused, window = self._no_parts
-        self._add_row(
-            (start, 1, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, held, computed - (table - held) * size,
-             len(running), waited, len(preempted), kv.free - kv._unhashed, unused, window, self.copies.duplicates)
+        self._write_row(
+            pack_segment(start, 1, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, held,
+                         computed - (table - held) * size, len(running), waited, len(preempted), kv.free - kv._unhashed, unused,
+                         window, self.copies.duplicates, 0, 0)
         )  # fmt: skip
         # ---- and the run that follows, unless something comes before it is planned
         planned_ps = ends[0]

@@ -40,6 +40,8 @@ class NoProgress(PolicyError):
 class Sink(Protocol):
     """Where segments and stalls go; see ``sim/results/sinks.py``."""
 
+    def write(self, row: bytes, /) -> object: ...
+    def write_pattern(self, pattern: Any, /) -> object: ...
     def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None: ...
     def add_reserved(self, row: tuple[int, ...], takes: bytes, at: int, unused: bytes, window: bytes) -> None: ...
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None: ...
@@ -47,6 +49,12 @@ class Sink(Protocol):
 
 class NoSink:
     """Forgets everything."""
+
+    def write(self, row: bytes, /) -> None:
+        """Drop *row*."""
+
+    def write_pattern(self, pattern: Any, /) -> None:
+        """Drop *pattern*."""
 
     def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None:
         """Drop *row*."""

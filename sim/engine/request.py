@@ -192,7 +192,6 @@ class Request:
     def __init__(
         self,
         id: int,
-        *,
         arrived_ps: int,
         prompt_tokens: int,
         output_tokens: int,

@@ -15,7 +15,8 @@ from typing import Any
 from sim.engine.counted_batch import CountedBatch
 from sim.engine.step import NEVER_PS
 from sim.engine.step_log import StepRow
-from sim.results.growth import Run
+from sim.results.growth import WIDTH, Run
+from sim.results.sinks import pack_segment
 
 WHOLE_PATTERN = 64
 """Block size up to which the whole pattern of a run's growth is kept, however short the run."""
@@ -264,7 +265,9 @@ class Runs(CountedBatch):
         elif unused and takes:
             self.sink.add_reserved(row, takes, at, unused, window)
         else:
-            self._add_row(row, takes, at)
+            if takes:
+                self._write_pattern(takes)
+            self._write_row(pack_segment(*row, at, len(takes) // WIDTH))
         if self._points and not self.compression:
             self._ended_looks()
 
@@ -278,7 +281,7 @@ class Runs(CountedBatch):
                 if len(rest) > 2:
                     self.sink.add_reserved(part, *rest)
                 else:
-                    self._add_row(part, *rest)
+                    self.sink.add(part, *rest)
                 done = upto
             waiting = longer
 

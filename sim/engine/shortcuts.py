@@ -10,12 +10,13 @@ be ready for more, and these two are most of all work.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from math import isqrt
+from math import sqrt
 
 from sim.engine.pressure import Pressure
 from sim.engine.request import Request
 from sim.engine.runs import WHOLE_PATTERN
 from sim.results.columns import Status
+from sim.results.sinks import pack_segment
 
 _COMPLETED = int(Status.COMPLETED)  # an enum's attributes are slow to read
 
@@ -30,8 +31,8 @@ class Shortcuts(Pressure):
         step under way, the request is prefilled in the next step, and from then on it decodes with the others. False, with
         nothing changed, where anything else may happen.
         """
-        # NOTE: _shorten(), _close_run(), CountedStep.serve_running(), Step.admit(), seat() and _schedule_mixed() in one, for
-        # performance reasons: this is a third of all work, and each of them alone has to be ready for more
+        # NOTE: _shorten(), _close_run(), CountedStep.serve_running(), Step.admit(), seat(), _schedule_mixed() and step_ps() of
+        # the cost in one, for performance reasons: this is a third of all work, and each alone has to be ready for more
         (request,) = self.waiting
         if (
             self._waited
@@ -52,19 +53,24 @@ class Shortcuts(Pressure):
         if now_ps <= planned_ps or distance <= 0:
             return False
         if growth:
-            g = 2 * first - growth
-            steps = (isqrt(g * g + 8 * growth * distance) - g) // (2 * growth)
-            if steps * first + growth * (steps * (steps - 1) // 2) < distance:
+            # The root is found in floats, a step too low at the worst, and made exact in whole numbers.
+            g = first - 0.5 * growth
+            steps = int((sqrt(g * g + 2.0 * growth * distance) - g) / growth)
+            taken = steps * first + growth * (steps * (steps - 1) // 2)
+            while taken < distance:
+                taken += first + growth * steps
                 steps += 1
         else:
             steps = -(-distance // first)
+            taken = steps * first
         lag, ends, kv, size = self.lag, self._ends, self.kv, self._block_size
-        steps += lag
+        now = start + taken  # the next step is planned then
+        if lag:
+            taken += first + growth * steps
+            steps += 1
         if steps >= self._run_steps:
             return False
-        last = steps - 1
-        gpu_free_ps = start + steps * first + growth * (steps * last // 2)
-        now = gpu_free_ps - lag * (first + growth * last)  # the next step is planned then
+        gpu_free_ps = start + taken
         if not now_ps < now < quiet_until_ps:
             return False
         decodes, counter, context, applied = self.decoders, self.counter, self.context, self._run_applied
@@ -104,12 +110,17 @@ class Shortcuts(Pressure):
             if tail and first_takes > unhashed:
                 tail -= first_takes - unhashed
             place = (at - 1) % size
-        takes = b""
+        pattern = 0
         if steps > 1:
             if size <= WHOLE_PATTERN:
-                takes = crossing.tobytes()
+                pattern = size
+                self._write_pattern(crossing)
             else:
-                takes, place, _, _ = self._short_patterns(min(steps - 1, size), place, b"", b"")
+                pattern = min(steps - 1, size)
+                takes, place, _, _ = self._short_patterns(pattern, place, b"", b"")
+                self._write_pattern(takes)
+        else:
+            place = 0
         self._run_steps = 0
         self._before = None
         self.counter = counter = counter + extra
@@ -119,9 +130,9 @@ class Shortcuts(Pressure):
         marks = self._marks
         if marks and marks[0][0] <= counter:
             self._settle(start, first, growth, steps)
-        self._add_row(
-            (start, steps, first, growth, decodes, self._run_fresh, 0, before, 0, 0, 0, 0, held, ends_at, live,
-             count, 0, len(step.preempted), tail, unused, window, duplicates), takes, place
+        self._write_row(
+            pack_segment(start, steps, first, growth, decodes, self._run_fresh, 0, before, 0, 0, 0, 0, held, ends_at, live,
+                         count, 0, len(step.preempted), tail, unused, window, duplicates, place, pattern)
         )  # fmt: skip
         # ---- the step that the request enters in
         self._run_fresh = 0
@@ -155,8 +166,16 @@ class Shortcuts(Pressure):
         new = known - cached
         if new > 1:
             pairs, step_growth, fresh, chunks, chunk_tokens = new * (new + 2 * cached), 0, 0, 1, new
-            span = self.cost.step_ps(
-                decodes=decodes, context=context, chunks=1, chunk_tokens=new, pairs=pairs, cached=cached
+            cost = self.cost
+            linear, tokens = cost.linear_ps, decodes + new
+            span = (
+                cost.host_ps
+                + (linear[tokens] if tokens < len(linear) else cost.linear(tokens))
+                + cost.seq_ps * (decodes + 1)
+                + cost.kv_ps * context
+                + cost.half_pair_ps * pairs
+                + cost.cached_ps * cached
+                + cost.mixed_ps * decodes
             )
             seen, under = context, cached
         else:
@@ -174,10 +193,10 @@ class Shortcuts(Pressure):
         dropped = 0
         if decodes and (self._stops[0][0] <= counter or (marks and marks[0][0] <= counter)):
             dropped = self._settle(gpu_free_ps, span, 0, 1)
-        self._add_row(
-            (gpu_free_ps, 1, span, step_growth, decodes + fresh, fresh, dropped, seen, chunks, chunk_tokens, pairs, under,
-             held, held, computed - (table - held) * size, count + 1, 0, 0, kv.free - kv._unhashed, unused, window,
-             duplicates)
+        self._write_row(
+            pack_segment(gpu_free_ps, 1, span, step_growth, decodes + fresh, fresh, dropped, seen, chunks, chunk_tokens, pairs,
+                         under, held, held, computed - (table - held) * size, count + 1, 0, 0, kv.free - kv._unhashed, unused,
+                         window, duplicates, 0, 0)
         )  # fmt: skip
         request.scheduled_tokens = new
         request.steps = 1
@@ -284,12 +303,17 @@ class Shortcuts(Pressure):
                 cached -= taken - unhashed
             extra = steps
             place = (at - 1) % size
-        takes = b""
+        pattern = 0
         if steps > 1:
             if size <= WHOLE_PATTERN:
-                takes = crossing.tobytes()
+                pattern = size
+                self._write_pattern(crossing)
             else:
-                takes, place, _, _ = self._short_patterns(min(steps - 1, size), place, b"", b"")
+                pattern = min(steps - 1, size)
+                takes, place, _, _ = self._short_patterns(pattern, place, b"", b"")
+                self._write_pattern(takes)
+        else:
+            place = 0
         if extra:
             rest = extra % size
             blocks = extra // size * self.growing
@@ -350,11 +374,12 @@ class Shortcuts(Pressure):
             else:
                 last_one = request
         unused, window = self._no_parts
-        row = (start, steps, first, growth, decodes, self._run_fresh, dropped, before, 0, 0, 0, 0, held, last, live,
-               row_running, self._waited, len(self._step.preempted), cached, unused, window,
-               self.copies.duplicates)  # fmt: skip
+        self._write_row(
+            pack_segment(start, steps, first, growth, decodes, self._run_fresh, dropped, before, 0, 0, 0, 0, held, last, live,
+                         row_running, self._waited, len(self._step.preempted), cached, unused, window, self.copies.duplicates,
+                         place, pattern)
+        )  # fmt: skip
         self._run_fresh = 0
-        self._add_row(row, takes, place)
         if last_one is None:
             return self._process(now_ps) if pending and pending[0][0] <= now_ps else []
         # ---- the one whose last token came

@@ -243,7 +243,7 @@ def simulate_twisted(task: Task) -> Results:
     run = run_once(scenario, pools, source, task.replication)
     return finish(
         Results(
-            scenario_yaml=scenario.to_yaml(),
+            scenario=scenario,
             runs=[run],
             provenance=provenance.collect(
                 seed=scenario.seed,

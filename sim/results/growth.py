@@ -30,12 +30,19 @@ class RunGrowth:
 
     __slots__ = ("at", "length", "parts", "rows", "takes")
 
-    def __init__(self) -> None:
-        self.rows = array("q")
-        self.length = array("H")
-        self.at = array("H")
-        self.takes = bytearray()
-        self.parts: dict[int, tuple[bytes, bytes]] = {}
+    def __init__(
+        self,
+        rows: array[int] | None = None,
+        length: array[int] | None = None,
+        at: array[int] | None = None,
+        takes: bytearray | None = None,
+        parts: dict[int, tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        self.rows = array("q") if rows is None else rows
+        self.length = array("H") if length is None else length
+        self.at = array("H") if at is None else at
+        self.takes = bytearray() if takes is None else takes
+        self.parts = {} if parts is None else parts
 
     def add(self, row: int, takes: bytes, at: int) -> None:
         """Row number *row* grows by *takes*."""
@@ -47,16 +54,6 @@ class RunGrowth:
     def add_parts(self, unused: bytes, window: bytes) -> None:
         """The row added last has these parts."""
         self.parts[self.rows[-1]] = (unused, window)
-
-    def pop(self, row: int) -> Run:
-        """Take the growth of *row*, the last one, away."""
-        if not self.rows or self.rows[-1] != row:
-            return Run(b"", 0)
-        self.rows.pop()
-        size = self.length.pop() * WIDTH
-        takes = bytes(self.takes[-size:])
-        del self.takes[-size:]
-        return Run(takes, self.at.pop(), *self.parts.pop(row, (b"", b"")))
 
     def copy(self, other: RunGrowth, first: int, end: int, shift: int) -> None:
         """Give *other* the growth of rows [*first*, *end*), whose numbers are *shift* higher there."""

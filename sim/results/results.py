@@ -28,6 +28,8 @@ from sim.results.tables import Table, concatenate
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sim.scenario.model import Scenario
+
 SCHEMA_VERSION = 1
 """Of summary.json and the tables; grows when a key or column changes its meaning or goes away."""
 
@@ -48,14 +50,14 @@ class Results:
     def __init__(
         self,
         *,
-        scenario_yaml: str,
+        scenario: Scenario | str,
         runs: Sequence[tuple[RunInfo, Mapping[str, Table]]],
         provenance: Mapping[str, Any] | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> None:
         if not runs:
             raise ValueError("results need at least one replication")
-        self.scenario_yaml = scenario_yaml
+        self._scenario = scenario
         self.runs: tuple[RunInfo, ...] = tuple(info for info, _ in runs)
         self.tables: dict[str, Table] = {name: concatenate([tables[name] for _, tables in runs]) for name in TABLES}
         self.provenance: dict[str, Any] = dict(provenance or {})
@@ -80,6 +82,11 @@ class Results:
     def stalls(self) -> pd.DataFrame:
         """One row a token gap that is longer than a step; columns: ``sim.results.columns.STALLS``."""
         return self.tables["stalls"].frame()
+
+    @cached_property
+    def scenario_yaml(self) -> str:
+        """The resolved scenario as it is saved."""
+        return self._scenario if isinstance(self._scenario, str) else self._scenario.to_yaml()
 
     @cached_property
     def scenario(self) -> dict[str, Any]:
@@ -140,7 +147,7 @@ class Results:
         if problems:
             raise InputError(problems)
         results = cls.__new__(cls)
-        results.scenario_yaml = scenario_yaml
+        results._scenario = scenario_yaml
         results.runs = runs
         results.tables = tables
         results.provenance = provenance

@@ -31,10 +31,10 @@ _CHUNK = 1 << 21
 def canonical(sink: SegmentSink, edges_ps: Sequence[int]) -> Rows:
     """The rows of *sink* in order of time, with ``<part>_sum`` (over the steps) and ``<part>_moment`` (over the steps,
     each times its number within the row) of every part in AREAS."""
-    segments, growth = sink.segments(), sink.growth()
-    if len(segments):
-        segments, growth = _cut(segments, growth, sink.blocks, edges_ps)
-    rows = {name: column.copy() for name, column in zip(SEGMENT_ROW, segments.T, strict=True)}
+    parts, growth = _cut(sink.segments(), sink.growth(), sink.blocks, edges_ps)
+    columns = np.empty((len(SEGMENT_ROW), sum(map(len, parts))), dtype=np.int64)
+    np.concatenate([part.T for part in parts], axis=1, out=columns)
+    rows: Rows = dict(zip(SEGMENT_ROW, columns, strict=True))
     _add_sums(rows, growth, sink.blocks)
     start = rows["start_ps"]
     if (start[1:] < start[:-1]).any():
@@ -56,15 +56,17 @@ def _ends(rows: Rows) -> IntArray:
     return ends
 
 
-def _cut(segments: IntArray, growth: RunGrowth, blocks: int, edges_ps: Sequence[int]) -> tuple[IntArray, RunGrowth]:
-    """Rows that reach over an edge, cut before and after the step that does; few do."""
+def _cut(
+    segments: IntArray, growth: RunGrowth, blocks: int, edges_ps: Sequence[int]
+) -> tuple[list[IntArray], RunGrowth]:
+    """Rows that reach over an edge, cut before and after the step that does; few do. The rows come in several parts."""
     rows = dict(zip(SEGMENT_ROW, segments.T, strict=True))
     ends = _ends(rows)
     over = np.zeros(len(ends), dtype=bool)
     for edge in edges_ps:
         over |= (rows["start_ps"] < edge) & (edge < ends) & (rows["steps"] > 1)
     if not over.any():
-        return segments, growth
+        return [segments], growth
     parts: list[IntArray] = []
     grown = RunGrowth()
     rows_done = count = 0
@@ -92,7 +94,7 @@ def _cut(segments: IntArray, growth: RunGrowth, blocks: int, edges_ps: Sequence[
                 if run.unused:
                     grown.add_parts(run.unused, run.window)
             count += 1
-    return np.concatenate(parts), grown
+    return parts, grown
 
 
 def _add_sums(rows: Rows, growth: RunGrowth, blocks: int) -> None:
@@ -105,7 +107,7 @@ def _add_sums(rows: Rows, growth: RunGrowth, blocks: int) -> None:
         return
     numbers = np.array(growth.rows, dtype=np.int64)
     length, at = np.array(growth.length, dtype=np.int64), np.array(growth.at, dtype=np.int64)
-    takes = np.frombuffer(bytes(growth.takes), dtype=np.uint16).astype(np.int64)
+    takes = np.frombuffer(growth.takes, dtype=np.uint16).copy()
     grown = _Grown(takes, length, at, steps[numbers])
     total, summed, moment = grown.sums()
     rows["reserved_sum"][numbers] += summed
@@ -124,7 +126,7 @@ def _add_sums(rows: Rows, growth: RunGrowth, blocks: int) -> None:
         place = np.flatnonzero(np.isin(numbers, np.array(list(growth.parts))))
         for part, which, sign in (("unused", 0, -1), ("window", 1, 1)):
             pattern = b"".join(growth.parts[row][which] for row in numbers[place].tolist())
-            values = np.frombuffer(pattern, dtype=np.uint16).astype(np.int64)
+            values = np.frombuffer(pattern, dtype=np.uint16)
             _, summed, moment = _Grown(values, length[place], at[place], steps[numbers[place]]).sums()
             rows[f"{part}_sum"][numbers[place]] += sign * summed
             rows[f"{part}_moment"][numbers[place]] += sign * moment
@@ -133,7 +135,7 @@ def _add_sums(rows: Rows, growth: RunGrowth, blocks: int) -> None:
 class _Grown:
     """Patterns of many rows, one after the other, and sums over the steps of each row in closed form."""
 
-    def __init__(self, values: IntArray, length: IntArray, at: IntArray, steps: IntArray) -> None:
+    def __init__(self, values: NDArray[np.uint16], length: IntArray, at: IntArray, steps: IntArray) -> None:
         self.values, self.length, self.at, self.steps = values, length, at, steps
         self.begins = np.concatenate([[0], np.cumsum(length)[:-1]])
 
@@ -175,7 +177,7 @@ class _Grown:
 
     def _of_any_length(self, rest: IntArray) -> tuple[list[IntArray], list[IntArray]]:
         """The same for patterns of several lengths."""
-        length, values = self.length, self.values
+        length, values = self.length, self.values.astype(np.int64)
         step = np.repeat(self.at + self.begins, length) - np.arange(len(values))
         step += (step < 0) * np.repeat(length, length)
         once_more = step < np.repeat(rest, length)
@@ -197,7 +199,9 @@ class _Grown:
             begins = np.concatenate([[0], np.cumsum(steps)[:-1]])
             of = np.repeat(np.arange(len(some)), steps)
             number = np.arange(len(of)) - begins[of]
-            taken = self.values[self.begins[some][of] + (self.at[some][of] - number + 1) % self.length[some][of]]
+            taken = self.values[
+                self.begins[some][of] + (self.at[some][of] - number + 1) % self.length[some][of]
+            ].astype(np.int64)
             taken[begins] = 0
             grown = np.cumsum(taken)
             grown -= grown[begins][of]

@@ -7,6 +7,7 @@ picoseconds, -1 where there is none.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.results.growth import WIDTH, RunGrowth, ended_before
+from sim.results.growth import WIDTH, Run, RunGrowth, ended_before
 
 IntArray = NDArray[np.int64]
 
@@ -44,7 +45,14 @@ SEGMENT_ROW = (
 )
 """What ``SegmentSink.add`` takes, in this order; see ``columns.SEGMENTS``. End and kind follow from it."""
 
-_SEGMENT_BYTES = 8 * len(SEGMENT_ROW)
+_PACKED = Struct(f"={len(SEGMENT_ROW) + 2}q")
+
+pack_segment = _PACKED.pack
+"""A row as ``SegmentSink.write`` takes it: SEGMENT_ROW, and of the pattern by which it grows (see ``RunGrowth``) the place
+where it begins and its length, 0 and 0 where there is none."""
+
+unpack_segment = _PACKED.unpack
+"""The reverse of ``pack_segment``."""
 
 STALL_ROW = ("request", "at_ps", "gap_ps")
 
@@ -136,7 +144,7 @@ class RowSink:
     def columns(self) -> dict[str, IntArray]:
         """All rows so far, a column a name."""
         rows = np.frombuffer(self._buffer, dtype=np.int64).reshape(-1, len(self.names))
-        return {name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(self.names)}
+        return dict(zip(self.names, np.array(rows.T, order="C"), strict=True))
 
 
 class SegmentSink:
@@ -148,15 +156,16 @@ class SegmentSink:
     """
 
     __slots__ = (
-        "_grows",
-        "_pack",
+        "_parts",
         "_segments",
         "_stall_pack",
         "_stalls",
-        "_unpack",
+        "_takes",
         "blocks",
         "pool",
         "replica",
+        "write",
+        "write_pattern",
     )
 
     def __init__(self, pool: int = 0, replica: int = 0, blocks: int = 0) -> None:
@@ -164,33 +173,43 @@ class SegmentSink:
         self.pool = pool
         self.replica = replica
         self.blocks = blocks
-        self._grows = RunGrowth()
-        packed = Struct(f"={len(SEGMENT_ROW)}q")
-        self._pack, self._unpack = packed.pack, packed.unpack
         self._stall_pack = Struct(f"={len(STALL_ROW)}q").pack
-        self._segments = bytearray()
         self._stalls = bytearray()
+        self._hold(bytearray(), bytearray(), {})
+
+    def _hold(self, segments: bytearray, takes: bytearray, parts: dict[int, tuple[bytes, bytes]]) -> None:
+        self._segments = segments
+        self._takes = takes
+        self._parts = parts
+        self.write: Callable[[bytes], object] = segments.extend
+        """Append a row that `pack_segment` has packed; what it grows by has been written before."""
+        self.write_pattern: Callable[[Any], object] = takes.extend
+        """Append the pattern (its buffer, two bytes an entry) by which the row that is written next grows."""
 
     def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None:
         """Append a run of like steps: a tuple in the order of SEGMENT_ROW, and how its blocks grow (see ``RunGrowth``)."""
-        segments = self._segments
-        if takes:
-            # NOTE: inlined from RunGrowth.add() for performance reasons
-            grows = self._grows
-            grows.rows.append(len(segments) // _SEGMENT_BYTES)
-            grows.length.append(len(takes) // WIDTH)
-            grows.at.append(at)
-            grows.takes += takes
-        segments += self._pack(*row)
+        self._takes += takes
+        self._segments += pack_segment(*row, at, len(takes) // WIDTH)
 
     def add_reserved(self, row: tuple[int, ...], takes: bytes, at: int, unused: bytes, window: bytes) -> None:
         """The same for a run with reserved blocks or a window: how these two parts change."""
+        self._parts[len(self)] = (unused, window)
         self.add(row, takes, at)
-        self._grows.add_parts(unused, window)
 
     def growth(self) -> RunGrowth:
         """How the blocks of the rows of several steps grow."""
-        return self._grows
+        at, length = self._packed()[:, len(SEGMENT_ROW) :].T
+        rows = np.flatnonzero(length)
+        return RunGrowth(
+            array("q", rows.astype(np.int64).tobytes()),
+            array("H", length[rows].astype(np.uint16).tobytes()),
+            array("H", at[rows].astype(np.uint16).tobytes()),
+            self._takes,
+            self._parts,
+        )
+
+    def _packed(self) -> IntArray:
+        return np.frombuffer(self._segments, dtype=np.int64).reshape(-1, len(SEGMENT_ROW) + 2)
 
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None:
         """Token of *request* at *at_ps* came *gap_ps* after the one before: the request had skipped steps."""
@@ -205,15 +224,18 @@ class SegmentSink:
         seen = stalls[:, STALL_ROW.index("at_ps")] <= now_ps  # fast-forward writes them ahead of their time
         if not seen.all():
             self._stalls = bytearray(stalls[seen].tobytes())
-        size = _SEGMENT_BYTES
+        size = _PACKED.size
         kept: list[tuple[tuple[int, ...], list[Any]]] = []
         while self._segments:
-            row = self._unpack(self._segments[-size:])
+            *values, at, length = unpack_segment(self._segments[-size:])
+            row = tuple(values)
             start, steps, first, growth = row[:4]
             if start + steps * first + growth * (steps * (steps - 1) // 2) <= now_ps:
                 break
             del self._segments[-size:]
-            run = self._grows.pop(len(self))
+            begin = len(self._takes) - length * WIDTH
+            run = Run(bytes(self._takes[begin:]), at, *self._parts.pop(len(self), (b"", b"")))
+            del self._takes[begin:]
             done = ended_before(row, now_ps)
             for index in range(steps - 1, done - 1, -1):
                 late = dict(zip(SEGMENT_ROW, run.part(row, index, index + 1, self.blocks), strict=True))
@@ -221,30 +243,32 @@ class SegmentSink:
                 kept.append((tuple(late.values()), []))
             if done:
                 kept.append((run.part(row, 0, done, self.blocks), run.rest(0)))
-        for values, growth_of in reversed(kept):
-            self.add(values, *growth_of[:2])
+        for part, growth_of in reversed(kept):
             if len(growth_of) > 2:
-                self._grows.add_parts(*growth_of[2:])
+                self.add_reserved(part, *growth_of)
+            else:
+                self.add(part, *growth_of)
 
-    def packed(self) -> tuple[bytearray, bytearray, RunGrowth]:
+    def packed(self) -> tuple[Any, ...]:
         """All that was added, as the sink of the same replica in another process takes it."""
-        return self._segments, self._stalls, self._grows
+        return self._stalls, self._segments, self._takes, self._parts
 
-    def restore(self, packed: tuple[bytearray, bytearray, RunGrowth]) -> None:
+    def restore(self, packed: tuple[Any, ...]) -> None:
         """Hold what was *packed* elsewhere, and nothing else."""
-        self._segments, self._stalls, self._grows = packed
+        self._stalls = packed[0]
+        self._hold(*packed[1:])
 
     def forget_segments(self) -> None:
         """Let go of all segments: they stand in a table now."""
-        self._segments, self._grows = bytearray(), RunGrowth()
+        self._hold(bytearray(), bytearray(), {})
 
     def __len__(self) -> int:
-        return len(self._segments) // _SEGMENT_BYTES
+        return len(self._segments) // _PACKED.size
 
     def segments(self) -> IntArray:
         """All segments so far: one row each, columns as in SEGMENT_ROW. They are read where they lie: nothing can be added
         while somebody holds them."""
-        return np.frombuffer(self._segments, dtype=np.int64).reshape(-1, len(SEGMENT_ROW))
+        return self._packed()[:, : len(SEGMENT_ROW)]
 
     def fullest(self) -> tuple[int, int]:
         """The most decodes, and the most decodes and chunk tokens, of one step so far."""
@@ -262,19 +286,16 @@ class RequestSink(RowSink):
     """Rows taken from request objects by their attributes (REQUEST_ROW), when each has ended or the run
     has."""
 
-    __slots__ = ("_read",)
+    __slots__ = ("take",)
 
     def __init__(self) -> None:
         super().__init__(REQUEST_ROW)
         # NOTE: a written-out call takes a third of what operator.attrgetter does
         fields = [f"request.{name}" for name in REQUEST_ROW]
-        self._read: Callable[[Any], bytes] = eval(  # our own names, above
-            f"lambda request: pack({', '.join(fields)})", {"pack": self._pack}
+        self.take: Callable[[Any], object] = eval(  # our own names, above
+            f"lambda request: write(pack({', '.join(fields)}))", {"pack": self._pack, "write": self._buffer.extend}
         )
-
-    def take(self, request: Any) -> None:
-        """Append the row of *request*."""
-        self._buffer += self._read(request)
+        """Append the row of a request."""
 
     def take_all(self, requests: Iterable[Any]) -> None:
         """Append the rows of all *requests*."""

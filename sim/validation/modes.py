@@ -22,8 +22,8 @@ from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler
 from sim.engine.step_log import StepLog
 from sim.results.columns import Status
-from sim.results.growth import Run
-from sim.results.sinks import REQUEST_ROW, SEGMENT_ROW
+from sim.results.growth import WIDTH, Run
+from sim.results.sinks import REQUEST_ROW, SEGMENT_ROW, unpack_segment
 
 ARRIVE, CANCEL, PROBE = "arrive", "cancel", "probe"
 
@@ -93,6 +93,18 @@ class TraceSink:
     def __init__(self, trace: Trace, blocks: int) -> None:
         self.trace = trace
         self.blocks = blocks
+        self.pattern = b""
+
+    def write_pattern(self, pattern: Any) -> None:
+        """Keep what the row that follows grows by."""
+        self.pattern = bytes(pattern)
+
+    def write(self, packed: bytes) -> None:
+        """A packed run of like steps."""
+        *row, at, length = unpack_segment(packed)
+        takes, self.pattern = self.pattern, b""
+        assert len(takes) == length * WIDTH
+        self.add(tuple(row), takes, at)
 
     def add(
         self, row: tuple[int, ...], takes: bytes = b"", at: int = 0, unused: bytes = b"", window: bytes = b""

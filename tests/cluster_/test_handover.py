@@ -41,6 +41,9 @@ class Recorder(SegmentSink):
         super().__init__(pool=pool, replica=replica, blocks=blocks)
         self.trace = Trace("")
         self.steps = TraceSink(self.trace, blocks)
+        rows, patterns = self.write, self.write_pattern
+        self.write = lambda row: (rows(row), self.steps.write(row))
+        self.write_pattern = lambda pattern: (patterns(pattern), self.steps.write_pattern(pattern))
 
     def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None:
         super().add(row, takes, at)

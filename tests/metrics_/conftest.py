@@ -210,7 +210,7 @@ def simulate(
              r.prompt_tokens, reasoning, r.generated - reasoning, 0, False)
         )  # fmt: skip
     tables = build(info, queries=queries, requests=request_sink, segments=[sink])
-    toy.results = Results(scenario_yaml="name: toy\n", runs=[(info, tables)])
+    toy.results = Results(scenario="name: toy\n", runs=[(info, tables)])
     return toy
 
 

@@ -216,7 +216,7 @@ def test_replications_carry_intervals(toy):
         work = toy.random_work(20 + replication, 120)
         done = toy.simulate(work, replication=replication, window=(0, work[-1][0]))
         runs.append((done.results.runs[0], done.results.tables))
-    results = finish(Results(scenario_yaml="name: toy\n", runs=runs))
+    results = finish(Results(scenario="name: toy\n", runs=runs))
     entry = results.summary["metrics"]["tta"]
     assert results.summary["replications"] == 4
     pooled = results.queries[results.queries.in_window]
@@ -329,12 +329,12 @@ def test_every_key_is_declared_and_every_declared_key_occurs(toy):
         done = toy.simulate(work, seats=4, **options)
         parts.append((done.results.runs[0], done.results.tables))
         found |= paths(finish(done.results).summary)
-    found |= paths(finish(Results(scenario_yaml="", runs=parts)).summary)
+    found |= paths(finish(Results(scenario="", runs=parts)).summary)
     settled = []
     for replication in range(2):
         done = toy.simulate(toy.random_work(replication, 30, gap_s=0.4), slo=slo, replication=replication)
         settled.append((done.results.runs[0], done.results.tables))
-    found |= paths(finish(Results(scenario_yaml="", runs=settled)).summary)
-    found |= paths(finish(Results(scenario_yaml="", runs=[(with_extras(run), t) for run, t in settled])).summary)
+    found |= paths(finish(Results(scenario="", runs=settled)).summary)
+    found |= paths(finish(Results(scenario="", runs=[(with_extras(run), t) for run, t in settled])).summary)
     assert found - set(KEYS) == set()
     assert set(KEYS) - found == set()

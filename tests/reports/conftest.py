@@ -315,7 +315,7 @@ def make(shape: Shape) -> Results:
         )
         runs.append((info, build(info, queries=query_sink, requests=request_sink, segments=sinks)))
     results = Results(
-        scenario_yaml=yaml.safe_dump({"name": shape.name, "seed": shape.seed, "strategy": "single"}),
+        scenario=yaml.safe_dump({"name": shape.name, "seed": shape.seed, "strategy": "single"}),
         runs=runs,
         provenance={
             "thinkcap": "0.1.0",

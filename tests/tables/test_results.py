@@ -131,7 +131,7 @@ def some_results(replications: int = 2) -> Results:
         run = info(replication)
         runs.append((run, tables(requests, run, [sink, other])))
     summary = {"schema_version": 1, "value": float("nan"), "runs": [run.to_dict() for run, _ in runs]}
-    return Results(scenario_yaml="name: x\npools: {}\n", runs=runs, provenance={"wall_s": 1.5}, summary=summary)
+    return Results(scenario="name: x\npools: {}\n", runs=runs, provenance={"wall_s": 1.5}, summary=summary)
 
 
 def test_rows_become_tables_in_order_with_every_declared_column():
@@ -221,7 +221,7 @@ def test_codes_and_orders_that_cannot_be_are_refused():
 
 def test_an_empty_run_has_empty_tables(tmp_path):
     results = Results(
-        scenario_yaml="name: x\n",
+        scenario="name: x\n",
         runs=[(info(), tables([]))],
         summary={"schema_version": 1, "runs": [info().to_dict()]},
     )
@@ -266,7 +266,7 @@ def test_units_and_meanings_travel_with_the_parquet_files(tmp_path):
 def test_names_of_replications_are_united():
     first, second = info(0), info(1, categories=("proof", "coding", "chat"))
     runs = [(run, tables([request(1, category=run.categories.index("proof"))], run)) for run in (first, second)]
-    results = Results(scenario_yaml="", runs=runs)
+    results = Results(scenario="", runs=runs)
     assert results.queries.category.tolist() == ["proof", "proof"]
     assert results.tables["queries"].names["category"] == ("coding", "proof", "chat")
 
