@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Run it."""
     from sim.errors import InputError, Problem
     from sim.validation.accuracy import SHIPPED, run
-    from sim.validation.accuracy_summary import lines, skips, summarise
+    from sim.validation.accuracy_summary import bar_tables, lines, skips, summarise
 
     for name in ("sample", "requests"):
         value = getattr(args, name)
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
             summarise(report.records),
             skips(report.records),
             args.out / "accuracy.html",
+            bars=bar_tables(report.records),
             source=args.cases.name if args.cases else f"the shipped table of published figures. {FLATTERING}",
             wall_s=report.wall_s,
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.report import theme
+from sim.report import formats, theme
 from sim.report.html import Exhibit, Fold, Items, Page, Section, Table, Text, Tile, render
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Record = Mapping[str, Any]
+Bars = Mapping[str, Sequence[Sequence[str]]]
+"""Tables of what was judged by what was replayed: rows of metric, bar, a cell a regime."""
 
 STYLES = {
     "below_knee": theme.BLUE,
@@ -35,6 +37,19 @@ SHOWN = {
 }
 CLIP = 0.6
 """Errors beyond it are drawn at the edge."""
+REGIMES = {"below_knee": "below the knee", "knee": "knee", "kv_limited": "KV-limited", "overloaded": "overloaded"}
+WORST, OF_A_FAMILY = 25, 4
+"""So many of the worst figures are listed, at most so many of one family."""
+
+
+def percent(share: float) -> str:
+    """*share* in whole percent."""
+    return f"{100 * share:.0f} %"
+
+
+def signed(error: float, digits: int = 1) -> str:
+    """A signed error with a minus sign that is one."""
+    return f"{100 * error:+,.{digits}f} %".replace("-", "\u2212")
 
 
 def table(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
@@ -68,7 +83,9 @@ def against(data: pd.DataFrame, what: str, unit: str) -> go.Figure:
     import plotly.graph_objects as go
 
     fig = theme.new_figure(460)
-    low, high = float(data["measured"].min()) / 1.5, float(data["measured"].max()) * 1.5
+    ends = data[["measured", "predicted"]].to_numpy(float)
+    low, high = float(ends.min()) / 1.3, float(ends.max()) * 1.3
+    banded = bool((data["low"] < data["high"]).any())
     for factor, dash in ((1.0, "solid"), (0.95, "dash"), (1.05, "dash"), (0.9, "dot"), (1.1, "dot")):
         fig.add_trace(
             go.Scatter(
@@ -94,9 +111,11 @@ def against(data: pd.DataFrame, what: str, unit: str) -> go.Figure:
                     "arrayminus": (rows["predicted"] - rows["low"]).clip(lower=0).tolist(),
                     "thickness": 1,
                     "width": 0,
-                },
+                }
+                if banded
+                else None,
                 mode="markers",
-                name=regime.replace("_", " "),
+                name=REGIMES[regime],
                 marker={"color": style.color, "symbol": style.symbol, "size": 6, "opacity": 0.75},
                 customdata=[
                     [theme.safe(name), 100 * error]
@@ -106,16 +125,26 @@ def against(data: pd.DataFrame, what: str, unit: str) -> go.Figure:
                 "(%{customdata[1]:+.1f} %)<extra>%{fullData.name}</extra>",
             )
         )
-    fig.update_xaxes(type="log", title_text=f"measured {what}, {unit}")
-    fig.update_yaxes(type="log", title_text=f"predicted {what}, {unit}")
+    ticks, labels = formats.log_ticks(low, high, most=7)
+    axis = {
+        "type": "log",
+        "range": [float(np.log10(low)), float(np.log10(high))],
+        "tickvals": ticks,
+        "ticktext": labels,
+        "minor": {"showgrid": False},
+    }
+    fig.update_xaxes(title_text=f"measured {what}, {unit}", **axis)
+    fig.update_yaxes(title_text=f"predicted {what}, {unit}", **axis)
     errors = np.abs(data["signed_error"].to_numpy(float))
     inside = float((errors <= 0.05).mean()), float((errors <= 0.10).mean())
     return theme.describe(
         fig,
-        title=f"{what[0].upper()}{what[1:]}: {inside[0]:.0%} of {len(data):,} within 5 %, {inside[1]:.0%} in 10 %",
-        caption="Dashed: ±5 %. Dotted: ±10 %. Whiskers: the prediction with every step 3 % shorter and 3 % longer.",
+        title=f"{what[0].upper()}{what[1:]}: {percent(inside[0])} of {len(data):,} within 5 %, "
+        f"{percent(inside[1])} within 10 %",
+        caption="Dashed: ±5 %. Dotted: ±10 %."
+        + (" Whiskers: the prediction with every step 3 % shorter and 3 % longer." if banded else ""),
         alt=f"Scatter of predicted over measured {what}, {len(data)} runs, "
-        f"median absolute error {np.median(errors):.1%}.",
+        f"median absolute error {100 * np.median(errors):.1f} %.",
     )
 
 
@@ -135,7 +164,7 @@ def by_regime(records: Sequence[Record]) -> tuple[go.Figure, pd.DataFrame]:
             go.Box(
                 x=rows["what"].tolist(),
                 y=(100 * rows["signed_error"].clip(-CLIP, CLIP)).tolist(),
-                name=regime.replace("_", " "),
+                name=REGIMES[regime],
                 boxpoints="outliers",
                 marker={"color": style.color, "symbol": style.symbol, "size": 4},
                 line={"color": style.color, "width": 1.5},
@@ -150,19 +179,47 @@ def by_regime(records: Sequence[Record]) -> tuple[go.Figure, pd.DataFrame]:
     worst = max(medians, key=lambda what: abs(medians[what]))
     theme.describe(
         fig,
-        title=f"No metric is off by more than {abs(medians[worst]):.1%} in the median; {worst} is furthest",
-        caption=f"Above zero: predicted slower (or more throughput). Errors beyond {CLIP:.0%} are drawn there. "
+        title=f"No metric is off by more than {100 * abs(medians[worst]):.1f} % in the median; {worst} is furthest",
+        caption=f"Above zero: predicted slower (or more throughput). Errors beyond {percent(CLIP)} are drawn there. "
         "Boxes hold the middle half. Regimes are decided by what was measured.",
         alt="Boxes of signed error by metric and regime: "
-        + ", ".join(f"{what} median {value:+.1%}" for what, value in medians.items()),
+        + ", ".join(f"{what} median {signed(value)}" for what, value in medians.items()),
     )
     return fig, data
 
 
+def bars_section(bars: Bars) -> Section:
+    """Every judged figure beside its bar, one table for each way of replaying a run."""
+    head = ("judged", "bar", *REGIMES.values())
+    blocks = [
+        Table(head, [(row[0], *(text.replace(" %", "\u00a0%") for text in row[1:])) for row in rows], caption=runs)
+        for runs, rows in bars.items()
+    ]
+    return Section("bars", "Is it within the bars?", blocks=blocks)
+
+
+def listed(judged: Sequence[Record]) -> list[Record]:
+    """The worst of *judged*, at most `OF_A_FAMILY` of a family so that one does not hide the others."""
+    counts: dict[str, int] = {}
+    found: list[Record] = []
+    for record in sorted(judged, key=lambda record: -abs(record["signed_error"])):
+        family = str(record["id"]).partition("-")[0]
+        counts[family] = counts.get(family, 0) + 1
+        if counts[family] <= OF_A_FAMILY and len(found) < WORST:
+            found.append(record)
+    return found
+
+
 def page(
-    records: Sequence[Record], summary: Sequence[Record], skipped: Mapping[str, int], *, source: str, wall_s: float
+    records: Sequence[Record],
+    summary: Sequence[Record],
+    skipped: Mapping[str, int],
+    *,
+    bars: Bars,
+    source: str,
+    wall_s: float,
 ) -> Page:
-    """All of it; *summary* and *skipped* are those of ``sim.validation.accuracy_summary``."""
+    """All of it; *summary*, *skipped* and *bars* are those of ``sim.validation.accuracy_summary``."""
     exhibits = []
     for key, (what, unit, metrics) in SHOWN.items():
         data = table(records, metrics)
@@ -175,8 +232,9 @@ def page(
     fresh_share = sum(record["within_bar"] for record in fresh) / max(1, len(fresh))
     knee = [record for record in compared if record["regime"] == "knee" and "band" in record]
     banded = sum(record["band"][0] <= record["measured"] <= record["band"][1] for record in knee)
-    worst = sorted(judged, key=lambda record: -abs(record["signed_error"]))[:25]
     sections = [Section("against", "How close is it?", exhibits)]
+    if bars:
+        sections.append(bars_section(bars))
     if exhibits:
         figure, data = by_regime(records)
         sections.append(Section("regimes", "Where is it off?", [Exhibit("regimes", figure, data)]))
@@ -190,11 +248,11 @@ def page(
                     [
                         (
                             row["family"],
-                            row["regime"].replace("_", " "),
+                            REGIMES[row["regime"]],
                             row["metric"],
                             f"{row['n']:,}",
-                            f"{row['median']:+.1%}",
-                            f"{row['worst']:+.1%}",
+                            signed(row["median"]),
+                            signed(row["worst"]),
                             f"{row['within_bar']} of {row['judged']}" if row["judged"] else "",
                         )
                         for row in summary
@@ -211,20 +269,21 @@ def page(
             "What is worst?",
             blocks=[
                 Table(
-                    ("case", "regime", "metric", "measured", "predicted", "error", "at -3 % … +3 % of step cost"),
+                    ("metric", "error", "measured", "predicted", "at \u22123 % … +3 % of step cost", "regime", "case"),
                     [
                         (
-                            record["id"],
-                            record["regime"].replace("_", " "),
                             record["metric"],
-                            f"{record['measured']:,.4g}",
-                            f"{record['predicted']:,.4g}",
-                            f"{record['signed_error']:+.1%}",
-                            "{:,.4g} … {:,.4g}".format(*record["band"]) if "band" in record else "",
+                            signed(record["signed_error"], 0),
+                            formats.number(record["measured"]),
+                            formats.number(record["predicted"]),
+                            " … ".join(map(formats.number, record["band"])) if "band" in record else "",
+                            REGIMES[record["regime"]],
+                            record["id"],
                         )
-                        for record in worst
+                        for record in listed(judged)
                     ],
-                    numeric=frozenset({3, 4, 5, 6}),
+                    numeric=frozenset({1, 2, 3, 4}),
+                    caption=f"judged figures, at most {OF_A_FAMILY} of a family",
                 )
             ],
         )
@@ -233,16 +292,24 @@ def page(
     return Page(
         title="Accuracy",
         kicker="validation against real runs",
-        answer=f"{share:.0%} of {len(judged):,} judged figures are within their bar; "
-        f"{fresh_share:.0%} of the {len(fresh):,} from runs that no constant was fitted on.",
-        verdict=f"{share:.0%}",
+        answer=f"{percent(share)} of {len(judged):,} judged figures are within their bar; {percent(fresh_share)} of the "
+        f"{len(fresh):,} from runs that were neither fitted on nor in view when something was chosen."
+        if judged
+        else "Nothing was compared: every figure was skipped, for the reasons below.",
+        verdict=percent(share) if judged else "nothing",
         tone="none",
         reason=f"Cases of {source}, replayed in {wall_s:,.0f} s.",
         tiles=[
             Tile("Runs compared", f"{len({record['id'] for record in compared}):,}"),
             Tile("Figures compared", f"{len(compared):,}"),
-            Tile("Within the bar", f"{share:.0%}", f"of {len(judged):,} judged"),
-            Tile("At the knee", f"{banded} of {len(knee)}", "measured figures inside the ±3 % band"),
+            Tile("Within the bar", percent(share) if judged else formats.MISSING, f"of {len(judged):,} judged"),
+            Tile("At the knee", f"{banded} of {len(knee)}", "measured figures inside the ±3 % band")
+            if knee
+            else Tile(
+                "At the knee",
+                formats.MISSING,
+                "run without the band" if any(r["regime"] == "knee" for r in compared) else "no such run",
+            ),
         ],
         sections=sections,
         folds=[
@@ -259,8 +326,11 @@ def page(
             ),
             Fold(
                 "fitted",
-                "Runs used in fitting",
-                [Text("Constants of the engine were identified on these:"), Items(fitted)]
+                "Runs used in fitting, or in view",
+                [
+                    Text("Constants of the engine were identified on these, or chosen with their errors in view:"),
+                    Items(fitted),
+                ]
                 if fitted
                 else [Text("None.")],
             ),
@@ -275,8 +345,9 @@ def write(
     skipped: Mapping[str, int],
     path: Path,
     *,
+    bars: Bars,
     source: str,
     wall_s: float,
 ) -> None:
     """Write the page to *path*."""
-    path.write_text(render(page(records, summary, skipped, source=source, wall_s=wall_s)), encoding="utf-8")
+    path.write_text(render(page(records, summary, skipped, bars=bars, source=source, wall_s=wall_s)), encoding="utf-8")

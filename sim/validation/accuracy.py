@@ -154,7 +154,11 @@ class _Replayer:
     def records(self, case: Case, *, band: bool, notes: dict[str, list[str]]) -> list[Record]:
         """All records of *case*."""
         measured = case.measured()
-        base = {"id": case.id, "tier": case.text("tier"), "used_in_fitting": used_in_fitting(case)}
+        base = {
+            **{name: case.text(name) for name in ("id", "tier", "gpu", "model")},
+            "output_tokens": case.number("output_len_mean"),
+            "used_in_fitting": used_in_fitting(case),
+        }
         if not measured:
             return [{**base, "regime": regime_of(case), "metric": "", "measured": None, "skipped": "nothing measured"}]
         try:

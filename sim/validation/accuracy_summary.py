@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sim.validation.accuracy_regime import REGIMES
 
-Record = dict[str, Any]
+Record = Mapping[str, Any]
 
 GROUPS = {
     "TTFT": ("ttft_ms_mean", "ttft_ms_stat"),
@@ -51,7 +52,7 @@ def errors_of(records: Sequence[Record]) -> dict[str, Any]:
 
 def summarise(records: Sequence[Record]) -> list[Record]:
     """One row a (family of cases, regime, metric): what is compared, how far off, and what share is within the bar."""
-    found = []
+    found: list[Record] = []
     usable = compared(records)
     for family in dict.fromkeys(record["id"].partition("-")[0] for record in usable):
         for regime in REGIMES:
@@ -66,6 +67,95 @@ def summarise(records: Sequence[Record]) -> list[Record]:
                 if rows:
                     found.append({"family": family, "regime": regime, "metric": label, **errors_of(rows)})
     return found
+
+
+LONG_OUTPUT = 1400
+"""Output tokens, in the mean of a run, from which it anchors what is said of reasoning: nobody reports fidelity beyond."""
+
+EXACT_METRICS = {
+    "mean TPOT": ("5 %", ("tpot_ms_mean",)),
+    "mean E2E": ("7 %", ("e2e_ms_mean",)),
+    "p99 E2E": ("10 %", ("e2e_ms_p99",)),
+    "mean TTFT": ("15 % or 10 ms", ("ttft_ms_mean",)),
+    "throughput, where it can differ": ("3 %", ("req_throughput", "output_tps")),
+}
+"""What is judged of exact replays: the bar as a reader names it, and its columns."""
+ANCHOR_METRICS = {
+    "throughput": ("req_throughput", "output_tps", "derived_output_tps"),
+    "TPOT or median ITL": ("tpot_ms_mean", "tpot_ms_stat", "itl_ms_p50"),
+    "median TPOT": ("tpot_ms_p50",),
+    "mean batch": ("batch_mean",),
+}
+"""The same of runs that are replayed from lengths and settings."""
+
+
+@dataclass(frozen=True)
+class BarRow:
+    """One bar and what stands against it: *regimes* maps a regime to `errors_of` its judged records."""
+
+    runs: str
+    metric: str
+    bar: str
+    part: bool
+    """Whether its records are among those of an earlier row."""
+    regimes: dict[str, dict[str, Any]]
+
+
+def against_bars(records: Iterable[Record]) -> list[BarRow]:
+    """Every judged figure beside its bar, by what replayed the run, metric and regime."""
+    judged = [record for record in compared(records) if "within_bar" in record]
+    exact = [record for record in judged if record["tier"].startswith("A")]
+    others = [record for record in judged if not record["tier"].startswith("A")]
+    measured = [record for record in others if record.get("profile") != "prior"]
+    rows = [
+        BarRow("exact replays", name, bar, False, _by_regime(exact, metrics))
+        for name, (bar, metrics) in EXACT_METRICS.items()
+    ]
+    kinds: tuple[tuple[str, str, bool, Callable[[Record], bool]], ...] = (
+        ("from lengths and settings, costed by a profile", "10 %", False, lambda record: True),
+        (
+            f"of these, outputs of {LONG_OUTPUT:,} tokens and more",
+            "10 %",
+            True,
+            lambda record: (record.get("output_tokens") or 0) >= LONG_OUTPUT,
+        ),
+    )
+    for runs, bar, part, chosen in kinds:
+        some = [record for record in measured if chosen(record)]
+        rows += [BarRow(runs, name, bar, part, _by_regime(some, metrics)) for name, metrics in ANCHOR_METRICS.items()]
+    priors = [record for record in others if record.get("profile") == "prior"]
+    rows += [
+        BarRow("from lengths and settings, costed by the prior", name, "20 %", False, _by_regime(priors, metrics))
+        for name, metrics in ANCHOR_METRICS.items()
+    ]
+    return [row for row in rows if any(found["n"] for found in row.regimes.values())]
+
+
+def _by_regime(records: Sequence[Record], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {
+        regime: errors_of([r for r in records if r["regime"] == regime and r["metric"] in metrics])
+        for regime in REGIMES
+    }
+
+
+def bar_tables(records: Iterable[Record]) -> dict[str, list[tuple[str, ...]]]:
+    """`against_bars` as text: what was replayed, and its rows of metric, bar, and a cell a regime.
+
+    A cell says how many are within the bar and the median error, and at the knee, whose bar it is, how many are in the
+    band.
+    """
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for row in against_bars(records):
+        cells = [_cell(found, banded=regime == "knee") for regime, found in row.regimes.items()]
+        tables.setdefault(row.runs, []).append((row.metric, row.bar, *cells))
+    return tables
+
+
+def _cell(found: Mapping[str, Any], *, banded: bool) -> str:
+    if not found["n"]:
+        return "\u2013"
+    text = f"{found['within_bar']:,} of {found['judged']:,}, median {100 * found['median_absolute']:.1f} %"
+    return text + (f"; {found['in_band']:,} in the band" if banded and found["banded"] else "")
 
 
 def skips(records: Sequence[Record]) -> dict[str, int]:

@@ -13,14 +13,14 @@ import pytest
 
 from sim.cli.main import main
 from sim.errors import InputError
-from sim.report.accuracy import page
+from sim.report.accuracy import listed, page
 from sim.report.html import render
 from sim.validation import accuracy
 from sim.validation.accuracy_cases import METRICS, Case, read_cases
 from sim.validation.accuracy_loads import load_of, stages_of
 from sim.validation.accuracy_regime import regime_of
 from sim.validation.accuracy_settings import Skipped, batch_defaults, dtype_of, gpu_name, release_of, setup
-from sim.validation.accuracy_summary import lines, skips, summarise
+from sim.validation.accuracy_summary import bar_tables, lines, skips, summarise
 
 SHARED = Path(__file__).parents[3] / "shared" / "external" / "validation"
 
@@ -329,7 +329,25 @@ def test_summary_counts_what_it_says() -> None:
     assert row["worst_id"] == "f-1"
     assert skips(rows) == {"why not": 1}
     assert "1 of 2" in "\n".join(lines(rows))
-    assert "f-1" in render(page(rows, summarise(rows), skips(rows), source="x", wall_s=1.0))
+    html = render(page(rows, summarise(rows), skips(rows), bars=bar_tables(rows), source="x", wall_s=1.0))
+    assert "f-1" in html
+    assert "1 of 2, median 6.0\u00a0%; 1 in the band" in html
+
+
+def test_a_page_of_nothing_compared_says_so() -> None:
+    base = {"id": "f-1", "tier": "A", "used_in_fitting": False, "regime": "knee", "metric": "tpot_ms_mean"}
+    rows: list[dict[str, Any]] = [
+        {**base, "measured": 1.0, "predicted": None, "signed_error": None, "skipped": "why not"}
+    ]
+    html = render(page(rows, summarise(rows), skips(rows), bars=bar_tables(rows), source="x", wall_s=1.0))
+    assert "Nothing was compared" in html
+    assert "why not" in html
+
+
+def test_one_family_does_not_fill_the_list_of_the_worst() -> None:
+    many = [{"id": f"a-{number}", "signed_error": 0.9 - number / 100} for number in range(10)]
+    found = listed([*many, {"id": "b-1", "signed_error": -0.1}])
+    assert [record["id"] for record in found] == ["a-0", "a-1", "a-2", "a-3", "b-1"]
 
 
 # ------------------------------------------------------------------ real runs

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from sim.validation.accuracy_summary import against_bars
+
 SCRIPT = Path(__file__).parents[2] / "docs" / "write_accuracy.py"
 
 
@@ -42,3 +44,27 @@ def test_shares_count_what_they_say(script: ModuleType) -> None:
     assert "was chosen, 1 of 2;" in text
     assert "the prior costs, 0 of 1." in text
     assert "| mean TPOT | 5 % | \u2013 | 2 of 3, median 4.0 % |" in script.bars(records)
+
+
+def test_the_band_is_said_at_the_knee_alone(script: ModuleType) -> None:
+    band = {"predicted": 10.0, "measured": 10.5, "band": [9.7, 10.6]}
+    records = [record(0, 0.02, within=True, **band), record(1, 0.02, within=True, **{**band, "regime": "below_knee"})]
+    assert (
+        "| mean TPOT | 5 % | 1 of 1, median 2.0 % | 1 of 1, median 2.0 %; 1 in the band | \u2013 | \u2013 |"
+        in script.bars(records)
+    )
+
+
+def test_every_judged_figure_stands_in_one_table(script: ModuleType) -> None:
+    recipe = {"tier": "B", "regime": "overloaded"}
+    records = [
+        record(0, 0.02, within=True, **recipe, output_tokens=300.0),
+        record(1, 0.20, within=False, **recipe, output_tokens=8000.0),
+        record(2, 0.03, within=True, **{**recipe, "profile": "prior", "metric": "batch_mean"}),
+        record(3, 0.01, within=True),
+    ]
+    rows = {(row.runs, row.metric): row for row in against_bars(records)}
+    assert sum(f["judged"] for row in rows.values() if not row.part for f in row.regimes.values() if f["n"]) == 4
+    reasoning = rows["of these, outputs of 1,400 tokens and more", "TPOT or median ITL"].regimes["overloaded"]
+    assert (reasoning["within_bar"], reasoning["judged"]) == (0, 1)
+    assert rows["from lengths and settings, costed by the prior", "mean batch"].bar == "20 %"
