@@ -144,6 +144,7 @@ class FastForward(Shortcuts):
             raise ValueError(f"nothing ends at {now_ps}; next is {self.next_end_ps}")
         ends.popleft()
         self.next_end_ps = ends[0] if ends else None
+        self._processed_ps = now_ps
         if self._run_steps:
             if self._short_ways and not (self._joined or self._pending or self._cancels or self._points):
                 return self._end_run(now_ps)
@@ -181,6 +182,7 @@ class FastForward(Shortcuts):
             # NOTE: inlined from complete() for performance reasons
             ends.popleft()
             self.next_end_ps = ends[0] if ends else None
+            self._processed_ps = end
             if steps:
                 self._close_run()
             if self._pending or self.log is not None:
@@ -201,6 +203,8 @@ class FastForward(Shortcuts):
                     self._joined.append((self._planned_before(now_ps), len(waiting)))
                 return self.next_end_ps
         ends, lag, running = self._ends, self.lag, self.running
+        if ends and self._processed_ps != now_ps:
+            return self.next_end_ps  # it waits for the batch in flight
         while len(ends) <= lag and (running or waiting):
             self.resumed = False
             if self._borders:

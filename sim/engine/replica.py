@@ -100,6 +100,7 @@ class Replica(ABC):
         "_fruitless",
         "_holds_longest",
         "_max_model_len",
+        "_processed_ps",
         "_step",
         "batches",
         "blocks_to_fill",
@@ -176,6 +177,8 @@ class Replica(ABC):
         self.computed_tokens = 0
         self._admissions = 0
         self._ends: deque[int] = deque()
+        self._processed_ps = -1
+        """When the outputs of a batch were processed last."""
         self._cancels: list[Request] = []
         self.standing: dict[Request, tuple[int, int]] = {}
         """Requests that hold blocks and do not run, with their blocks and the tokens in them: KV that is to come from
@@ -345,6 +348,7 @@ class Replica(ABC):
             raise ValueError(f"nothing ends at {now_ps}; next is {self.next_end_ps}")
         self._ends.popleft()
         self.next_end_ps = self._ends[0] if self._ends else None
+        self._processed_ps = now_ps
         return self._process(now_ps)
 
     def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None:
@@ -352,7 +356,13 @@ class Replica(ABC):
 
         Nobody will call before *quiet_until_ps*: an engine may go on alone up to it, that moment left out, as long as no
         request comes to its end. What it returns then is the next moment at which it has to be called.
+
+        With a batch in flight plans are made only when outputs were processed, even if the pipeline is not full: an engine
+        that found nothing more to schedule waits for that batch, and sees only then who has come meanwhile
+        (``EngineCore.step_with_batch_queue``).
         """
+        if self._ends and self._processed_ps != now_ps:
+            return self.next_end_ps
         while len(self._ends) <= self.lag and (self.running or self.waiting):
             if self._schedule(now_ps):
                 self.next_end_ps = self._ends[0]

@@ -62,6 +62,12 @@ class EngineSettings:
             raise ValueError(
                 "speculative decoding with KV compression, sliding-window layers or asynchronous scheduling is not modelled"
             )
+        if not 0 <= self.watermark < 1:
+            raise ValueError(f"watermark must be at least 0 and below 1, not {self.watermark}")
+        if self.long_prefill_token_threshold < 0:
+            raise ValueError(
+                f"long_prefill_token_threshold must be at least 0, not {self.long_prefill_token_threshold}"
+            )
         for name in (
             "num_gpu_blocks",
             "block_size",

@@ -186,6 +186,23 @@ def test_an_arrival_when_a_step_ends(asynchronous: bool, offset: int) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
+def test_who_comes_during_the_last_step_of_all_waits_for_its_end(asynchronous: bool) -> None:
+    """With all last tokens in flight there was nothing more to schedule: the engine waits for that batch, though another
+    could be in flight, and then sees all who came meanwhile at once."""
+    case = _case(
+        [
+            (0, {"prompt_tokens": 4, "output_tokens": 1}),
+            (300, {"prompt_tokens": 4, "output_tokens": 3}),
+            (600, {"prompt_tokens": 4, "output_tokens": 3}),
+        ],
+        async_scheduling=asynchronous,
+    )
+    trace = _equal(case)
+    assert _of(trace, "first_scheduled_ps") == [0, STEP, STEP]
+    assert [row[0] for row in trace.steps] == [0, STEP, *([STEP, 2 * STEP] if asynchronous else [2 * STEP, 3 * STEP])]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
 def test_several_arrivals_and_ends_in_one_instant(asynchronous: bool) -> None:
     """Two requests end, three arrive, at the same picosecond; seats for three."""
     case = _case(
