@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sim.report import facts, formats
-from sim.report.figures import balance, ccdf, fleet, gantt, gpu_time, heavy, memory, phases, slowdown, timeline
+from sim.report.figures import (
+    balance,
+    ccdf,
+    fleet,
+    gantt,
+    gpu_time,
+    heavy,
+    memory,
+    phases,
+    prefix_cache,
+    slowdown,
+    timeline,
+)
 from sim.report.html import Code, Exhibit, Section, Table
 from sim.results.tables import PS_PER_S
 
@@ -105,10 +117,14 @@ def _limits(results: Results) -> list[Exhibit]:
     gpu = gpu_time.table(results.summary["gpu"])
     gpus = {pool.name: pool.gpus_per_replica for pool in results.runs[0].pools}
     held = memory.table(results.summary["kv"], gpus)
-    return [
+    made = [
         Exhibit("gpu-time", gpu_time.figure(gpu), gpu),
         Exhibit("memory", memory.figure(held), held),
     ]
+    found = prefix_cache.table(results.summary["kv"])
+    if len(found):
+        made.append(Exhibit("prefix-cache", prefix_cache.figure(found), found))
+    return made
 
 
 def _memory_words(results: Results) -> list[Code]:

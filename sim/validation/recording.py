@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -65,6 +66,15 @@ REQUESTS = (
     "scheduled_tokens",
     "n_steps_scheduled",
 )
+MAY_BE_EMPTY = frozenset(("first_scheduled_ns", "first_token_ns", "finish_ns", "cached_tokens_first"))
+"""Figures of a request that never came so far."""
+LISTS = {
+    "admitted": (re.compile(r"(\d+@\d+( \d+@\d+)*)?"), "requests as id@cached_tokens"),
+    "preempted": (re.compile(r"(\d+( \d+)*)?"), "ids of requests"),
+    "finished": (re.compile(r"(\d+( \d+)*)?"), "ids of requests"),
+    "scheduled": (re.compile(r"=|\d+(:\d+)?( \d+(:\d+)?)*"), "requests as id:tokens, or = for the row above"),
+}
+"""What stands in the columns that hold lists; all others hold integers."""
 CLOCK = ("c0_ns", "c1_ns", "c2_ns")
 OFF = ("max_num_active_seqs",)
 """Settings that must be null: what they do is not modelled."""
@@ -148,7 +158,7 @@ def load(folder: Path) -> Recording:
     if reader.problems or settings is None or cost is None:
         raise InputError(reader.problems)
     previous = ""
-    for row in steps:
+    for row in steps:  # a first row of "=" was refused
         if row["scheduled"] == "=":
             row["scheduled"] = previous
         previous = row["scheduled"]
@@ -179,8 +189,8 @@ class _Reader:
         name = "settings.json"
         try:
             document = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            self.add(name, f"is not JSON: {error}")
+        except (OSError, ValueError, RecursionError) as error:
+            self.add(name, f"cannot be read: {error}" if isinstance(error, OSError) else f"is not JSON: {error}")
             return None, None
         values = document.get("settings") if isinstance(document, dict) else None
         if not isinstance(values, dict):
@@ -228,9 +238,12 @@ class _Reader:
         path = self.folder / name
         opener = gzip.open if path.suffix == ".gz" else open
         try:
-            with opener(path, "rt", encoding="utf-8", newline="") as file:
+            with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file, strict=True)
-                header = next(reader, [])
+                header = next(reader, None)
+                if header is None:
+                    self.add(name, "is empty")
+                    return
                 expected = ", ".join(columns)
                 for column in header:
                     if column not in columns and column not in optional:
@@ -248,6 +261,8 @@ class _Reader:
                 if len(set(header)) != len(header):
                     self.add(name, "a column stands there twice", line=1)
                 for values in reader:
+                    if not values:
+                        continue  # an empty line
                     if len(values) != len(header):
                         self.add(name, f"has {len(values)} fields, the header {len(header)}", line=reader.line_num)
                         continue
@@ -258,24 +273,40 @@ class _Reader:
     def table(self, name: str, columns: tuple[str, ...], optional: tuple[str, ...], *, count_from: str) -> list[Row]:
         """All rows of *name*, whose column *count_from* counts 0, 1, 2, …"""
         result: list[Row] = []
+        before = len(self.problems)
         for line, row in self.rows(name, columns, optional):
+            if len(self.problems) > before:
+                break
             if row.get(count_from) != str(len(result)):
                 self.add(
                     name,
-                    f"{row.get(count_from)!r} out of order",
+                    f"{_short(row.get(count_from))} out of order",
                     line=line,
                     key=count_from,
                     expected=str(len(result)),
                 )
                 break
+            for column, value in row.items():
+                if column in LISTS:
+                    pattern, expected = LISTS[column]
+                    if pattern.fullmatch(value):
+                        continue
+                elif value.isdecimal() or (not value and column in MAY_BE_EMPTY):
+                    continue
+                else:
+                    expected = "an integer"
+                self.add(name, f"{_short(value)} makes no sense", line=line, key=column, expected=expected)
+            if not result and row.get("scheduled") == "=":
+                self.add(name, "there is no row above", line=line, key="scheduled", expected=LISTS["scheduled"][1])
             result.append(row)
-        if not result:
-            self.add(name, "is empty")
+        if not result and len(self.problems) == before:
+            self.add(name, "has no rows")
         return result
 
     def workload(self) -> list[Arrival]:
         name = "workload.csv"
         result: list[Arrival] = []
+        before = len(self.problems)
         for line, row in self.rows(name, WORKLOAD):
             if not row.keys() >= set(WORKLOAD):
                 break
@@ -291,7 +322,7 @@ class _Reader:
                 if value < low:
                     self.add(
                         name,
-                        f"{text!r} is no such number",
+                        f"{_short(text)} is no such number",
                         line=line,
                         key=key,
                         expected=f"an integer ≥ {low}",
@@ -303,13 +334,14 @@ class _Reader:
             if number("request_id", 0) != request:
                 self.add(
                     name,
-                    f"{row['request_id']!r} out of order",
+                    f"{_short(row['request_id'])} out of order",
                     line=line,
                     key="request_id",
                     expected=str(request),
                 )
+            known = len(self.problems)
             arrived = number("arrived_at_ns", 0) * PS_PER_NS
-            if result and arrived < result[-1].arrived_ps:
+            if result and len(self.problems) == known and arrived < result[-1].arrived_ps:
                 self.add(name, "arrives before the line above", line=line, key="arrived_at_ns")
             prompt = number("num_prefill_tokens", 1)
             prefix = number("prefix_len", 0, default=0)
@@ -318,21 +350,33 @@ class _Reader:
                 self.add(name, f"{parent} comes later", line=line, key="parent", expected="an earlier request")
             if prefix > prompt:
                 self.add(name, f"{prefix} is longer than the prompt ({prompt})", line=line, key="prefix_len")
+            decode = number("num_decode_tokens", 1)
+            if (
+                parent is not None
+                and parent < request
+                and prefix > result[parent].prompt_tokens + result[parent].decode_tokens
+            ):
+                self.add(name, f"{prefix} is longer than all of request {parent}", line=line, key="prefix_len")
             result.append(
                 Arrival(
                     request,
                     arrived,
                     prompt,
-                    number("num_decode_tokens", 1),
+                    decode,
                     number("priority", -(1 << 62), default=0),
                     row["prefix_group"] or None,
                     prefix,
                     parent,
                 )
             )
-        if not result:
-            self.add(name, "is empty")
+        if not result and len(self.problems) == before:
+            self.add(name, "has no rows")
         return result
+
+
+def _short(text: str | None) -> str:
+    """*text* as it stands, cut where it is endless."""
+    return repr(text if text is None or len(text) <= 40 else text[:40] + "…")
 
 
 def _is(value: object, kind: str) -> bool:

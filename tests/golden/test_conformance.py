@@ -13,8 +13,8 @@ import pytest
 
 from sim.cli.main import main
 from sim.errors import InputError
-from sim.validation.conformance import check
-from sim.validation.recording import find, load
+from sim.validation.conformance import check, compare, replay
+from sim.validation.recording import WORKLOAD, find, load
 
 HERE = Path(__file__).parent
 CASE = "d04_chunked_256"
@@ -70,16 +70,17 @@ def test_difference_names_column_and_both_plans(case: Path, column: str, capsys:
 def test_every_column_is_compared(case: Path) -> None:
     """A wrong value in any column of either table is found, wherever it stands."""
     recording = load(case)
+    ours = replay(recording, stepwise=False)
     for column in recording.steps[0]:
         if column == "step":
             continue
 
         def change(rows: list[dict[str, str]], column: str = column) -> None:
-            rows[11][column] += "7"
+            rows[11][column] = {"admitted": "7@7", "scheduled": "7"}.get(column, rows[11][column] + "7")
 
         shutil.copy(HERE / CASE / "steps.csv.gz", case)
         _change_steps(case, change)
-        difference = check(case, stepwise=False).difference
+        difference = compare(load(case), ours)
         assert difference is not None, column
         assert (difference.table, difference.index, difference.columns) == ("steps", 11, (column,))
     shutil.copy(HERE / CASE / "steps.csv.gz", case)
@@ -88,7 +89,7 @@ def test_every_column_is_compared(case: Path) -> None:
         fields = original[40].split(",")
         fields[position] += "7"
         (case / "requests.csv").write_text("\n".join([*original[:40], ",".join(fields), *original[41:]]) + "\n")
-        difference = check(case, stepwise=False).difference
+        difference = compare(load(case), ours)
         assert difference is not None, column
         assert (difference.table, difference.index, difference.columns) == ("requests", 39, (column,))
 
@@ -144,12 +145,24 @@ def test_a_request_that_never_fits_stands_still_and_is_said(case: Path) -> None:
         (lambda c: _settings(c, c0_ns=-1), "nanoseconds"),
         (lambda c: _settings(c, max_num_active_seqs=4), "not modelled"),
         (lambda c: (c / "workload.csv").write_text("request_id\n0\n"), "column is missing"),
-        (lambda c: (c / "requests.csv").write_text(""), "column is missing"),
+        (lambda c: (c / "requests.csv").write_text(""), "requests.csv: is empty"),
+        (lambda c: (c / "requests.csv").write_text("request_id\n"), "column is missing"),
+        (lambda c: (c / "workload.csv").write_text(",".join(WORKLOAD) + "\n"), "has no rows"),
+        (lambda c: (c / "steps.csv.gz").write_bytes((c / "steps.csv.gz").read_bytes()[:9000]), "cannot be read"),
+        (lambda c: _cell(c, 700, "t_end_ns", "NaN"), "702: t_end_ns: 'NaN' makes no sense; expected an integer"),
+        (lambda c: _cell(c, 700, "scheduled", "4:x"), "'4:x' makes no sense; expected requests as id:tokens"),
+        (lambda c: _cell(c, 700, "admitted", "4"), "expected requests as id@cached_tokens"),
+        (lambda c: _cell(c, 0, "scheduled", "="), "there is no row above"),
+        (lambda c: _cell(c, 700, "step", "9" * 5000), "9…' out of order; expected 700"),
+        (lambda c: _settings(c, watermark=float("nan")), "watermark must be at least 0 and below 1"),
+        (lambda c: _settings(c, watermark=-0.5), "watermark must be at least 0 and below 1"),
+        (lambda c: _settings(c, long_prefill_token_threshold=-1), "must be at least 0"),
         (lambda c: _line(c, 3, "2,1,5,5,,,,"), "arrives before the line above"),
         (lambda c: _line(c, 3, "2,999999999,5,five,,,,"), "'five' is no such number"),
         (lambda c: _line(c, 3, "7,999999999,5,5,,,,"), "out of order"),
         (lambda c: _line(c, 3, "2,999999999,5,5,,,5,9"), "comes later"),
         (lambda c: _line(c, 3, "2,999999999,5,5,,1,6,"), "longer than the prompt"),
+        (lambda c: _line(c, 3, "2,999999999,9999,5,,,9999,0"), "longer than all of request 0"),
         (lambda c: _line(c, 3, "2,999999999,5,5,"), "has 5 fields"),
         (lambda c: (c / "workload.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
     ],
@@ -165,6 +178,39 @@ def test_unreadable_recordings_are_refused(
     assert words in said
     assert "Traceback" not in said
     assert str(case) in said
+
+
+def _cell(case: Path, row: int, column: str, value: str) -> None:
+    _change_steps(case, lambda rows: rows[row].update({column: value}))
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut"])
+def test_a_broken_file_is_one_message(case: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (case / "steps.csv.gz").read_bytes()
+    (case / "steps.csv.gz").write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
+    assert main(["conformance", str(case)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_a_spreadsheet_writes_is_read(case: Path) -> None:
+    """A byte order mark, line ends of Windows, an empty line at the end."""
+    text = (case / "workload.csv").read_text()
+    (case / "workload.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() + b"\r\n")
+    assert load(case).arrivals == load(HERE / CASE).arrivals
+
+
+def test_equal_different_and_broken_together(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All are looked at; what cannot be read decides the exit code."""
+    for name in ("different", "broken"):
+        shutil.copytree(HERE / CASE, case.parent / name)
+    _settings(case.parent / "different", num_gpu_blocks=300)
+    (case.parent / "broken" / "workload.csv").unlink()
+    assert main(["conformance", str(case), str(case.parent / "different")]) == 1
+    capsys.readouterr()
+    assert main(["conformance", str(case.parent)]) == 2
+    said = capsys.readouterr()
+    assert [line.split()[2] for line in said.out.splitlines() if "fast-forward" in line] == ["equal", "differs"]
+    assert "broken/workload.csv: file is missing" in said.err
 
 
 def _line(case: Path, number: int, text: str) -> None:

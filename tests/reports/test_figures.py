@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.metrics.censored import Censored
-from sim.report import exhibits, html
-from sim.report.figures import balance, ccdf, gantt, gpu_time, heavy, memory, phases, slowdown, timeline
+from sim.report import exhibits, formats, html
+from sim.report.figures import balance, ccdf, gantt, gpu_time, heavy, memory, phases, prefix_cache, slowdown, timeline
 
 NAMES = ["normal", "overloaded", "single", "empty", "nothing", "one", "untidy", "hostile"]
 
@@ -248,6 +248,26 @@ def test_memory_adds_up_to_the_gpu(synthetic: Any) -> None:
     assert parts["KV cached"] + parts["KV free"] == pytest.approx(data["KV free"])
     assert parts["KV cached"] == pytest.approx(0.02 * size)
     assert data["KV live"] == pytest.approx(size * pool["use_mean"] * pool["memory_efficiency"])
+
+
+def test_what_the_prefix_cache_spares_by_where_it_was_found() -> None:
+    asked = {"hit_tokens": 400, "hit_share": 0.4, "host_hit_tokens": 100, "host_hit_share": 0.1, "host_blocks": 50}
+    nothing = {"hit_tokens": 0, "hit_share": 0.0, "host_hit_tokens": 0, "host_hit_share": 0.0, "host_blocks": 0}
+    data = prefix_cache.table({"pools": {"a": {"prefix_cache": asked}, "b": {"prefix_cache": nothing}}})
+    assert set(data["pool"]) == {"a"}
+    assert dict(zip(data["part"], data["tokens"], strict=True)) == {
+        "found on the GPU": 300,
+        "loaded from the host": 100,
+        "computed": 600,
+    }
+    assert data["share"].sum() == pytest.approx(1)
+    assert prefix_cache.finding(data) == (
+        f"The prefix cache spares {formats.percent(0.4, 2)} of the tokens to compute, "
+        f"{formats.percent(0.1, 2)} from the host's memory"
+    )
+    bars = {bar.name: bar.x[0] for bar in prefix_cache.figure(data).data}
+    assert bars == {"found on the GPU": 30, "loaded from the host": 10, "computed": 60}
+    assert prefix_cache.table({"pools": {"b": {"prefix_cache": nothing}}}).empty
 
 
 @settings(max_examples=40)
