@@ -79,7 +79,7 @@ def _choose(wanted: Wanted, profile: str | None, base: Path | None) -> tuple[Har
 
 
 def _prior(wanted: Wanted) -> tuple[HardwareCost, Fidelity]:
-    error = expected_error(wanted.arch, wanted.hardware.name)
+    error = expected_error(wanted.arch, wanted.hardware.name, wanted.dtype)
     notes = []
     if efficiency(wanted.hardware.name).borrowed:
         notes.append(f"no kernel of {wanted.hardware.name} was measured: its efficiencies are those of other GPUs")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.architecture import Architecture
-from calibration.dtypes import compute_dtype
+from calibration.dtypes import BYTES, compute_dtype
 from calibration.files import read_yaml
 from calibration.hardware import Hardware
 from calibration.parts import HardwareCost, knots
@@ -93,14 +93,19 @@ def efficiency(gpu: str) -> Efficiency:
     return Efficiency(**values, borrowed=own is None)
 
 
-def expected_error(arch: Architecture, gpu: str) -> PriorError:
-    """The error to expect of the prior for *arch* on *gpu*, from comparisons with measurements it was not
-    fitted on."""
-    errors = _table()["errors"]
+def expected_error(arch: Architecture, gpu: str, dtype: str) -> PriorError:
+    """The error to expect of the prior for *arch* on *gpu* in weights of *dtype*, from comparisons with measurements
+    it was not fitted on. Narrow formats and borrowed efficiencies each have their own; where both hold, the larger.
+    """
+    errors = {name: PriorError(**values) for name, values in _table()["errors"].items()}
     kind = "moe" if arch.moe else "dense"
+    bits = 16 if BYTES[dtype] >= 2 else 8 if BYTES[dtype] >= 1 else 4
+    found = [errors[kind]]
     if efficiency(gpu).borrowed:
-        kind += "_borrowed"
-    return PriorError(**errors[kind])
+        found.append(errors[f"{kind}_borrowed"])
+    if f"{kind}_{bits}bit" in errors:
+        found.append(errors[f"{kind}_{bits}bit"])
+    return max(found[1:] or found, key=lambda error: error.median)
 
 
 def hardware_cost(

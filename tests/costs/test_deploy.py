@@ -334,3 +334,13 @@ def test_deploying_is_quick_and_repeatable() -> None:
     two = deploy(model="r1-distill-llama-70b", hardware="h100-sxm", tensor_parallel_size=4)
     assert one.step_cost == two.step_cost
     assert np.all(np.diff(one.step_cost.linear_ps) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "dtype", "median"),
+    [("b200", "bf16", 0.039), ("b200", "fp8", 0.063), ("b200", "nvfp4", 0.196), ("l4", "fp8", 0.071)],
+)
+def test_the_priors_error_is_that_of_its_format_and_gpu(hardware: str, dtype: str, median: float) -> None:
+    placed = deploy(model="qwen3-8b", hardware=hardware, dtype=dtype, profile="prior")
+    assert placed.fidelity.error_median == median
+    assert placed.fidelity.error_p95 > median
