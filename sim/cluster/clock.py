@@ -39,11 +39,15 @@ _order = attrgetter("order")
 
 
 class Planner(Protocol):
-    """What is planned at the end of an instant; *order* is its place among the others."""
+    """What is planned at the end of an instant; *order* is its place among the others, *alarm* rings when its plan ends."""
 
     order: int
+    alarm: Alarm
 
-    def plan(self) -> None: ...
+    def plan(self, now_ps: int, quiet_until_ps: int) -> int | None:
+        """When the plan ends; None: there is none. Nothing that is set happens before *quiet_until_ps*, and nobody else
+        plans now, so whoever plans may go on alone up to it, this moment left out."""
+        ...
 
 
 class Alarm(simpy.Event):
@@ -87,7 +91,6 @@ class Clock:
         self._gathered: list[list[Alarm | _Item]] = [[] for _ in range(PHASES)]
         self._beside: Alarm | None = None  # what waits beside SimPy's queue …
         self._beside_ps = FOREVER_PS  # … and when it rings; FOREVER_PS when there is none
-        self._waiting = 0
         self._touched: list[Planner] = []
         self.touch: Callable[[Planner], None] = self._touched.append
         """Have a planner plan when the instant is quiet; to be asked once an instant."""
@@ -96,11 +99,8 @@ class Clock:
         self._pulse = pulse
         self._stopped = False
         self.alone = True
-        """Whether a planner may go on alone, see `quiet_until_ps`; not where the end may come from outside at any time."""
+        """Whether a planner may go on alone, see `Planner.plan`; not where the end may come from outside at any time."""
         self.now_ps = 0
-        self.quiet_until_ps = 0
-        """While a planner plans: nothing that is set happens before this, and nobody else plans now. So whoever plans may
-        go on alone up to it, this moment left out."""
         self.instants = 0
 
     # ------------------------------------------------------------------ what others ask of it
@@ -163,17 +163,12 @@ class Clock:
                 if head[0] == now_ps:  # they share an instant, and are gathered together
                     env.schedule(self._beside, NORMAL, now_ps - env._now)  # type: ignore[arg-type]
                     self._beside, self._beside_ps = None, FOREVER_PS
-                alarm = head[3]
-                if type(alarm) is not Alarm:
-                    self._handling = False
-                    env.step()
-                    self._handling = True
-                    continue
                 # NOTE: inlined from simpy.Environment.step() for performance reasons; an alarm never fails
                 heappop(queue)
                 env._now = now_ps = head[0]
-                if self._waiting or (queue and queue[0][0] <= now_ps):
-                    self._ring(alarm, now_ps)
+                alarm = head[3]
+                if queue and queue[0][0] <= now_ps:
+                    self._gather(alarm, now_ps)
                     continue
             elif now_ps < FOREVER_PS:
                 alarm = self._beside
@@ -185,22 +180,32 @@ class Clock:
             if alarm.due_ps != now_ps:
                 continue  # superseded
             # An instant that begins with this alarm alone, as most do.
-            # NOTE: the same as _ring() and _handle(), without looking for more, for performance reasons
+            # NOTE: the same as _gather() and _handle(), without looking for more, for performance reasons
             alarm.due_ps = NEVER
             self.now_ps = now_ps
             alarm.action()
             if len(touched) == 1 and not self._joined:
-                # NOTE: inlined from _next_ps() for performance reasons
                 quiet_ps = self._beside_ps
                 if queue and (next_ps := queue[0][0]) < quiet_ps:
                     quiet_ps = next_ps
-                self.quiet_until_ps = quiet_ps if self.alone else 0
-                touched.pop().plan()
+                planner = touched.pop()
+                alarm = planner.alarm
+                due_ps = planner.plan(now_ps, quiet_ps if self.alone else 0)
+                if due_ps is None:
+                    alarm.due_ps = NEVER
+                elif due_ps == alarm.due_ps:
+                    pass
+                elif due_ps > now_ps and ((beside := self._beside) is None or beside is alarm):
+                    # NOTE: inlined from move() for performance reasons
+                    self._beside = alarm
+                    self._beside_ps = alarm.due_ps = due_ps
+                else:
+                    self.move(alarm, due_ps)
             if touched or self._joined:
                 self._handle()
                 continue
-            self.instants += 1
-            if pulse is not None and not self.instants & 1023:
+            self.instants = instants = self.instants + 1
+            if not instants & 1023 and pulse is not None:
                 pulse()
         self._handling = False
 
@@ -219,19 +224,19 @@ class Clock:
 
     # ------------------------------------------------------------------ how an instant is handled
 
-    def _ring(self, alarm: Alarm, now: int) -> None:
-        due = alarm.due_ps == now
-        if not due and not self._waiting:
-            return  # superseded, and nothing else has rung in its instant
-        queue = self._queue
-        quiet = not queue or queue[0][0] > now
+    def _gather(self, alarm: Alarm, now_ps: int) -> None:
+        """*alarm* rings, and others do in the same instant."""
+        queue, due = self._queue, False
+        while True:
+            if alarm.due_ps == now_ps:  # else it is superseded
+                alarm.due_ps = NEVER
+                self._gathered[alarm.phase].append(alarm)
+                due = True
+            if not queue or queue[0][0] > now_ps:
+                break
+            alarm = heappop(queue)[3]
         if due:
-            alarm.due_ps = NEVER
-            self._gathered[alarm.phase].append(alarm)
-            self._waiting += 1
-        if quiet:
-            self._waiting = 0
-            self.now_ps = now
+            self.now_ps = now_ps
             self._handle()
 
     def _handle(self) -> None:
@@ -254,11 +259,15 @@ class Clock:
                 touched = self._touched.copy()
                 self._touched.clear()
                 alone = len(touched) == 1 and self.alone
-                self.quiet_until_ps = self._next_ps() if alone else 0
+                quiet_ps = self._next_ps() if alone else 0
                 if len(touched) > 1:
                     touched.sort(key=_order)
                 for planner in touched:
-                    planner.plan()
+                    due_ps = planner.plan(self.now_ps, quiet_ps)
+                    if due_ps is None:
+                        planner.alarm.due_ps = NEVER
+                    elif due_ps != planner.alarm.due_ps:
+                        self.move(planner.alarm, due_ps)
             if not self._joined and not self._touched:
                 break
         self._done()

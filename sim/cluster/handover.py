@@ -350,13 +350,14 @@ class DecodeShell(Shell):
 
     handover: Handover
 
-    def plan(self) -> None:
+    def plan(self, now_ps: int, quiet_until_ps: int) -> int | None:
         """See `Shell.plan`."""
         # what is reserved must be heard of when it is: only with an empty queue may the engine go on alone
-        self.plan_until(0 if self.engine.waiting else self._clock.quiet_until_ps)
+        next_end_ps = super().plan(now_ps, 0 if self.engine.waiting else quiet_until_ps)
         reservations = self.engine.reservations
         if reservations:
             told = reservations.copy()
             reservations.clear()
             for request, blocks in told:
                 self.handover.reserved(request, blocks)
+        return next_end_ps

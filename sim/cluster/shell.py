@@ -45,12 +45,12 @@ class Shell:
     """
 
     __slots__ = (
-        "_alarm",
         "_clock",
         "_ended",
         "_touch",
         "_touched",
         "accepting",
+        "alarm",
         "bounds",
         "engine",
         "info",
@@ -71,7 +71,7 @@ class Shell:
         self._ended = ended
         self._touched = False
         self._touch = clock.touch
-        self._alarm = clock.alarm(COMPLETION, info.index, self._complete)
+        self.alarm = clock.alarm(COMPLETION, info.index, self._complete)
 
     def touch(self) -> None:
         """Plan when the instant is quiet; what is inside may be less from now on."""
@@ -119,7 +119,7 @@ class Shell:
     def lose(self) -> None:
         """The replica is gone, and what its engine was doing ends here."""
         self.engine.settle(self._clock.now_ps)
-        self._clock.unset(self._alarm)
+        self._clock.unset(self.alarm)
         self.on = self.accepting = False
         if self.looked:
             self.forget_look()
@@ -131,35 +131,12 @@ class Shell:
         if self.looked:
             self.forget_look()
 
-    def plan(self) -> None:
-        """What the engine does next, and when that ends."""
-        # NOTE: plan_until() inlined for performance reasons
+    def plan(self, now_ps: int, quiet_until_ps: int) -> int | None:
+        """What the engine does next; return when that ends."""
         self._touched = False
         if self.looked:
             self.forget_look()
-        if not self.on:
-            return
-        clock, alarm = self._clock, self._alarm
-        now_ps = clock.now_ps
-        next_end_ps = self.engine.plan(now_ps, clock.quiet_until_ps)
-        if next_end_ps is None:
-            clock.unset(alarm)
-        elif next_end_ps != alarm.due_ps:
-            clock.move(alarm, next_end_ps)
-
-    def plan_until(self, quiet_until_ps: int) -> None:
-        """The same, when nobody will call the engine before *quiet_until_ps*."""
-        self._touched = False
-        if self.looked:
-            self.forget_look()
-        if not self.on:
-            return
-        clock, alarm = self._clock, self._alarm
-        next_end_ps = self.engine.plan(clock.now_ps, quiet_until_ps)
-        if next_end_ps is None:
-            clock.unset(alarm)
-        elif next_end_ps != alarm.due_ps:
-            clock.move(alarm, next_end_ps)
+        return self.engine.plan(now_ps, quiet_until_ps) if self.on else None
 
     def _complete(self) -> None:
         if not self.on:

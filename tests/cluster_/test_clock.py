@@ -15,8 +15,9 @@ class Plan:
     def __init__(self, order: int, log: list) -> None:
         self.order = order
         self.log = log
+        self.alarm = Clock().alarm(COMPLETION, order, lambda: None)
 
-    def plan(self) -> None:
+    def plan(self, now_ps: int, quiet_until_ps: int) -> None:
         self.log.append(("plan", self.order))
 
 
@@ -43,8 +44,8 @@ def test_plans_come_last_in_order_and_may_start_the_round_again() -> None:
     clock, log = Clock(), []
 
     class Zero(Plan):
-        def plan(self) -> None:
-            super().plan()
+        def plan(self, now_ps: int, quiet_until_ps: int) -> None:
+            super().plan(now_ps, quiet_until_ps)
             if len(log) < 6:
                 clock.soon(COMPLETION, 0, lambda: (log.append("again"), clock.touch(self)))
 
@@ -134,6 +135,26 @@ def test_an_alarm_may_set_itself_again_for_the_same_and_for_a_later_instant() ->
     assert log == [0, 1, 1, 2, 2, 3]
 
 
+def test_a_planners_alarm_rings_when_its_plan_ends() -> None:
+    clock, rung = Clock(), []
+
+    class Plans(Plan):
+        def plan(self, now_ps: int, quiet_until_ps: int) -> int | None:
+            return next(ends)
+
+    def ring() -> None:
+        rung.append(clock.now_ps)
+        clock.touch(one)
+
+    one, ends = Plans(0, []), iter([7, 9, 9, 9, 12, None, 20])
+    one.alarm = clock.alarm(COMPLETION, 0, ring)
+    for moment in (5, 6, 8, 15):  # plans end at 7, which becomes 9, 9; there at once and at 12; never; at 20
+        clock.at(moment, ARRIVAL, 0, lambda: clock.touch(one))
+    with pytest.raises(StopIteration):
+        clock.run()
+    assert rung == [9, 9, 12, 20]
+
+
 def test_time_never_runs_back() -> None:
     clock = Clock()
     clock.at(10, TICK, 0, lambda: clock.at(9, TICK, 0, print))
@@ -193,8 +214,9 @@ def test_a_planner_knows_until_when_nothing_comes() -> None:
     clock, told = Clock(), []
 
     class Asks(Plan):
-        def plan(self) -> None:
-            told.append((clock.now_ps, self.order, clock.quiet_until_ps > clock.now_ps, clock.quiet_until_ps))
+        def plan(self, now_ps: int, quiet_until_ps: int) -> None:
+            assert now_ps == clock.now_ps
+            told.append((now_ps, self.order, quiet_until_ps > now_ps, quiet_until_ps))
 
     one, two = Asks(0, []), Asks(1, [])
     clock.at(5, ARRIVAL, 0, lambda: clock.touch(one))
