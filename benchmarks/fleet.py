@@ -95,19 +95,10 @@ def measured(queries: int, replicas: int, router: str, bare: bool) -> Measured:
     if bare:
         ((name, pool),) = scenario.pools.items()
         placed = place(name, pool, scenario)
-        settings = placed.settings
         work = loads(results)
         begin = time.process_time()
         for one in work:
-            reference(
-                one,
-                placed.placed.step_cost,
-                num_gpu_blocks=settings.num_gpu_blocks,
-                block_size=settings.block_size,
-                max_num_seqs=settings.max_num_seqs,
-                budget=settings.max_num_batched_tokens,
-                caching=settings.enable_prefix_caching,
-            )
+            reference(one, placed.placed.step_cost, placed.settings)
         floor_s = time.process_time() - begin
     return Measured(replicas, queries, results.summary["totals"]["requests"], cpu, wall, peak, floor_s)
 

@@ -99,15 +99,7 @@ def show(title: str, rows: list[Row]) -> None:
 
 def bare(load: Load, cost: StepCost, settings: EngineSettings) -> tuple[int, int, int]:
     """The bare loop."""
-    floor = reference(
-        load,
-        cost,
-        num_gpu_blocks=settings.num_gpu_blocks,
-        block_size=settings.block_size,
-        max_num_seqs=settings.max_num_seqs,
-        budget=settings.max_num_batched_tokens,
-        caching=settings.enable_prefix_caching,
-    )
+    floor = reference(load, cost, settings)
     return len(load.arrived_ps), floor.preemptions, floor.steps
 
 
@@ -178,7 +170,7 @@ def main_table(requests: int, repeats: int, blocks: int, title: str, goals: dict
             Row(f"engine, {word}, async", partial(engine, load, cost, settings_async), floor),
             Row(f"simulate(), {word}", partial(whole, sync, False), floor, True, goals.get(caching, 0)),
             Row(f"simulate(), {word}, async", partial(whole, both, False), floor, True),
-            Row(f"simulate() and save(), {word}", partial(whole, sync, True), floor),
+            Row(f"simulate() and save(), {word}", partial(whole, sync, True), floor, True),
         ]
     measure(rows, repeats)
     show(title, rows)
