@@ -114,6 +114,7 @@ class GeneratedSource:
         self._samples = _Lately(_KEPT_SAMPLES)
         self._prefixes: tuple[npt.NDArray[np.float64], Int64Array] | None = None
         self._popular: npt.NDArray[np.float64] | None = None
+        self.turns = isinstance(process, SessionProcess)
         self.verbatim = extras.recurrence is None or extras.recurrence.wording == "same"
 
     # -- the contract -----------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ class TraceSource:
         self._group = columns.get("prefix_group")
         self._prefix_len = columns.get("prefix_len")
         self._parent = columns.get("parent_id")
+        self.turns = self._parent is not None and bool((self._parent >= 0).any())
         self._category, self.categories = _codes(columns.get("category"), "all")
         self._client, self.clients = _codes(columns.get("client_id"), "all")
         self._session = _codes(columns.get("session_id"), "")[0]

@@ -123,6 +123,12 @@ def words_recur(source: QuerySource) -> bool:
     return bool(getattr(source, "verbatim", True))
 
 
+def has_turns(source: QuerySource) -> bool:
+    """Whether any query goes on after another one's answer, as the turns of a conversation do; False where a source does not
+    say."""
+    return bool(getattr(source, "turns", False))
+
+
 @runtime_checkable
 class OtherModels(Protocol):
     """A source that also says how long another model would answer the same query; all that `build` makes are."""

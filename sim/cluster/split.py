@@ -24,6 +24,7 @@ from sim.cluster.window import FOREVER, Measure, Window
 from sim.engine.request import Request
 from sim.errors import InputError, Problem
 from sim.results.sinks import SegmentSink
+from workloads.source import has_turns
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
@@ -50,6 +51,7 @@ def hindrance(cluster: Cluster) -> str | None:
         "answers are kept in a trace cache": gateway.traces is not None,
         "a quality model is asked": gateway.judged is not None,
         "a length predictor is asked": cluster.predicts,
+        "turns of conversations wait for answers": has_turns(gateway.source),
         "arrivals wait for answers": gateway.rollout is not None or gateway.source.closed_loop is not None,
         "admission control looks at the replicas": dispatch.admits,
         "clients come again": settings.backoff is not None,
@@ -164,12 +166,7 @@ class _Share:
 
     def _routed(self, row: tuple[int, ...], choose: Any) -> int:
         arrival = Arrival(*row)
-        if arrival.parent >= 0:
-            raise InputError(
-                Problem(
-                    "turns of conversations cannot be split over processes", key="--workers", expected="no --workers"
-                )
-            )
+        assert arrival.parent < 0, "the source must say that it has turns"
         gateway = self.cluster.gateway
         request = Request(
             arrival.query,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,19 @@ def test_whole_tables_over_random_scenarios(seed: int) -> None:
         ),
     ],
 )
-def test_what_cannot_be_split_says_why(sections: dict[str, Any], why: str) -> None:
+def test_what_cannot_be_split_says_why(sections: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(split._Member, "start")  # at once: nobody starts anything before
     with pytest.raises(InputError, match=why):
         simulate(load(BASE | sections), workers=2)
+
+
+def test_a_trace_with_turns_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ["arrived_at,num_prefill_tokens,num_decode_tokens,parent_id", *(f"{i},100,20,-1" for i in range(9))]
+    trace = tmp_path / "t.csv"
+    trace.write_text("\n".join(rows) + "\n")
+    case = BASE | {"workload": {"trace": str(trace)}, "measure": {}}
+    assert compare(case, 2) == 9  # who goes on after nobody is no turn
+    trace.write_text("\n".join([*rows, "9,200,20,3"]) + "\n")
+    monkeypatch.delattr(split._Member, "start")
+    with pytest.raises(InputError, match="conversations"):
+        simulate(load(case), workers=2)
