@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,16 @@ def run_info(
             for pool in pools
             if keeps_probes(pool) and scenario.strategy.make("strategy").probes_in_line() is not None
         ),
-        banners=tuple(f"rejected: {reason}" for reason in tally.rejections.values()),
+        banners=_rejected(tally.rejections.values()),
     )
+
+
+def _rejected(reasons: Iterable[str]) -> tuple[str, ...]:
+    """The first reason of each kind; those that differ in numbers alone are of one."""
+    kinds: dict[str, str] = {}
+    for reason in reasons:
+        kinds.setdefault(re.sub(r"\d[\d,.]*", "", reason), reason)
+    return tuple(f"rejected, for example: {reason}" for reason in kinds.values())
 
 
 def block_bytes(pool: PlacedPool) -> int:

@@ -35,7 +35,8 @@ ANOMALIES: dict[str, str] = {
     "thrashing": "Recomputed tokens exceed 10 % of generated ones.",
     "head_of_line_blocking": "The head of a pool's queue is kept out over 20 % of the window.",
     "stalled_stream": "A request stood still for over 10 s between two tokens.",
-    "starving": "A request got nothing for over 30 s and 10 times the mean wait, in the queue or between tokens.",
+    "starving": "A request got nothing for over 30 s and 10 times the mean wait, in the queue while others passed it, or "
+    "between tokens.",
     "reserved_in_vain": "Over 25 % of a pool's KV memory is set aside for tokens that have not come.",
     "duplicate_prefixes": "Over 5 % of a pool's KV memory holds once more what another request holds.",
     "rejected": "Queries were refused.",
@@ -143,7 +144,13 @@ def _memory(summary: Mapping[str, Any], add: Add) -> None:
             "preemptions cause this: see thrashing, or use swap preemption",
         )
     age, mean_wait = pressure["starvation_age_s"], summary["metrics"]["queue_time"]["mean"]
-    if age is not None and mean_wait is not None and age > max(STARVED_LIMIT_S, STARVED_FACTOR * mean_wait):
+    passed_over = pressure["passed_over_by"] > 0 or age == pressure["longest_stall_s"]
+    if (
+        age is not None
+        and mean_wait is not None
+        and passed_over
+        and age > max(STARVED_LIMIT_S, STARVED_FACTOR * mean_wait)
+    ):
         add(
             "starving",
             "warning",

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.metrics.censored import quantile_of_sorted
-from sim.metrics.samples import measured, sample
+from sim.metrics.kinds import by_kind
+from sim.metrics.samples import measured, sample, waited_s
 from sim.results.columns import Status
 from sim.results.results import Results
 from sim.results.tables import PS_PER_S
@@ -45,6 +46,7 @@ def fairness(results: Results) -> dict[str, Any]:
         "longest_wait_open": bool(not np.isfinite(waits.value) and np.isfinite(waits.at_least)),
         "by_length_decile": _by_decile(tokens, slowdown, tta),
         "by_client": by_client[:CLIENTS_SHOWN],
+        "by_kind": by_kind(results),
         "clients": len(by_client),
         "requests": int(generate.sum()),
     }
@@ -122,8 +124,26 @@ def pressure(results: Results) -> dict[str, Any]:
         "preempted_requests_share": float((requests["preemptions"][rows] > 0).mean()) if count else float("nan"),
         "starvation_age_s": float(np.nanmax([longest_wait, longest_gap])),
         "longest_stall_s": longest_gap,
+        "passed_over_by": _passed_over_by(results),
         "n": count,
     }
+
+
+def _passed_over_by(results: Results) -> int:
+    """How many came to its replica after the request that waited longest for its first step, and had theirs before it."""
+    requests = results.tables["requests"]
+    arrived, started = requests["arrived_s"], requests["first_scheduled_s"]
+    never = np.isnan(started) & (requests["status"] != Status.REJECTED)
+    waited = np.where(never, waited_s(requests, results.runs), requests["queue_s"])
+    waited[~measured(requests, results.runs)] = np.nan
+    if not np.isfinite(waited).any():
+        return 0
+    started = np.where(never, np.inf, started)
+    longest = int(np.nanargmax(waited))
+    beside = np.ones(len(requests), dtype=bool)
+    for name in ("replication", "pool", "replica"):
+        beside &= requests[name] == requests[name][longest]
+    return int((beside & (arrived > arrived[longest]) & (started < started[longest])).sum())
 
 
 def _mean(values: FloatArray) -> float:

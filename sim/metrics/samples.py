@@ -49,7 +49,7 @@ def sample(
     known = ~np.isnan(values)
     if metric in _RATES:
         return Censored(values[known])
-    waited = _waited(table, results.runs)[rows]
+    waited = waited_s(table, results.runs)[rows]
     if metric == "slowdown":
         waited = waited / table["alone_s"][rows]
     open_ = ~known & (table["status"][rows] != Status.REJECTED) & ~np.isnan(waited)
@@ -67,7 +67,7 @@ def measured(table: Table, runs: Iterable[RunInfo]) -> BoolArray:
     return rows
 
 
-def _waited(table: Table, runs: Iterable[RunInfo]) -> FloatArray:
+def waited_s(table: Table, runs: Iterable[RunInfo]) -> FloatArray:
     """Seconds from arrival to the row's end, or to the end of its run while it is open."""
     end = np.zeros(len(table))
     for run in runs:

@@ -20,6 +20,7 @@ from sim.metrics.energy import energy
 from sim.metrics.fairness import fairness, pressure
 from sim.metrics.fleet import fleet
 from sim.metrics.gaps import gathered_once, joined, window_gaps
+from sim.metrics.handover import kv_transfer
 from sim.metrics.imbalance import load_imbalance
 from sim.metrics.intervals import CONFIDENCE, interval
 from sim.metrics.quality import quality
@@ -80,6 +81,7 @@ def _summarise(results: Results) -> dict[str, Any]:
         "gpu": gpu_time(results),
         "energy": {},
         "kv": kv(results),
+        "kv_transfer": kv_transfer(results),
         "pressure": pressure(results),
         "fairness": fairness(results),
         "fleet": fleet(results),

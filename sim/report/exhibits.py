@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def sections(results: Results) -> list[Section]:
     """The evidence, a section a question."""
     return [
-        Section("waiting", "How long do people wait?", _waiting(results), _targets(results)),
+        Section("waiting", "How long do people wait?", _waiting(results), [*_targets(results), *_kinds(results)]),
         Section("time", "Where does the time go?", [_phases(results)]),
         Section("stable", "Is it stable?", _stable(results)),
         Section("who", "Who suffers?", _who(results)),
@@ -192,5 +192,36 @@ def _targets(results: Results) -> Sequence[Table]:
             rows,
             frozenset({1, 2, 3, 4}),
             "The targets; what was never answered counts as missing them.",
+        )
+    ]
+
+
+def _kinds(results: Results) -> Sequence[Table]:
+    """How each kind of query fared, where there are several."""
+    kinds = results.summary["fairness"]["by_kind"]
+    if len(kinds) < 2:
+        return []
+    priorities = len({kind["priority"] for kind in kinds}) > 1
+    judged = bool(results.summary["slo"]["targets"])
+    rows = []
+    for kind in kinds:
+        name = kind["category"] or "all"
+        row = [
+            f"{name} (priority {kind['priority']})" if priorities else name,
+            f"{kind['n']:,}",
+            formats.percent(kind["completed"] / kind["n"]),
+            *(formats.duration(kind[key]) for key in ("ttft_p50_s", "ttft_p95_s", "tta_p50_s", "tta_p95_s")),
+            formats.number(kind["output_tokens_per_s"]),
+        ]
+        rows.append((*row, formats.percent(kind["slo_attainment"])) if judged else tuple(row))
+    head = ["kind", "queries", "answered", "TTFT p50", "p95", "TTA p50", "p95", "output tokens/s"]
+    if judged:
+        head.append("meet all targets")
+    return [
+        Table(
+            tuple(head),
+            rows,
+            frozenset(range(1, len(head))),
+            "Kinds of queries, the most urgent first. Percentiles leave out who was turned away.",
         )
     ]

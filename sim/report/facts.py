@@ -161,6 +161,10 @@ def at(entry: Mapping[str, Any], metric: str, stat: str) -> str:
     return formats.MISSING if bound is None else f"≥ {value_of(metric, bound)}"
 
 
+KEPT_WAITING_LIMIT = 0.02
+"""Share of the window in which requests are kept waiting for one thing, beyond which it is called the limit."""
+
+
 def limit(results: Results) -> str:
     """What gives out first, by what kept requests waiting; said from measured shares alone."""
     summary = results.summary
@@ -187,8 +191,14 @@ def limit(results: Results) -> str:
             ),
         ]
     share, words = max(causes, key=lambda cause: cause[0] or 0.0)
-    if share is not None and share > 0.005:
+    if share is not None and share > KEPT_WAITING_LIMIT:
         return words
+    totals = summary["totals"]
+    if results.scenario.get("admission") and totals["rejected"] > 0.005 * totals["queries"]:
+        turned_away = formats.percent(totals["rejected"] / totals["queries"])
+        return (
+            f"admission control turns away {turned_away} of the queries for good, and nothing keeps the others waiting"
+        )
     name = max(summary["kv"]["pools"], key=lambda pool: summary["kv"]["pools"][pool]["use_max"] or 0.0)
     kv = summary["kv"]["pools"][name]
     if (kv["use_max"] or 0.0) > 0.95:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.report import answering, exhibits, facts, formats
+from sim.report import answering, exhibits, facts, formats, serving
 from sim.report.html import Code, Definitions, Fold, Items, Page, Table, Text, render
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def page(results: Results) -> Page:
         verdict=answer.verdict,
         tone=answer.tone,
         reason=answer.reason,
-        lines=answering.lines(results),
+        lines=[*answering.lines(results), *serving.lines(results)],
         tiles=facts.tiles(results),
         banners=facts.banners(results.summary),
         sections=exhibits.sections(results),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sim.report import answering, facts, formats
+from sim.report import answering, facts, formats, serving
 from sim.report.html import MARKS, Tile, Tone
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def summary(results: Results, *, color: bool | None = None, width: int | None = 
     console.print(Text(_line(answer.sentence)))
     if answer.reason:
         console.print(Text(_line(answer.reason), style="dim"))
-    for line in answering.lines(results):
+    for line in [*answering.lines(results), *serving.lines(results)]:
         console.print(Text(_line(line), style="dim"))
     console.print()
     for row in _columns_of(

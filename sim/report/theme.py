@@ -77,6 +77,7 @@ CATEGORY_STYLES: dict[str, Style] = {
 PHASE_STYLES: dict[str, Style] = {
     "queue": VERMILLION,
     "prefill": ORANGE,
+    "handover": YELLOW,
     "thinking": BLUE,
     "answering": GREEN,
     "recompute": PURPLE,

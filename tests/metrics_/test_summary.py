@@ -309,13 +309,14 @@ def paths(data, prefix="") -> set[str]:
 
 
 def with_extras(run):
-    """The same run as one with a trace cache and a trainer would describe it."""
+    """The same run as one with a trace cache, a trainer, and prefill elsewhere would describe it."""
     kept = dict.fromkeys(("capacity", "held", "held_most", "held_tokens", "held_tokens_most", "evicted", "expired"), 1)
     times = {"start_ps": 0, "generated_ps": 5 * 10**12, "updated_ps": 6 * 10**12}
     step = {**times, "started": 4, "resumed": 0, "trained": 4, "lag_sum": 0, "lag_most": 0}
     trainer = {"prompts": 4, "max_lag": 0, "training_ps": 10**12, "weight_sync_ps": 0, "training_gpus": 0}
     exits = dict.fromkeys(("generations", "probes", "left", "false", "wanted_tokens", "thought_tokens"), 1)
-    return replace(run, trace_cache=kept, early_exit=exits, rollout={**trainer, "steps": [step]})
+    pools = tuple(replace(pool, role="decode") for pool in run.pools)
+    return replace(run, pools=pools, trace_cache=kept, early_exit=exits, rollout={**trainer, "steps": [step]})
 
 
 def test_every_key_is_declared_and_every_declared_key_occurs(toy):

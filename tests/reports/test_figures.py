@@ -121,7 +121,7 @@ def test_the_critical_path_skips_what_ran_beside_it() -> None:
     )
     data = phases.table(queries, requests, None).set_index("phase")["mean_s"]
     assert data.to_dict() == {
-        "queue": 3, "prefill": 1, "thinking": 6, "answering": 10, "recompute": 0, "verification": 10
+        "queue": 3, "prefill": 1, "handover": 0, "thinking": 6, "answering": 10, "recompute": 0, "verification": 10
     }  # fmt: skip
 
 

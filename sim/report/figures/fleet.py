@@ -96,7 +96,7 @@ def figure(queries: pd.DataFrame, run: RunInfo) -> go.Figure:
                 x=_short(data["time_s"]),
                 y=_short(data[column] * scale),
                 mode="lines",
-                line={"color": style.color, "shape": "hvh", "dash": style.dash},
+                line={"color": style.color, "shape": "hvh"},  # each in a place of its own: no dashes to tell them apart
                 name=name,
                 hovertemplate=f"%{{y:.3~r}}{unit} {said}<extra></extra>",
             ),

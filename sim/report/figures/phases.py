@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.metrics.handover import first_legs
 from sim.report import formats, theme
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PHASES: dict[str, str] = {
     "queue": "queue: waiting for a place",
     "prefill": "prefill: reading the prompt",
+    "handover": "handover: KV on its way from a prefill to a decode replica",
     "thinking": "thinking: reasoning tokens",
     "answering": "answering: visible tokens",
     "recompute": "preempted: waiting again and recomputing",
@@ -78,17 +80,22 @@ def spans(
     if end_s is None:
         end_s = float(np.nanmax([requests["arrived_s"].max(), requests["finished_s"].max(), 0.0]))
     path = critical_path(queries, requests, end_s)
-    marks = {
-        "queue": ("from_s", "first_scheduled_s"),
-        "prefill": ("first_scheduled_s", "first_token_s"),
-        "thinking": ("first_token_s", "first_answer_s"),
-        "answering": ("first_answer_s", "until_s"),
-    }
-    verify = path["role"].astype(str).to_numpy() != "generate"
-    times = {name: path[name].to_numpy(dtype=float, copy=True) for pair in marks.values() for name in pair}
+    path = _with_first_legs(path, requests)
+    marks = [
+        ("queue", "from_s", "leg_scheduled_s"),
+        ("prefill", "leg_scheduled_s", "leg_finished_s"),
+        ("handover", "leg_finished_s", "first_scheduled_s"),
+        ("prefill", "first_scheduled_s", "first_token_s"),
+        ("thinking", "first_token_s", "first_answer_s"),
+        ("answering", "first_answer_s", "until_s"),
+    ]
+    verify = ~path["role"].astype(str).isin(["generate", "prefill"]).to_numpy()
+    times = {name: path[name].to_numpy(dtype=float, copy=True) for _, *pair in marks for name in pair}
     # What never came (no answer token, not scheduled before it was cut) collapses to the request's end.
     for name in ("first_answer_s", "first_token_s", "first_scheduled_s"):
         times[name] = np.where(np.isnan(times[name]), times["until_s"], times[name])
+    for name in ("leg_scheduled_s", "leg_finished_s"):
+        times[name] = np.where(np.isnan(times[name]), times["first_scheduled_s"], times[name])
     frames = []
     base = {
         "replication": path["replication"].to_numpy(),
@@ -96,7 +103,7 @@ def spans(
         "request": path["request"].to_numpy(),
         "category": path["category"].astype(str).to_numpy(),
     }
-    for phase, (start, end) in marks.items():
+    for phase, start, end in marks:
         names = np.where(verify, "verification", phase)
         frames.append(pd.DataFrame({**base, "phase": names, "start_s": times[start], "end_s": times[end]}))
     if stalls is not None and len(stalls):
@@ -116,6 +123,22 @@ def spans(
         )
     frame = pd.concat(frames, ignore_index=True)
     return frame[frame["end_s"] > frame["start_s"]].reset_index(drop=True)
+
+
+def _with_first_legs(path: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
+    """*path* with ``leg_scheduled_s`` and ``leg_finished_s`` of those whose prompt a prefill replica computed, NaN of others."""
+    legs = requests["role"].astype(str).to_numpy() == "prefill"
+    if not legs.any():
+        return path.assign(leg_scheduled_s=np.nan, leg_finished_s=np.nan)
+    keys = tuple(requests[name].to_numpy() for name in (*_KEY, "sample"))
+    finished = requests["finished_s"].to_numpy(dtype=float)
+    source = first_legs(keys, legs, np.where(legs, finished, requests["kv_arrived_s"].to_numpy(dtype=float)))
+    some = source >= 0
+    known = requests.loc[some, ["replication", "request"]].assign(
+        leg_scheduled_s=requests["first_scheduled_s"].to_numpy(dtype=float)[source[some]],
+        leg_finished_s=finished[source[some]],
+    )
+    return path.merge(known, on=["replication", "request"], how="left")
 
 
 def table(queries: pd.DataFrame, requests: pd.DataFrame, stalls: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -168,11 +191,14 @@ def finding(data: pd.DataFrame) -> str:
     if total <= 0:
         return "Queries take no time"
     top = str(weighted.idxmax())
-    names = {"recompute": "being preempted", "queue": "waiting in the queue", "prefill": "prefill"}
+    names = {"recompute": "being preempted", "queue": "waiting in the queue", "handover": "waiting for its KV"}
     text = f"{formats.percent(float(weighted[top]) / total, 2)} of a query's time is {names.get(top, top)}"
     waiting = float(weighted.get("queue", 0.0) + weighted.get("recompute", 0.0)) / total
     if top not in ("queue", "recompute"):
         text += f"; {formats.percent(waiting, 2)} is waiting or being preempted"
+        moving = float(weighted.get("handover", 0.0)) / total
+        if moving > 0:
+            text += f", {formats.percent(moving, 2)} the way of its KV"
     return text
 
 
