@@ -180,21 +180,29 @@ class TorchBench:
             return self._measure(point, repeats)
         return first
 
-    def _measure(self, point: Point, repeats: int) -> Measured:
+    def measure_served(self, point: Point, repeats: int) -> Measured:
+        """Time *point* as a serving loop meets it: right after a step like it, no cache flushed, launched one kernel
+        after the other."""
+        return self._measure(point, repeats, served=True)
+
+    def _measure(self, point: Point, repeats: int, *, served: bool = False) -> Measured:
         self.device.reset_peak()
         tables = BlockTables(self.limits.kv_tokens // self.block_size, self.block_size, self.seed)
         step = self.input(*point_sequences(point, tables))
         telemetry = self.device.telemetry
         readings = []
-        with self.runners(step, graph=point.kind == "decode") as (runners, graphed):
+        with self.runners(step, graph=point.kind == "decode" and not served) as (runners, graphed):
             lead = self._warm_up(runners, graphed)
+            if served:
+                lead = 0.0
             once = self.group.largest(self.device.time(lambda: [runner() for runner in runners]))
             count = max(min(FEWEST, repeats), min(repeats, int(POINT_SECONDS / max(once, 1e-9))))
             times: list[list[float]] = [[] for _ in runners]
             for repeat in range(count):
                 self.shuffle(step)
                 for stack, runner in enumerate(runners):
-                    self.device.flush()
+                    if not served:
+                        self.device.flush()
                     times[stack].append(self.group.largest(self.device.time(runner, lead_s=lead)))
                 if repeat in (0, count // 2, count - 1):
                     readings.append(telemetry.read())

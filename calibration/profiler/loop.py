@@ -36,6 +36,9 @@ class Work:
 class Executor(Protocol):
     """Runs steps and says how long they took."""
 
+    outside_s: float
+    """What of the last step's seconds was not the device's step: its input, tokens to the host."""
+
     def begin(self, job: int, tokens: int) -> None:
         """*job* joins and will hold at most *tokens* tokens."""
         ...
@@ -61,6 +64,8 @@ class Timed:
     """Sum of n² + 2nc over the chunks, as a StepCost takes it."""
     cached: int
     seconds: float
+    outside_s: float = 0.0
+    """What of them was not the device's step."""
 
 
 @dataclass
@@ -70,6 +75,10 @@ class LoopRun:
     first_s: list[float]
     finished_s: list[float]
     steps: list[Timed] = field(default_factory=list)
+    first_step: list[int] = field(default_factory=list)
+    """The step, by number, that gave each job its first token."""
+    last_step: list[int] = field(default_factory=list)
+    """The same of its last token."""
 
     @property
     def makespan_s(self) -> float:
@@ -79,7 +88,7 @@ class LoopRun:
 
 def serve(jobs: Sequence[Job], executor: Executor, *, seats: int, budget: int) -> LoopRun:
     """Serve *jobs*, all there from the start, with at most *seats* at once and *budget* tokens a step."""
-    run = LoopRun([-1.0] * len(jobs), [-1.0] * len(jobs))
+    run = LoopRun([-1.0] * len(jobs), [-1.0] * len(jobs), [], [-1] * len(jobs), [-1] * len(jobs))
     waiting = deque(range(len(jobs)))
     running: dict[int, int] = {}
     """Tokens computed, by job, in the order of admission."""
@@ -102,21 +111,23 @@ def serve(jobs: Sequence[Job], executor: Executor, *, seats: int, budget: int) -
         work.sort(key=lambda item: item.new > 1)
         seconds = executor.execute(work)
         now += seconds
-        run.steps.append(_timed(work, seconds))
+        run.steps.append(_timed(work, seconds, executor.outside_s))
         for item in work:
             running[item.job] += item.new
             if item.samples:
                 made[item.job] += 1
                 if made[item.job] == 1:
                     run.first_s[item.job] = now
+                    run.first_step[item.job] = len(run.steps) - 1
                 if made[item.job] == jobs[item.job].output:
                     run.finished_s[item.job] = now
+                    run.last_step[item.job] = len(run.steps) - 1
                     del running[item.job]
                     executor.end(item.job)
     return run
 
 
-def _timed(work: Sequence[Work], seconds: float) -> Timed:
+def _timed(work: Sequence[Work], seconds: float, outside_s: float) -> Timed:
     chunks = [item for item in work if item.new > 1]
     decodes = [item for item in work if item.new == 1]
     return Timed(
@@ -127,4 +138,5 @@ def _timed(work: Sequence[Work], seconds: float) -> Timed:
         pairs=sum(item.new * (item.new + 2 * item.cached) for item in chunks),
         cached=sum(item.cached for item in chunks),
         seconds=seconds,
+        outside_s=outside_s,
     )

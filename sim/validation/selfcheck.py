@@ -1,9 +1,9 @@
 """Does the whole chain hold on the machine at hand: measured, fitted, simulated, compared?
 
-A grid of steps is timed and a serving loop of the same decoder is run, in turns, so that both see the same
-weather. The grid is fitted as any measurement is; the engine then simulates the loop with the fitted cost,
-and its times are set beside the measured ones and their own noise. On a synthetic device the true costs are
-known, and the fit must find them.
+A grid of steps is timed under the loop's conditions and a serving loop of the same decoder is run, in turns, so that
+both see the same weather. The grid is fitted as any measurement is; the engine then simulates the loop with the
+fitted cost and what a loop adds to it (``loop_conditions``), and its times are set beside the measured ones and
+their own noise. On a synthetic device the true costs are known, and the fit must find them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.parts import EngineCost, combine
-from calibration.profiler.loop import Executor, Job, LoopRun, Timed, serve
+from calibration.profiler.loop import Executor, Job, LoopRun, serve
 from calibration.profiler.points import Point
-from calibration.profiler.run import Bench, Measured, write_table
+from calibration.profiler.run import Measured, write_table
 from calibration.step_cost import StepCost
 from sim.engine.replica import make_replica
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.policies.schedulers.vllm import Vllm
+from sim.validation.loop_conditions import Conditions, ServingBench, conditions, of_median_steps, probes, step_errors
 
 if TYPE_CHECKING:
     from calibration.fitting import Validated
@@ -94,11 +95,18 @@ class Comparison:
     noise: float
     """Interquartile range over the repeats as a share of the median: what two equal runs differ by."""
     simulated_s: float
+    steady_s: float
+    """Measured, were every step to take its median over the repeats: without bursts of noise."""
 
     @property
     def error(self) -> float:
         """Signed relative error of the simulation."""
         return self.simulated_s / self.measured_s - 1.0
+
+    @property
+    def steady_error(self) -> float:
+        """The same against the loop without bursts of noise: what the fit leaves."""
+        return self.simulated_s / self.steady_s - 1.0
 
     @property
     def bar(self) -> float:
@@ -123,6 +131,7 @@ class Report:
     step_error: dict[str, tuple[float, int]]
     """Median absolute error of single steps of the loop and how many there were, by kind."""
     fit_error: dict[str, dict[str, float]]
+    conditions: Conditions
     cost: StepCost = field(repr=False)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -139,11 +148,18 @@ class Report:
             "grid_points": self.grid_points,
             "grid_noise": self.grid_noise,
             "comparisons": [
-                {**asdict(item), "error": item.error, "bar": item.bar, "within": item.within}
+                {
+                    **asdict(item),
+                    "error": item.error,
+                    "steady_error": item.steady_error,
+                    "bar": item.bar,
+                    "within": item.within,
+                }
                 for item in self.comparisons
             ],
             "step_error": {kind: {"median": error, "n": n} for kind, (error, n) in self.step_error.items()},
             "fit_error": self.fit_error,
+            "conditions": asdict(self.conditions),
             "facts": self.facts,
         }
 
@@ -154,15 +170,20 @@ class Report:
             f"{self.repeats} repeats in turns",
             f"grid noise (median spread) {self.grid_noise:.1%}",
             "",
-            f"{'metric':<14}{'measured':>12}{'noise':>8}{'simulated':>12}{'error':>9}{'bar':>8}",
+            f"{'metric':<14}{'measured':>12}{'noise':>8}{'simulated':>12}{'error':>9}{'bar':>8}{'steady':>9}",
         ]
         out += [
             f"{item.metric:<14}{1e3 * item.measured_s:>9.2f} ms{item.noise:>8.1%}"
-            f"{1e3 * item.simulated_s:>9.2f} ms{item.error:>+9.1%}{item.bar:>8.1%}"
+            f"{1e3 * item.simulated_s:>9.2f} ms{item.error:>+9.1%}{item.bar:>8.1%}{item.steady_error:>+9.1%}"
             f"  {'within' if item.within else 'OUTSIDE'}"
             for item in self.comparisons
         ]
-        out.append("")
+        out += [
+            "",
+            "steady: the error against the loop in which every step takes its median over the repeats, as the grid does;",
+            "what the other error has beside it are bursts of noise, which a loop adds up and medians leave out",
+            *self.conditions.lines(),
+        ]
         for kind, (error, n) in self.step_error.items():
             out.append(f"single {kind} steps of the loop: median error {error:.1%} over {n}")
         out += [
@@ -176,7 +197,7 @@ class Report:
 
 
 def selfcheck(
-    bench: Bench,
+    bench: ServingBench,
     executor: Callable[[], Executor],
     load: Load,
     *,
@@ -188,19 +209,24 @@ def selfcheck(
 ) -> Report:
     """Measure, fit, simulate and compare; the measurement table goes to *out*.
 
-    Each of *repeats* rounds times every grid point *samples* times and then runs the loop once.
+    Each of *repeats* rounds times every grid point *samples* times, few of them with caches flushed as well, and then
+    runs the loop once.
     """
     from calibration import fitting, measurements
 
     points = [point for point in grid(load) if bench.limits.allow(point)]
     rounds: list[list[Measured]] = [[] for _ in points]
     loops: list[LoopRun] = []
+    flushed = probes(points)
+    pairs: list[tuple[Measured, Measured]] = []
     say("warming up")
-    serve(load.jobs[: load.seats], executor(), seats=load.seats, budget=load.budget)
+    warm_up = serve(load.jobs[: load.seats], executor(), seats=load.seats, budget=load.budget)
     began = time.monotonic()
     for repeat in range(repeats):
         for index, point in enumerate(points):
-            rounds[index].append(bench.measure(point, samples))
+            rounds[index].append(bench.measure_served(point, samples))
+            if point in flushed:
+                pairs.append((rounds[index][-1], bench.measure(point, samples)))
         loops.append(serve(load.jobs, executor(), seats=load.seats, budget=load.budget))
         spent = time.monotonic() - began
         left = spent / (repeat + 1) * (repeats - repeat - 1)
@@ -210,7 +236,8 @@ def selfcheck(
     ]
     write_table(bench, rows, out, command=command, finished=True)
     found = fitting.fit(measurements.read(out), source=str(out))
-    cost = step_cost(found)
+    around = conditions(warm_up, pairs)
+    cost = around.step_cost(found.fit.cost, found.fit.mixed_s)
     simulated = simulate_loop(load, cost, block_size=bench.limits.block_size)
     return Report(
         comparisons=tuple(compare(load, loops, simulated)),
@@ -221,6 +248,7 @@ def selfcheck(
         fit_error={
             kind: {"median": error.median, "p95": error.p95, "n": error.n} for kind, error in found.error.items()
         },
+        conditions=around,
         cost=cost,
         facts={**bench.facts(), **bench.identity(), "command": command},
     )
@@ -298,39 +326,13 @@ def compare(load: Load, loops: Sequence[LoopRun], simulated: LoopRun) -> list[Co
     """Every metric: the median and the noise of the loops beside the simulation."""
     measured = [metrics(load, run) for run in loops]
     expected = metrics(load, simulated)
+    steady = metrics(load, of_median_steps(loops))
     out = []
     for name, value in expected.items():
         values = [found[name] for found in measured]
         low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-        out.append(Comparison(name, middle, (high - low) / middle, value))
+        out.append(Comparison(name, middle, (high - low) / middle, value, steady[name]))
     return out
-
-
-def step_errors(loops: Sequence[LoopRun], cost: StepCost) -> dict[str, tuple[float, int]]:
-    """Median absolute error of single steps by kind, each step's measured time being its median over the
-    loops."""
-    found: dict[str, list[float]] = {}
-    for steps in zip(*(run.steps for run in loops), strict=True):
-        first = steps[0]
-        kind = "decode" if not first.chunks else "mixed" if first.decodes else "prefill"
-        error = predicted_s(first, cost) / statistics.median(step.seconds for step in steps) - 1.0
-        found.setdefault(kind, []).append(abs(error))
-    return {kind: (statistics.median(errors), len(errors)) for kind, errors in sorted(found.items())}
-
-
-def predicted_s(step: Timed, cost: StepCost) -> float:
-    """What *step* costs."""
-    return (
-        cost.step_ps(
-            decodes=step.decodes,
-            context=step.context,
-            chunks=step.chunks,
-            chunk_tokens=step.chunk_tokens,
-            pairs=step.pairs,
-            cached=step.cached,
-        )
-        / PS
-    )
 
 
 def recovery(known: StepCost, fitted: StepCost, points: Sequence[Point]) -> dict[str, float]:

@@ -183,6 +183,8 @@ def test_selfcheck_runs_on_a_real_decoder(
         # No promise of accuracy on a busy machine and steps of a millisecond, but the right order.
         assert 0.2 < item["simulated_s"] / item["measured_s"] < 5
     assert found["facts"]["clock"] == "perf_counter"
+    assert 0 < found["conditions"]["host_s"] < max(item["measured_s"] for item in found["comparisons"])
+    assert found["conditions"]["pairs"] == 4 * found["repeats"]
     assert len(measurements.read(folder / "selfcheck.parquet")) == found["grid_points"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.profiler.loop import Job, Work, serve
+from calibration.profiler.points import Point
+from calibration.profiler.run import Measured
 from calibration.profiler.synthetic import SyntheticBench, SyntheticExecutor, example_cost
 from calibration.step_cost import StepCost
+from sim.validation.loop_conditions import of_median_steps
 from sim.validation.selfcheck import Comparison, Load, grid, recover, schedule, selfcheck, simulate_loop
 
 COST = example_cost()
@@ -107,11 +111,64 @@ def test_a_wrong_cost_is_found_out(tmp_path: Path) -> None:
     assert "OUTSIDE" in "\n".join(report.lines())
 
 
+def test_bursts_of_noise_are_told_from_a_wrong_cost(tmp_path: Path) -> None:
+    bench = SyntheticBench(COST, noise=0.0, bursts=0.03, seed=3)
+    report = selfcheck(bench, lambda: SyntheticExecutor(bench), schedule(), out=tmp_path / "m.parquet")
+    makespan = report.comparisons[0]
+    assert makespan.error < -0.015, "a loop adds up bursts, which no median of a step has"
+    assert abs(makespan.steady_error) < 3e-3
+    assert f"{makespan.steady_error:+.1%}" in report.lines()[4]
+
+
+def test_work_around_the_step_is_taken_from_the_warm_up(tmp_path: Path) -> None:
+    bench = quiet()
+
+    class Around(SyntheticExecutor):
+        """Spends two milliseconds a step outside of the device's step."""
+
+        outside_s = 2e-3
+
+        def execute(self, work: Sequence[Work]) -> float:
+            return super().execute(work) + self.outside_s
+
+    report = selfcheck(bench, lambda: Around(bench), schedule(), out=tmp_path / "m.parquet")
+    assert report.conditions.host_s == 2e-3
+    assert all(abs(item.error) < 1e-3 for item in report.comparisons)
+
+
+def test_flushed_caches_are_stated_and_not_in_the_prediction(tmp_path: Path) -> None:
+    class Flushed(SyntheticBench):
+        """Steps take a fifth longer when caches are flushed."""
+
+        def measure(self, point: Point, repeats: int) -> Measured:
+            found = super().measure(point, repeats)
+            return replace(found, time_s=1.2 * found.time_s)
+
+        def measure_served(self, point: Point, repeats: int) -> Measured:
+            return super().measure(point, repeats)
+
+    bench = Flushed(COST, noise=0.0, bursts=0.0)
+    report = selfcheck(bench, lambda: SyntheticExecutor(bench), schedule(), out=tmp_path / "m.parquet")
+    assert report.conditions.flushed == pytest.approx(0.2)
+    assert report.conditions.pairs == 4 * report.repeats
+    assert all(abs(item.error) < 1e-3 for item in report.comparisons)
+    assert any("+20.0%" in line for line in report.lines())
+
+
+@given(jobs, st.integers(1, 12), st.integers(1, 200))
+@settings(max_examples=10, deadline=None)
+def test_the_loop_of_median_steps_is_the_loop_itself_without_noise(found: list[Job], seats: int, extra: int) -> None:
+    runs = [serve(found, SyntheticExecutor(quiet()), seats=seats, budget=seats + extra) for _ in range(3)]
+    steady = of_median_steps(runs)
+    assert steady.first_s == pytest.approx(runs[0].first_s, rel=1e-12)
+    assert steady.finished_s == pytest.approx(runs[0].finished_s, rel=1e-12)
+
+
 def test_the_bar_is_the_larger_of_five_percent_and_the_noise() -> None:
-    assert Comparison("m", 1.0, 0.01, 1.049).within
-    assert not Comparison("m", 1.0, 0.01, 1.051).within
-    assert Comparison("m", 1.0, 0.08, 1.07).within
-    assert not Comparison("m", 1.0, 0.08, 0.91).within
+    assert Comparison("m", 1.0, 0.01, 1.049, 1.0).within
+    assert not Comparison("m", 1.0, 0.01, 1.051, 1.0).within
+    assert Comparison("m", 1.0, 0.08, 1.07, 1.0).within
+    assert not Comparison("m", 1.0, 0.08, 0.91, 0.91).within, "the bar is for what was measured, bursts included"
 
 
 def test_the_grid_surrounds_the_load() -> None:
@@ -126,9 +183,6 @@ def test_the_grid_surrounds_the_load() -> None:
 
 
 def test_costs_that_differ_are_told_apart(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from calibration.profiler.points import Point
     from sim.validation.selfcheck import recovery
 
     other: StepCost = replace(COST, kv_ps=2 * COST.kv_ps)
