@@ -119,7 +119,8 @@ def _memory(summary: Mapping[str, Any], add: Add) -> None:
             "warning",
             f"{ratio:.0%} as many tokens were recomputed after preemptions as were generated, "
             f"{_of(pressure['preemptions_per_request'])} preemptions a request",
-            "give KV more memory (more GPUs a replica, fp8 KV), lower max_num_seqs, or raise the watermark",
+            "give KV more memory (more GPUs a replica, fp8 KV), lower max_num_seqs, or raise the watermark; under a "
+            "scheduler that preempts for who waits (srpt, mlfq, edf, pascal) kv: swap keeps what was computed",
         )
     for name, shares in summary["verdict_detail"]["pools"].items():
         if shares["head_blocked_share"] > BLOCKED_LIMIT:
@@ -129,12 +130,17 @@ def _memory(summary: Mapping[str, Any], add: Add) -> None:
                 "max_num_batched_tokens": shares["blocked_by_token_budget_share"],
             }
             cause = max(reasons, key=lambda reason: reasons[reason])
+            remedy = {
+                "KV memory": "more KV memory or replicas, or kv: paged where it is reserved",
+                "max_num_seqs": "raise max_num_seqs as long as KV memory is left, or more replicas",
+                "max_num_batched_tokens": "raise max_num_batched_tokens, or more replicas",
+            }[cause]
             add(
                 "head_of_line_blocking",
                 "warning",
                 f"in pool {name} the first of the queue was kept out {shares['head_blocked_share']:.0%} of "
                 f"the window, mostly by {cause}, and all behind it waited too",
-                "more replicas, or a scheduler that lets short work pass (srpt, mlfq)",
+                f"{remedy}; where queries are served by arrival, a scheduler that lets short work pass (srpt, mlfq)",
             )
     if pressure["longest_stall_s"] > STALL_LIMIT_S:
         add(
@@ -164,14 +170,14 @@ def _memory(summary: Mapping[str, Any], add: Add) -> None:
                 "reserved_in_vain",
                 "warning",
                 f"{waste['reserved_unused']:.0%} of the KV memory of pool {name} is reserved for tokens that have not come",
-                "kv: paged takes blocks as tokens come; or lower max_tokens",
+                "take blocks as tokens come (kv: paged, and a scheduler that does not reserve), or lower max_tokens",
             )
         if (waste["duplicate_prefixes"] or 0) > DUPLICATE_LIMIT:
             add(
                 "duplicate_prefixes",
                 "note",
                 f"{waste['duplicate_prefixes']:.0%} of the KV memory of pool {name} holds copies of common prefixes",
-                "enable_prefix_caching: true keeps one copy for all",
+                "keep one copy for all (enable_prefix_caching: true)",
             )
 
 

@@ -35,6 +35,8 @@ def test_saturation_is_seen_and_its_cause_named(toy):
     shares = summary["verdict_detail"]["pools"]["reasoning"]
     assert shares["seats_full_share"] > 0.2
     assert shares["blocked_by_seats_share"] == pytest.approx(shares["head_blocked_share"])
+    found = {finding["name"]: finding["do"] for finding in summary["anomalies"]}
+    assert found["head_of_line_blocking"].startswith("raise max_num_seqs")
 
 
 def test_kv_pressure_is_named(toy):
@@ -44,8 +46,8 @@ def test_kv_pressure_is_named(toy):
     shares = summary["verdict_detail"]["pools"]["reasoning"]
     assert shares["blocked_by_kv_share"] > 0.5
     assert shares["blocked_by_kv_share"] == max(v for k, v in shares.items() if k.startswith("blocked"))
-    names = {finding["name"] for finding in summary["anomalies"]}
-    assert "head_of_line_blocking" in names
+    found = {finding["name"]: finding["do"] for finding in summary["anomalies"]}
+    assert found["head_of_line_blocking"].startswith("more KV memory or replicas")
 
 
 @pytest.mark.parametrize("seed", range(3))
