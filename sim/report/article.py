@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-LONG, SHORT = 46, 20
+LONG, SHORT = 46, 24
 """Letters a line of a label beside an axis, on a screen and on a phone."""
 ROW_PX = 38
 DRAWN: Mapping[str, tuple[tuple[str, str, str], ...]] = {
@@ -292,7 +292,8 @@ def page(found: Mapping[str, Any]) -> Page:
     agree = counts.get("agrees", 0) + counts.get("same direction", 0)
     differ = sum(counts.get(name, 0) for name in ("differs", "opposite", "no clear effect"))
     missing = counts.get("not run", 0)
-    judged = agree + differ + counts.get("undecided", 0)
+    undecided = counts.get("undecided", 0)
+    judged = agree + differ + undecided
     banners = []
     if found["quick"]:
         banners.append(
@@ -319,6 +320,7 @@ def page(found: Mapping[str, Any]) -> Page:
         )
     answer = (
         f"Of {judged} figures of the article that can be checked, {agree} agree or point the same way and {differ} do not"
+        + (f"; {undecided} remain undecided" if undecided else "")
         + (f"; {missing} could not be run." if missing else ".")
     )
     commands = [f"# {part['question']}\n" + "\n".join(part["commands"]) for part in tables if part["commands"]]

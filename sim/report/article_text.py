@@ -47,6 +47,16 @@ def say(value: Any, unit: str) -> str:
     return (formats.count(value) if abs(value) >= 1000 else formats.number(value)) + words
 
 
+def as_share(value: Any) -> str:
+    """A share of one."""
+    return say(value, "share")
+
+
+def as_points(value: Any) -> str:
+    """A difference of shares."""
+    return say(value, "points")
+
+
 def _signed(value: float, unit: str) -> str:
     sign = "+" if value > 0 else MINUS if value < 0 else ""
     digits = 0 if abs(value) >= 10 else 1

@@ -18,6 +18,7 @@ from sim.results.results import plain
 from sim.scenario.load import load, shipped
 from sim.scenario.yaml_file import read_file
 from sim.validation.article import compute, recommendations, thinking, training, verification
+from sim.validation.article.cases import Estimate, relative
 from sim.validation.article.reproduce import MADE, reproduce
 from sim.validation.article.rows import claims, judge, judge_change
 
@@ -145,6 +146,19 @@ def test_verdicts(claim, ours, low, high, unit, verdict):
 )
 def test_verdicts_of_changes(claim, ours, low, high, verdict):
     assert judge_change(claim, ours, low, high) == verdict
+
+
+def test_the_interval_of_a_ratio_is_the_same_turned_round_and_never_below_nothing():
+    times = (2.0, 9.0, 1.2)
+    low, high = Estimate(3.0, times, base=0.0).bounds
+    turned = Estimate(1 / 3.0, tuple(1 / each for each in times), base=0.0).bounds
+    assert (1 / turned[1], 1 / turned[0]) == pytest.approx((low, high))
+    assert 0 < low < 3.0 < high
+    change = relative(Estimate(3.0, times), Estimate(1.0, (1.0, 1.0, 1.0)))
+    assert change.bounds == pytest.approx((low - 1, high - 1))
+    assert Estimate(3.0, times).bounds[0] < 0  # a figure's own interval is symmetric
+    assert Estimate(0.0, (0.0, 1.0), base=0.0).bounds == Estimate(0.0, (0.0, 1.0)).bounds  # nothing has no logarithm
+    assert Estimate(2.0, (2.0,), base=0.0).bounds == (None, None)
 
 
 def test_figures_are_said_with_their_units():

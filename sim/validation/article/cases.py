@@ -61,16 +61,26 @@ def _quoted(change: str) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure from all replications together, and of each one."""
+    """A figure from all replications together, and of each one.
+
+    *base* makes it a ratio: 0 where it is one, 1 where it is a change from 100 %. The interval of a ratio is that of its
+    logarithm, so that the ratio turned round has the same one turned round, and none goes below nothing.
+    """
 
     value: float
     each: tuple[float, ...]
+    base: float | None = None
 
     @property
     def bounds(self) -> tuple[float | None, float | None]:
         """The 95 % interval, or nothing where there is one replication."""
-        found = interval(self.value, self.each)
-        return found if found is not None else (None, None)
+        base, values = self.base, (self.value, *self.each)
+        if base is None or not all(base + value > 0 for value in values):
+            found = interval(self.value, self.each)
+            return found if found is not None else (None, None)
+        point, *each = (math.log(base + value) for value in values)
+        found = interval(point, each)
+        return (math.exp(found[0]) - base, math.exp(found[1]) - base) if found is not None else (None, None)
 
 
 class Ran:
@@ -130,9 +140,8 @@ class Ran:
     def ratio(self, case: str, base: str, what: str) -> Estimate:
         """*case* over *base*, paired by replication."""
         one, two = self.figure(case, what), self.figure(base, what)
-        return Estimate(
-            _ratio(one.value, two.value), tuple(_ratio(a, b) for a, b in zip(one.each, two.each, strict=True))
-        )
+        each = tuple(_ratio(a, b) for a, b in zip(one.each, two.each, strict=True))
+        return Estimate(_ratio(one.value, two.value), each, base=0.0)
 
     def change(self, case: str, base: str, what: str) -> Estimate:
         """Relative change from *base* to *case*."""
@@ -181,7 +190,7 @@ class Ran:
 def relative(one: Estimate, base: Estimate) -> Estimate:
     """Relative change from *base* to *one*, paired by replication."""
     each = tuple(_ratio(a, b) - 1 for a, b in zip(one.each, base.each, strict=True))
-    return Estimate(_ratio(one.value, base.value) - 1, each)
+    return Estimate(_ratio(one.value, base.value) - 1, each, base=1.0)
 
 
 TIMES: Mapping[str, float | None] = {"tta_mean": None, "tta_p50": 0.5, "tta_p99": 0.99}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from calibration.architecture import architecture
+from sim.report.article_text import as_share
 from sim.validation.article.cases import Case, Ran
 from sim.validation.article.rows import Row, Table, claims, judge
 
@@ -64,7 +65,7 @@ def table(ran: Ran) -> Table:
         rows.append(
             Row(f"{words}: {model} with attention", "TFLOP", float(claim["tflop"]), ours=whole + extra,
                 verdict=judge(float(claim["tflop"]), whole + extra),
-                why=f"attention adds {extra / whole:.0%}; the table leaves it out")
+                why=f"attention adds {as_share(extra / whole)}; the table leaves it out")
         )  # fmt: skip
         accuracy, source = PUBLISHED.get(name, (None, ""))
         rows.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from calibration.architecture import architecture
+from sim.report.article_text import as_share
 from sim.validation.article.cases import Case, Ran
 from sim.validation.article.rows import Row, Table, claims, judge
 
@@ -65,7 +66,7 @@ def table(ran: Ran) -> Table:
                 "memory for the longest output is set aside at admission, as before paging"
                 if how == "reserved"
                 else "100 users press: young requests are admitted on their prompts, the last admitted are preempted and "
-                f"recomputed ({ran.figure(f'kv/{kind}/{how}', 'recomputed').value:.0%} of the tokens generated)"
+                f"recomputed ({as_share(ran.figure(f'kv/{kind}/{how}', 'recomputed').value)} of the tokens generated)"
             )
             rows.append(
                 Row(f"{kind} requests in memory, {how}, 100 users", "requests", article, ours=found.value, low=low,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sim.report.article_text import as_points, as_share, say
 from sim.validation.article.cases import Case, Estimate, Ran
 from sim.validation.article.rows import Row, Table, Value, Verdict, claims, judge, pair
 from sim.validation.article.serving import COMPRESSED
@@ -80,7 +81,7 @@ def table(ran: Ran) -> Table:
                 (min(kept.values()), max(kept.values())), "DeepSeek-R1 README: AIME, GPQA, LiveCodeBench, MATH-500",
                 ours=(min(kept.values()), max(kept.values())),
                 basis="input", verdict="agrees" if min(kept.values()) <= claim_quality[1] else "differs",
-                why=", ".join(f"{name} {value:.0%}" for name, value in sorted(kept.items())))
+                why=", ".join(f"{name} {as_share(value)}" for name, value in sorted(kept.items())))
         )  # fmt: skip
         kept_here = ran.ratio(f"distilled/{size}", "distilled/without", "accuracy")
         rows.append(
@@ -170,16 +171,33 @@ def table(ran: Ran) -> Table:
 
 
 def _finding(rows: list[Row]) -> str:
+    """All seven in a sentence."""
+
     def value(start: str) -> float:
         row = next(row for row in rows if row.what.startswith(start))
         assert isinstance(row.ours, float)
         return row.ours
 
-    return (
-        f"Routing saves {value('1 routing, hardest'):.1f} times, not 5 to 10; the 32B distillate costs "
-        f"{value('2 distilled 32B: cost'):.1f} times less, not 10 to 50; best of 4 to 8 costs "
-        f"{value('4 best of 4: cost a query rises, full'):.1f} to {value('4 best of 8: cost a query rises, full'):.1f} times "
-        f"on full GPUs; time to answer grows {value('6 high effort for medium: mean'):.1f} times where time per token grows "
-        f"{value('6 high effort for medium: p95 time per token'):.2f}; a cache of traces saves "
-        f"{value('7 cache of traces: cost a query falls, Zipf 1.0'):.1f} times where traffic repeats itself."
+    def times(start: str, digits: int = 1) -> str:
+        return f"{value(start):.{digits}f}"
+
+    saved = [times(f"2 distilled {size}: cost") for size in SMALL]
+    kept = [as_share(value(f"2 distilled {size}: accuracy")) for size in SMALL]
+    parts = (
+        f"Routing saves {times('1 routing, hardest')} times, not 5 to 10",
+        f"distillates of {_and(list(SMALL))} save {_and(saved)} times, not 10 to 50, and keep {_and(kept)} of R1 on AIME",
+        f"budgets save {times('3 budgets by kind: cost')} times and move accuracy by "
+        f"{as_points(value('3 budgets by kind: accuracy'))}",
+        f"best of 4 to 8 costs {times('4 best of 4: cost a query rises, full')} to "
+        f"{times('4 best of 8: cost a query rises, full')} times on full GPUs",
+        f"larger blocks move throughput by {say(value('5 blocks of 128'), 'change')}, compression by "
+        f"{say(value('5 compression to half: tokens'), 'change')}",
+        f"time to answer grows {times('6 high effort for medium: mean')} times where time per token grows "
+        f"{times('6 high effort for medium: p95 time per token', 2)}",
+        f"a cache of traces saves {times('7 cache of traces: cost a query falls, Zipf 1.0')} times where traffic repeats itself",
     )
+    return "; ".join(parts) + "."
+
+
+def _and(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from sim.report.article_text import as_points, as_share
 from sim.validation.article.cases import Case, Ran
 from sim.validation.article.rows import Row, Table, claims, judge
 from workloads.quality.exact import majority
@@ -49,7 +50,7 @@ def budget_table(ran: Ran) -> Table:
     return Table(
         "accuracy_gain_per_range_math500",
         "Does accuracy grow with the logarithm of tokens?",
-        f"No, it saturates: {100 * gains[0]:+.0f} points from 256 to 4,096 tokens, {100 * gains[1]:+.1f} from 16,384 to 262,144. "
+        f"No, it saturates: {as_points(gains[0])} from 256 to 4,096 tokens, {as_points(gains[1])} from 16,384 to 262,144. "
         "The article's own +21 and +4 over four doublings each are not a constant gain a doubling either.",
         tuple(rows),
         tuple(case.command for case in CASES if case.name.startswith("budget/")),
@@ -106,7 +107,7 @@ def aime_table(ran: Ran) -> Table:
     return Table(
         "aime_2024",
         "Did o1 think longer, or vote?",
-        f"The 83.3 % is a vote of 64 chains: one chain of o1 has 74.4 %; its vote is predicted at {rows[3].ours:.1%}, "
+        f"The 83.3 % is a vote of 64 chains: one chain of o1 has 74.4 %; its vote is predicted at {as_share(rows[3].ours)}, "
         "far off: the difficulty of another model does not carry over. As pass@1 the step from GPT-4o is 9.3 to 74.4 %.",
         tuple(rows),
         tuple(case.command for case in CASES if case.name.startswith("aime/")),
@@ -150,7 +151,7 @@ def chain_table(ran: Ran) -> Table:
                 WEI[task][1] if task in WEI else None, "Wei et al. 2022" if task in WEI else "", ours=made,
                 basis="fitted" if fitted else "predicted",
                 verdict="fitted" if fitted else judge(claim["chain"], made, unit="share"),
-                why=f"{claim['standard']:.1%} without, {steps:g} steps")
+                why=f"{as_share(claim['standard'])} without, {steps:g} steps")
         )  # fmt: skip
     for what, words in (("gpu_seconds", "GPU time a query"), ("tta_mean", "time to answer"), ("tokens", "tokens")):
         found = ran.ratio("chain/thought", "chain/standard", what)
@@ -162,8 +163,8 @@ def chain_table(ran: Ran) -> Table:
     return Table(
         "chain_of_thought_palm_540b",
         "Does the gain grow with the steps of a task?",
-        f"Yes, roughly: a line in log-odds through two tasks misses the other four by {100 * min(errors):+.1f} to "
-        f"{100 * max(errors):+.1f} points. GSM8K is 17.9 to 56.9 % in the paper itself.",
+        f"Yes, roughly: a line in log-odds through two tasks misses the other four by {as_points(min(errors))} to "
+        f"{as_points(max(errors))}. GSM8K is 17.9 to 56.9 % in the paper itself.",
         tuple(rows),
         tuple(case.command for case in CASES if case.name.startswith("chain/")),
         (

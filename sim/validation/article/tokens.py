@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.report.article_text import as_share
 from sim.validation.article.cases import Case, Ran
 from sim.validation.article.rows import Row, Table, Value, claims, pair
 
@@ -72,7 +73,7 @@ def table(ran: Ran) -> Table:
         "tokens_per_query",
         "How many tokens does a query take?",
         "Facts and the standard model agree with what others measured; word problems, code and competition mathematics do "
-        f"not. With the article's own figures 15 % of the queries make {share:.0%} of the tokens.",
+        f"not. With the article's own figures 15 % of the queries make {as_share(share)} of the tokens.",
         tuple(rows),
         tuple(case.command for case in CASES),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sim.report.article_text import as_points, as_share
 from sim.validation.article.cases import Case, Ran
 from sim.validation.article.rows import Row, Table, claims, judge
 from workloads.quality.exact import best_of, majority
@@ -80,8 +81,8 @@ def table(ran: Ran) -> Table:
     band64 = [majority(64, mean, f[0].parameters["concentration"], w) for f, w in zip(others, OTHERS, strict=True)]
     band_prm = [best_of(64, mean, f[0].parameters["concentration"], f[2].parameters["discrimination"]) for f in others]
     why = {
-        "majority_64": f"predicted from N up to 16; with 1 to 12 alternatives {min(band64):.1%} to {max(band64):.1%}",
-        "best_of_64_prm": f"predicted from N up to 16; with 1 to 12 alternatives {min(band_prm):.1%} to {max(band_prm):.1%}",
+        name: f"predicted from N up to 16; with 1 to 12 alternatives {as_share(min(band))} to {as_share(max(band))}"
+        for name, band in (("majority_64", band64), ("best_of_64_prm", band_prm))
     }
     rows: list[Row] = []
     for key, claim in said.items():
@@ -127,8 +128,8 @@ def table(ran: Ran) -> Table:
     return Table(
         "verification_math500",
         "What do votes and verifiers buy?",
-        f"Fitted to its rows up to 16 samples, the majority of 64 is predicted {100 * miss:+.1f} points off the article's and "
-        f"best-of-64 {100 * hit:+.1f}.",
+        f"Fitted to its rows up to 16 samples, the majority of 64 is predicted {as_points(miss)} off the article's and "
+        f"best-of-64 {as_points(hit)}.",
         tuple(rows),
         tuple(case.command for case in cases() if case.name.startswith("verification/")),
         (
@@ -162,7 +163,7 @@ def vote_table(ran: Ran) -> Table:
     return Table(
         "majority_vote_p06",
         "How far does a vote carry at p = 0.6?",
-        f"5 votes give {majority(5, 0.6):.1%} as stated; 64 give {majority(64, 0.6):.1%}, not 99 %, which takes 133.",
+        f"5 votes give {as_share(majority(5, 0.6))} as stated; 64 give {as_share(majority(64, 0.6))}, not 99 %, which takes 133.",
         tuple(rows),
         tuple(case.command for case in cases() if case.name.startswith("vote/")),
         ("Two answers, ties by a fair coin, every query alike: the formula's own assumptions.",),
