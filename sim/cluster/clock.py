@@ -150,7 +150,7 @@ class Clock:
     def soon(self, phase: int, order: int, action: Action) -> None:
         """Do *action* within the instant under way, in its turn."""
         assert self._handling, "soon() is for the instant under way; use at()"
-        self._gathered[phase].append(_Item(order, action))
+        self._gathered[phase].append(tuple.__new__(_Item, (order, action)))  # in half the time of its constructor
         self._joined = True
 
     def run(self) -> None:

@@ -74,6 +74,8 @@ class Judged:
             lengths.reasoning_scale != 1.0 or lengths.answer_scale != 1.0 or lengths.latent is not None
             for lengths in judge.lengths
         ]
+        self.talks_alike = not any(self._scales)
+        """Natural lengths hold for the models of all pools."""
         makers = [place for place, makes in enumerate(generating) if makes]
         self.only = makers[0] if len(makers) == 1 else None
 
@@ -126,7 +128,7 @@ class Judged:
 class QueryJudge:
     """Of one query: the requests made, and what each came to."""
 
-    __slots__ = ("_asked", "_judge", "_labels", "_mask", "_plans", "_run", "made", "row")
+    __slots__ = ("_asked", "_judge", "_labels", "_mask", "_plans", "_run", "coin", "made", "row")
 
     def __init__(self, run: Judged, row: tuple[int, ...]) -> None:
         self._run = run
@@ -134,9 +136,10 @@ class QueryJudge:
         self.row = row
         self.made: dict[int, Request] = {}
         self._labels: dict[int, int] = {}
-        self._asked: dict[int, tuple[Generate, int, int]] = {}  # by request: its call, natural and wanted reasoning
+        self._asked: dict[int, tuple[Generate, int, int]] = {}  # by paused request: call, natural and wanted reasoning
         self._plans: dict[int, tuple[int, int, bool]] = {}  # by call: thought, natural, answers
-        self._mask = int(run.judge.own(row[0])[1] * (1 << MASK_BITS))
+        self.coin, mask = run.judge.own(row[0])
+        self._mask = int(mask * (1 << MASK_BITS))
 
     def lengths(
         self, call: Generate, reasoning: int, answer: int, misled: float = 1.0
@@ -146,7 +149,11 @@ class QueryJudge:
         after which the trace of another problem makes it answer.
         """
         run, row = self._run, self.row
-        reasoning, answer = run.scaled(call.pool, reasoning, answer)
+        talks_alike = run.talks_alike and (call.pool is not None or run.only is not None)
+        if not talks_alike:
+            reasoning, answer = run.scaled(call.pool, reasoning, answer)
+        elif not reasoning and answer < 1:
+            answer = 1
         # NOTE: what follows, for a call without any of these options, in one for performance reasons
         if (
             call.thinking_token_budget is None
@@ -156,7 +163,7 @@ class QueryJudge:
             and call.effort == misled == 1.0
         ):
             self._plans[id(call)] = (reasoning, reasoning, True)
-            return reasoning, answer, False, 0, run.without_kv(call.pool, reasoning)
+            return reasoning, answer, False, 0, None if talks_alike else run.without_kv(call.pool, reasoning)
         if call.effort != 1.0:
             reasoning = round(reasoning * call.effort)
         natural = thought = reasoning
@@ -248,7 +255,8 @@ class QueryJudge:
             )
         else:
             thought, natural, brings = self._plans[id(call)]
-            self._asked[request.id] = call, natural, thought
+            if call.pause_tokens is not None:
+                self._asked[request.id] = call, natural, thought
             label = judge.answer(
                 query=row[0],
                 sample=call.sample,
@@ -268,6 +276,8 @@ class QueryJudge:
     def _verdict(self, call: Verify, probes: Probes) -> float:
         """1 where a verifier that has read the chain up to the end of that outcome says that it has settled, else 0."""
         request = self.made[call.outcome.request]
+        if request.id not in self._asked:
+            return 1.0  # its chain is over
         asked, natural, wanted = self._asked[request.id]
         thought = request.prompt_tokens - self.row[2] + request.generated
         look, taken = self._look(probes, asked, natural), thought // probes.every_tokens
@@ -305,7 +315,7 @@ class QueryJudge:
         noise = judge.normal("confidence", query, call.outcome.sample)
         score = -math.inf if label == NONE else noise + (call.discrimination if label == RIGHT else 0.0)
         of = call.outcome
-        return Outcome(*of[:8], score, of.paused)
+        return tuple.__new__(Outcome, (*of[:8], score, of.paused))
 
     def right(self, outcome: Outcome) -> bool:
         """Is this the right answer?"""

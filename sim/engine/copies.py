@@ -25,7 +25,7 @@ class Copies:
 
     def __init__(self) -> None:
         self.duplicates = 0
-        self._counts: dict[Space, NDArray[np.int32]] = {}
+        self._counts: dict[Space, tuple[int, int] | NDArray[np.int32]] = {}  # (from, to): each of these blocks once
         self._own: dict[Request, tuple[int, int]] = {}
 
     def begin(self, request: Request, hit_blocks: int, full_blocks: int) -> None:
@@ -58,18 +58,45 @@ class Copies:
             first, end = max(lo, piece.lo), min(hi, piece.hi)
             if first >= end:
                 continue
-            counts = self._counts.get(piece.space)
-            if counts is None or len(counts) < end:
-                longer = np.zeros(end, dtype=np.int32)
-                if counts is not None:
-                    longer[: len(counts)] = counts
-                self._counts[piece.space] = counts = longer
-            part = counts[first:end]
-            if change > 0:
-                self.duplicates += int(np.count_nonzero(part))
-                part += 1
+            if not self._one_holder(piece.space, first, end, change):
+                self._several(piece.space, first, end, change)
+
+    def _one_holder(self, space: Space, first: int, end: int, change: int) -> bool:
+        """The same as `_several`, without an array, where nobody else holds blocks of *space*: True; else False."""
+        counts = self._counts.get(space)
+        if counts is None:
+            self._counts[space] = (first, end)
+            return True
+        if type(counts) is not tuple:
+            return False
+        begin, last = counts
+        if change > 0:
+            if first != last:
+                return False
+            self._counts[space] = (begin, end)
+        elif end != last:
+            return False
+        elif first > begin:
+            self._counts[space] = (begin, first)
+        else:
+            del self._counts[space]
+        return True
+
+    def _several(self, space: Space, first: int, end: int, change: int) -> None:
+        counts = self._counts[space]
+        if isinstance(counts, tuple) or len(counts) < end:
+            longer = np.zeros(max(end, counts[1] if isinstance(counts, tuple) else 0), dtype=np.int32)
+            if isinstance(counts, tuple):
+                longer[counts[0] : counts[1]] = 1
             else:
-                part -= 1
-                self.duplicates -= int(np.count_nonzero(part))
-                if not counts.any():
-                    del self._counts[piece.space]
+                longer[: len(counts)] = counts
+            self._counts[space] = counts = longer
+        part = counts[first:end]
+        if change > 0:
+            self.duplicates += int(np.count_nonzero(part))
+            part += 1
+        else:
+            part -= 1
+            self.duplicates -= int(np.count_nonzero(part))
+            if not counts.any():
+                del self._counts[space]

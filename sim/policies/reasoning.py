@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -121,6 +122,12 @@ class Generate(NamedTuple):
     own where they say nothing."""
 
 
+@lru_cache(maxsize=4096)
+def generation(sample: int = 0, pool: str | None = None, thinking_token_budget: int | None = None) -> Generate:
+    """`Generate` with these options alone, made once for all queries that ask for it."""
+    return Generate(sample, pool, thinking_token_budget)
+
+
 class Verify(NamedTuple):
     """A verifier reads the prompt and the answer of *outcome* and says a score: a prefill and
     *output_tokens*.
@@ -199,6 +206,9 @@ class Strategy:
 
     judged: ClassVar[bool] = False
     """It makes no sense without a quality model: the scenario needs a ``quality`` section."""
+
+    looks_at_load: ClassVar[bool] = True
+    """It may read `QueryView.load`; False: it does not, which is 0 then and saves the sum over all replicas."""
 
     def run(self, query: QueryView) -> Run:
         """The life of one query."""

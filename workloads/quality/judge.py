@@ -20,7 +20,7 @@ from workloads.quality.published import law
 from workloads.quality.spec import AnswerLaw, PoolLengths, QualitySpec, beta_quantile
 
 NONE, RIGHT = -1, 0
-QUERIES, SAMPLES = 256, 2
+QUERIES = 512
 """Draws are made for so many neighbours at once, and kept while they are in use."""
 CHUNKS = 512
 OWN_PROMPT = 1 << 40
@@ -65,7 +65,8 @@ class Judge:
             for (pool, model), makes in zip(pools, generating or [True] * len(pools), strict=True)
         ]
         self.lengths = [spec.pools.get(pool, PoolLengths()) for pool, _ in pools]
-        self._chunks: dict[tuple[int, int], list[list[tuple[float, ...]]]] = {}
+        self._pairs: dict[tuple[str, str, int, int], list[tuple[float, float]]] = {}
+        self._scores: dict[tuple[int, int], list[float]] = {}
         self._own: dict[int, list[tuple[float, float]]] = {}
         self._easiness: dict[tuple[bool, int], list[float]] = {}
         self._uniforms: dict[tuple[str, int, int], list[float]] = {}
@@ -108,17 +109,15 @@ class Judge:
             *(uniforms(f"quality.{name}", query, sample) for name in ("answer", "wrong", "guess", "convergence"))
         )
 
-    def _one(self, query: int, sample: int) -> tuple[float, ...]:
-        key = (query // QUERIES, sample // SAMPLES)
-        chunk = self._chunks.get(key)
+    def _pair(self, one: str, two: str, query: int, sample: int) -> tuple[float, float]:
+        """Two of the `draws` of one generation."""
+        key = (one, two, sample, query // QUERIES)
+        chunk = self._pairs.get(key)
         if chunk is None:
-            queries = np.arange(QUERIES)[:, None] + key[0] * QUERIES
-            samples = np.arange(SAMPLES)[None, :] + key[1] * SAMPLES
-            found = self.draws(queries, samples)
-            score = self._streams.normals("quality.score", queries, samples)
-            parts = np.stack((found.answer, found.wrong, found.guess, found.convergence, score), axis=-1)
-            chunk = _keep(self._chunks, key, [[tuple(one) for one in row] for row in parts.tolist()])
-        return chunk[query % QUERIES][sample % SAMPLES]
+            numbers = np.arange(QUERIES) + key[3] * QUERIES
+            parts = (self._streams.uniforms(f"quality.{name}", numbers, sample).tolist() for name in (one, two))
+            chunk = _keep(self._pairs, key, list(zip(*parts, strict=True)))
+        return chunk[query % QUERIES]
 
     def easiness_of(self, query: int, prompt: int) -> float:
         """`easiness` of one query."""
@@ -188,8 +187,13 @@ class Judge:
         if not answered:
             return NONE
         known = self.law(pool, category)
-        answer, wrong, guess, convergence, _ = self._one(query, sample)
-        if reasoning >= natural or reasoning >= natural * self._settles(known, convergence):
+        answer, wrong = self._pair("answer", "wrong", query, sample)
+        guess: float | None = None
+        if reasoning < natural:  # perhaps cut before it has settled
+            guess, convergence = self._pair("guess", "convergence", query, sample)
+            if reasoning >= natural * self._settles(known, convergence):
+                guess = None
+        if guess is None:
             kept = self._kept[pool]
             left = kept(natural) if kept is not None else 1.0
             right = answer < self._chance(known, query, prompt, effort) * left
@@ -215,7 +219,7 @@ class Judge:
         what has gone wrong stays wrong.
         """
         known = self.law(pool, category)
-        answer, wrong, _, _, _ = self._one(query, sample)
+        answer, wrong = self._pair("answer", "wrong", query, sample)
         kept = self._kept[pool]
         left = kept(natural) if kept is not None else 1.0
         if right and answer < (self._chance(known, query, prompt, 1.0) * left) ** share:
@@ -224,13 +228,18 @@ class Judge:
 
     def settles_after(self, query: int, sample: int, pool: int, category: int) -> float:
         """Share of its chain after which a generation has settled on its answer."""
-        return self._settles(self.law(pool, category), self._one(query, sample)[3])
+        return self._settles(self.law(pool, category), self._pair("guess", "convergence", query, sample)[1])
 
     def score(self, query: int, sample: int, label: int, discrimination: float) -> float:
         """What a verifier says: standard normal, *discrimination* higher where the answer is right."""
         if label == NONE:
             return -math.inf
-        return self._one(query, sample)[4] + (discrimination if label == RIGHT else 0.0)
+        key = (sample, query // QUERIES)
+        chunk = self._scores.get(key)
+        if chunk is None:
+            numbers = np.arange(QUERIES) + key[1] * QUERIES
+            chunk = _keep(self._scores, key, self._streams.normals("quality.score", numbers, sample).tolist())
+        return chunk[query % QUERIES] + (discrimination if label == RIGHT else 0.0)
 
     def alternatives(self, pool: int, category: int) -> int:
         """Number of labels, the right one included."""

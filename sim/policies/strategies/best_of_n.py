@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 from sim.policies.reasoning import (
     Answer,
     Call,
-    Generate,
     Outcome,
     Parallel,
     QueryView,
@@ -19,6 +18,7 @@ from sim.policies.reasoning import (
     TokenBudget,
     Verify,
     budget_of,
+    generation,
 )
 from sim.policies.strategies import strategy
 
@@ -41,6 +41,7 @@ class BestOfN(Strategy):
     pool: str | None = None
 
     judged: ClassVar[bool] = True
+    looks_at_load: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -57,7 +58,7 @@ class BestOfN(Strategy):
 def scores(how: BestOfN, query: QueryView) -> Generator[Call, Any, list[tuple[Outcome, float]]]:
     """Generate and verify; the answers with their scores."""
     budget = budget_of(how.thinking_token_budget, query.category)
-    outcomes = yield Parallel(tuple(Generate(number, how.pool, budget) for number in range(how.samples)))
+    outcomes = yield Parallel(tuple(generation(number, how.pool, budget) for number in range(how.samples)))
     answered = [outcome for outcome in outcomes if outcome.ok]
     if not answered:
         return []

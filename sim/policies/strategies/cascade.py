@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sim.policies.reasoning import Answer, Confidence, Generate, QueryView, Run, Strategy, TokenBudget, budget_of
+from sim.policies.reasoning import Answer, Confidence, QueryView, Run, Strategy, TokenBudget, budget_of, generation
 from sim.policies.strategies import strategy
 
 
@@ -26,14 +26,15 @@ class Cascade(Strategy):
     """Of the first answer: one number, or by category (with ``default``)."""
 
     judged: ClassVar[bool] = True
+    looks_at_load: ClassVar[bool] = False
 
     def run(self, query: QueryView) -> Run:
-        first = yield Generate(0, self.first_pool, budget_of(self.thinking_token_budget, query.category))
+        first = yield generation(0, self.first_pool, budget_of(self.thinking_token_budget, query.category))
         if first.ok:
             sure = yield Confidence(first, self.discrimination)
             if sure.score >= self.threshold:
                 return Answer(first)
-        then = yield Generate(1, self.then_pool)
+        then = yield generation(1, self.then_pool)
         if then.ok:
             return Answer(then)
         return Answer(first if first.ok else None)

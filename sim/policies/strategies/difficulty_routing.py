@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from sim.policies.reasoning import Answer, Classify, Generate, Outcome, Probes, QueryView, Run, Strategy, Wait
+from sim.policies.reasoning import (
+    Answer,
+    Classify,
+    Generate,
+    Outcome,
+    Probes,
+    QueryView,
+    Run,
+    Strategy,
+    Wait,
+    generation,
+)
 from sim.policies.strategies import strategy
 from sim.policies.strategies.early_exit import PRESETS
 
@@ -34,6 +45,7 @@ class DifficultyRouting(Strategy):
     """Probes of the reasoning of queries taken for hard, as in ``early_exit``."""
 
     judged: ClassVar[bool] = True
+    looks_at_load: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("hard_share", "sensitivity", "specificity"):
@@ -53,9 +65,13 @@ class DifficultyRouting(Strategy):
                 return Answer(None)
         hard = yield Classify(self.hard_share, self.sensitivity, self.specificity)
         if hard:
-            outcome = yield Generate(0, self.hard_pool, self.hard_budget, probes=PRESETS.get(self.early_exit))
+            probes = PRESETS.get(self.early_exit)
+            if probes is None:
+                outcome = yield generation(0, self.hard_pool, self.hard_budget)
+            else:
+                outcome = yield Generate(0, self.hard_pool, self.hard_budget, probes=probes)
         elif first is None:
-            outcome = yield Generate(0, self.easy_pool, self.easy_budget)
+            outcome = yield generation(0, self.easy_pool, self.easy_budget)
         elif first.paused:
             made = first.reasoning_tokens + first.answer_tokens
             outcome = yield Generate(0, self.easy_pool, self.easy_budget, made_tokens=made)

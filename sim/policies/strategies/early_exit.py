@@ -42,6 +42,7 @@ class EarlyExit(Strategy):
     """Pool of the model that reads the chain every so many tokens; default: the model is asked itself, by probe tokens."""
 
     judged: ClassVar[bool] = True
+    looks_at_load: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.every_tokens < 1 or self.probe_tokens < 0:

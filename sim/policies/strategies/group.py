@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sim.policies.reasoning import Answer, Generate, NextStep, Outcome, Parallel, QueryView, Run, Samples, Strategy
 from sim.policies.strategies import strategy
@@ -23,6 +24,8 @@ class Group(Strategy):
     segment_tokens: int | None = None
     thinking_token_budget: TokenCount | None = None
     pool: str | None = None
+
+    looks_at_load: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.samples < 1:

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from sim.policies.reasoning import (
     Answer,
-    Generate,
     Outcome,
     Parallel,
     QueryView,
@@ -17,6 +16,7 @@ from sim.policies.reasoning import (
     Strategy,
     TokenBudget,
     budget_of,
+    generation,
 )
 from sim.policies.strategies import strategy
 
@@ -36,6 +36,7 @@ class MajorityVote(Strategy):
     pool: str | None = None
 
     judged: ClassVar[bool] = True
+    looks_at_load: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -43,7 +44,7 @@ class MajorityVote(Strategy):
 
     def run(self, query: QueryView) -> Run:
         budget = budget_of(self.thinking_token_budget, query.category)
-        calls = tuple(Generate(number, self.pool, budget) for number in range(self.samples))
+        calls = tuple(generation(number, self.pool, budget) for number in range(self.samples))
         outcomes = yield Parallel(calls, enough=decided if self.stop_early else None)
         return Answer(plurality(outcomes, query.coin))
 

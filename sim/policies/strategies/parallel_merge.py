@@ -24,6 +24,7 @@ class ParallelMerge(Strategy):
     pool: str | None = None
 
     judged: ClassVar[bool] = True
+    looks_at_load: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.effort <= 0 or self.merge_effort < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sim.policies.reasoning import Answer, Generate, QueryView, Run, Strategy, TokenBudget, budget_of
 from sim.policies.strategies import strategy
@@ -18,6 +19,8 @@ class Single(Strategy):
 
     forced_answer: bool = True
     """At the budget the answer is forced; False: the generation ends there, without an answer."""
+
+    looks_at_load: ClassVar[bool] = False
 
     @property
     def plain(self) -> bool:

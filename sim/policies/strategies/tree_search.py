@@ -61,6 +61,7 @@ class TreeSearch(Strategy):
     pool: str | None = None
 
     judged: ClassVar[bool] = True
+    looks_at_load: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("width", "beam", "depth", "step_tokens", "rounds"):
