@@ -85,6 +85,17 @@ class CountedStep(Step):
             computed = peak
         return computed + 1 - prompt + request.probe_tokens if computed >= prompt else 0
 
+    def generated_by_all(self) -> list[int]:
+        """See :meth:`Step.generated_by_all`."""
+        # NOTE: generated() where it is simple, for performance reasons; schedulers ask it at every plan
+        after, generated = self.replica.counter + 1, self.generated
+        return [
+            request.base + after - request.prompt_tokens + request.probe_tokens
+            if request.counted and request.base + after > request.peak
+            else generated(request)
+            for request in self.replica.running
+        ]
+
     def answering(self, request: Request) -> bool:
         """See :meth:`Step.answering`."""
         return self.generated(request) > request.reasoning_tokens
@@ -100,6 +111,22 @@ class CountedStep(Step):
             left = request.predicted_tokens + request.prompt_tokens - 1 - request.base - self.replica.counter
             return left if left > 1 else 1
         return super().remaining(request)
+
+    def reasoning(self) -> list[tuple[Request, int]]:
+        """See :meth:`Step.reasoning`."""
+        # NOTE: generated() where it is simple, for performance reasons
+        after, generated = self.replica.counter + 1, self.generated
+        awake = [
+            (
+                request,
+                request.base + after - request.prompt_tokens + request.probe_tokens
+                if request.counted and request.base + after > request.peak
+                else generated(request),
+            )
+            for request in self.replica.running
+            if not request.paused
+        ]
+        return [each for each in awake if each[1] <= each[0].reasoning_tokens]
 
     def in_phase(self, *, answering: bool) -> list[Request]:
         """See :meth:`Step.in_phase`."""

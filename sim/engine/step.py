@@ -136,6 +136,10 @@ class Step:
         """Output tokens of *request* so far, one in flight included."""
         return max(0, max(request.peak, self.computed(request)) + 1 - request.prompt_tokens) + request.probe_tokens
 
+    def generated_by_all(self) -> list[int]:
+        """`generated` of all who run, in order of admission."""
+        return [self.generated(request) for request in self.running]
+
     def predicted(self, request: Request) -> int:
         """Output tokens that the predictor expects of *request* in all, by what it has generated so far; without a
         predictor its ``max_tokens``, and without that what ``max_model_len`` allows.
@@ -168,6 +172,11 @@ class Step:
     def in_phase(self, *, answering: bool) -> list[Request]:
         """Running requests that have begun their answer, or those that have not, in order of admission."""
         return [request for request in self.running if self.answering(request) == answering]
+
+    def reasoning(self) -> list[tuple[Request, int]]:
+        """Running requests that do not pause and have not begun their answer, with their `generated`, in order of admission."""
+        awake = [(request, self.generated(request)) for request in self.running if not request.paused]
+        return [(request, tokens) for request, tokens in awake if tokens <= request.reasoning_tokens]
 
     def blocks_needed(self, *, chunk_limit: int = 0) -> int:
         """KV blocks that ``serve_running`` will take, if they are there: compare with ``free_blocks`` and preempt before."""

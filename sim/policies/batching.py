@@ -36,6 +36,8 @@ def clear_place(step: Step, request: Request, victims: Iterable[Request], *, sea
     need = replica.blocks_for(request, replica.first_tokens(request))
     need = max(need, replica.reservation(request)) + replica.watermark_blocks
     free, seats = step.free_blocks, step.seats
+    if free >= need and (seats > 0 or not seat):
+        return True  # and nobody has looked for victims
     chosen = []
     for victim in victims:
         if free >= need and (seats > 0 or not seat):

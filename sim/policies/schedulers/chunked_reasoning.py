@@ -65,7 +65,7 @@ class ChunkedReasoning:
 
     def schedule(self, step: Step) -> None:
         notes = self._notes(step)
-        self._yield(step, notes)
+        least = self._yield(step, notes)
         out = set(step.preempted)  # who has just yielded comes back later
         self._resume(step, notes, out)
         self._reclaim(step, notes)
@@ -75,7 +75,7 @@ class ChunkedReasoning:
             self._admit(step, notes, {*out, *step.preempted})
         for request in step.preempted:
             notes.busy_until_ps = max(notes.busy_until_ps, request.busy_until_ps)
-        self._hold(step, notes)
+        self._hold(step, notes, least)
 
     # ------------------------------------------------------------------ parts of a plan
 
@@ -83,27 +83,24 @@ class ChunkedReasoning:
         notes: _Notes | None = step.memory.get("chunks")
         if notes is None:
             notes = step.memory["chunks"] = _Notes({}, {})
-        for gone in [request for request in notes.parked if not (request.running and request.paused)]:
-            del notes.parked[gone]
+        if len(notes.parked) != step.replica.paused:  # some were cancelled
+            for gone in [request for request in notes.parked if not (request.running and request.paused)]:
+                del notes.parked[gone]
         if len(notes.since) > 2 * (len(step.running) + len(step.waiting)) + 64:
             present = {*step.running, *step.waiting}
             for gone in [request for request in notes.since if request not in present]:
                 del notes.since[gone]
         return notes
 
-    def _left(self, step: Step, notes: _Notes, request: Request) -> int:
-        """Tokens until *request*'s chunk is over; none or less: it is."""
-        return self.quantum_tokens - (step.generated(request) - notes.since.setdefault(request, 0))
+    def _left(self, step: Step, notes: _Notes) -> list[tuple[int, Request]]:
+        """Tokens until the chunk of each is over who reasons and is not parked; none or less: it is."""
+        quantum, since = self.quantum_tokens, notes.since
+        return [(quantum - tokens + since.get(request, 0), request) for request, tokens in step.reasoning()]
 
     @staticmethod
     def _active(step: Step) -> bool:
         """Whether anybody runs who is not parked."""
-        return any(not request.paused for request in step.running)
-
-    @staticmethod
-    def _reasoning(step: Step) -> list[Request]:
-        """Who does so and is not parked."""
-        return [request for request in step.in_phase(answering=False) if not request.paused]
+        return len(step.running) > step.replica.paused
 
     def _wanted(self, step: Step, notes: _Notes) -> int:
         """How many places those who wait, or are parked, lack."""
@@ -113,14 +110,18 @@ class ChunkedReasoning:
         least = 1 if notes.refused and self.between_chunks != "keep" else 0  # it is blocks that are short
         return max(others - step.seats, least)
 
-    def _yield(self, step: Step, notes: _Notes) -> None:
-        """As many as others wait for a place give it up, who has had it longest first."""
+    def _yield(self, step: Step, notes: _Notes) -> int | None:
+        """As many as others wait for a place give it up, who has had it longest first. Return how many tokens are left of a
+        chunk of those who stay, at the least; None: nobody waits for a place."""
         wanted = self._wanted(step, notes)
         if not wanted:
-            return
-        over = [request for request in self._reasoning(step) if self._left(step, notes, request) <= 0]
-        over.sort(key=lambda request: (self._left(step, notes, request), request.order))
-        for request in over[:wanted]:
+            return None
+        chunks = self._left(step, notes)
+        least = min([left for left, _ in chunks], default=FOREVER)
+        if least > 0:
+            return least
+        over = sorted((left, request.order, request) for left, request in chunks if left <= 0)
+        for _, _, request in over[:wanted]:
             notes.since[request] = step.generated(request)
             request.yielded_ps = step.now_ps
             notes.busy_until_ps = max(notes.busy_until_ps, request.busy_until_ps)
@@ -129,6 +130,7 @@ class ChunkedReasoning:
                 notes.parked[request] = None
             else:
                 step.preempt(request)
+        return 0 if len(over) > wanted else min([left for left, _ in chunks if left > 0], default=FOREVER)
 
     def _waiting(self, step: Step, out: set[Request]) -> Iterator[Request]:
         """Who may be admitted, the next first."""
@@ -136,7 +138,12 @@ class ChunkedReasoning:
 
     def _resume(self, step: Step, notes: _Notes, out: set[Request]) -> None:
         """Parked requests whose turn it is take the seats that nobody before them needs."""
-        ready = [request for request in notes.parked if request.busy_until_ps <= step.now_ps]
+        seats, ready = step.seats, list[Request]()
+        for request in notes.parked if seats > 0 else ():
+            if len(ready) >= seats and request.yielded_ps > ready[-1].yielded_ps:
+                break  # they were parked in that order, and more are not needed
+            if request.busy_until_ps <= step.now_ps:
+                ready.append(request)
         if not ready:
             return
         key = self.queue_order(step.settings)
@@ -147,7 +154,7 @@ class ChunkedReasoning:
         ready.sort(key=rank)
         # while there are no blocks for who waits, others go on
         order = ready if notes.refused else merge(ready, self._waiting(step, out), key=rank)
-        seats, left = step.seats, len(ready)
+        left = len(ready)
         for request in order:
             if seats <= 0 or not left:
                 return
@@ -179,7 +186,7 @@ class ChunkedReasoning:
                     return
                 self._drop(step, notes)  # nothing else can run
 
-    def _hold(self, step: Step, notes: _Notes) -> None:
+    def _hold(self, step: Step, notes: _Notes, least: int | None) -> None:
         if step.preempted:
             return
         if not step.waiting and not notes.parked:
@@ -194,5 +201,8 @@ class ChunkedReasoning:
         if not self._wanted(step, notes):
             step.hold = FOREVER  # whose chunk is over goes on
             return
-        chunks = [self._left(step, notes, request) for request in self._reasoning(step)]
-        step.hold = max(1, min(chunks, default=FOREVER))
+        if least is None:
+            least = min([left for left, _ in self._left(step, notes)], default=FOREVER)
+        else:  # of those who stay, before this step; who has entered meanwhile has a whole chunk before him
+            least = min(least, self.quantum_tokens) - 1
+        step.hold = max(1, least)

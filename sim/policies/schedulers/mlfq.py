@@ -164,12 +164,13 @@ class Mlfq:
         notes, running = books.notes, list(step.running)
         self._read_queue(step, books)
         wake_ps = self._promote(step, books)
-        left: dict[Request, int] = {}
-        for request in running:
-            note, generated = notes[request], step.generated(request)
-            if generated >= note.until_tokens:
-                self._place(request, note, generated)
-            left[request] = note.until_tokens - generated
+        outputs, own = step.generated_by_all(), [notes[request] for request in running]
+        left = [note.until_tokens - generated for note, generated in zip(own, outputs, strict=True)]
+        if left and min(left) <= 0:
+            for request, note, generated in zip(running, own, outputs, strict=True):
+                if generated >= note.until_tokens:
+                    self._place(request, note, generated)
+            left = [note.until_tokens - generated for note, generated in zip(own, outputs, strict=True)]
         seats, limit = step.settings.max_num_seqs, None
         crowded = len(running) + len(books.waiting) > seats
         if crowded and not step.replica.paused and self._all_stay(books, running, seats):
@@ -186,9 +187,7 @@ class Mlfq:
         head = next(books.candidates(step.now_ps), None) if limit != 0 else None
         cleared = False
         if head is not None and not step.preempted:
-            victims = [request for request in step.running if notes[request].rank > notes[head].rank]
-            victims.sort(key=lambda request: (request.paused, notes[request].rank), reverse=True)
-            cleared = clear_place(step, head, victims, seat=False)
+            cleared = clear_place(step, head, self._behind(step, notes, head), seat=False)
         step.serve_running()
         if not step.preempted or cleared:
             admit_listed(step, islice(books.candidates(step.now_ps), limit))
@@ -203,10 +202,19 @@ class Mlfq:
             books.join(request)
             self._starves_later(books, request, note)
         if step.waiting or step.replica.paused:
-            step.hold = 1 if cleared else self._steps_alike(step, books, left, crowded)
+            step.hold = 1 if cleared else self._steps_alike(step, books, list(zip(running, left, strict=True)), crowded)
             step.wake_at_ps = wake_ps
         else:
             step.hold = FOREVER
+
+    @staticmethod
+    def _behind(step: Step, notes: dict[Request, _Note], head: Request) -> Iterator[Request]:
+        """Those who run and stand behind *head*, who pauses first, the last one first."""
+        first = notes[head].rank
+        behind = [(request.paused, rank, request) for request in step.running if (rank := notes[request].rank) > first]
+        behind.sort(reverse=True)
+        for _, _, request in behind:
+            yield request
 
     def _go_on_with_one(self, step: Step, books: _Books) -> None:
         """All who run pause, and those for whom they pause find no room: the best of them goes on."""
@@ -221,20 +229,18 @@ class Mlfq:
         worst = max(books.notes[request].rank for request in running) if running else (0, 0, 0)
         return len(running) + bisect_left(books.waiting, worst, key=_rank) <= seats
 
-    def _steps_alike(self, step: Step, books: _Books, left: dict[Request, int], crowded: bool) -> int:
-        """For how many steps the plan stays: until somebody who runs falls, where only the first who waits looks for a
-        place, until somebody falls behind that one."""
+    def _steps_alike(self, step: Step, books: _Books, left: list[tuple[Request, int]], crowded: bool) -> int:
+        """For how many steps the plan stays: until somebody who runs falls (*left* says in how many tokens each does), or, where
+        only the first who waits looks for a place, until somebody falls behind that one."""
         head = next(books.candidates(step.now_ps), None)
         notes = books.notes
         if crowded or step.replica.paused or head is None or books.waiting[0][1] is not head:
-            falls = [tokens for request, tokens in left.items() if not request.paused]
+            falls = [tokens for request, tokens in left if not request.paused]
             return max(1, min(falls, default=2) - 1)
         if not step.stays_refused(head):
             return 1
         first = notes[head].rank
-        return max(
-            1, min((tokens - 1 for request, tokens in left.items() if notes[request].rank < first), default=FOREVER)
-        )
+        return max(1, min([tokens - 1 for request, tokens in left if notes[request].rank < first], default=FOREVER))
 
     def _take_turns(self, step: Step, books: _Books, running: list[Request], best: set[Request]) -> None:
         for request in running:
