@@ -99,9 +99,9 @@ PART_STYLES: dict[str, Style] = {
     "KV copied": Style(GREEN.color, GREEN.dark, "dot", "circle-open", "x"),
     "KV reserved": ORANGE,
     "KV cached": Style(BLUE.color, BLUE.dark, "dot", "circle-open", "."),
-    "found on the GPU": Style(BLUE.color, BLUE.dark, "dot", "circle-open", "."),
-    "loaded from the host": SKY,
-    "computed": GREY,
+    "found on the GPU": BLUE,
+    "loaded from the host": ORANGE,
+    "computed": Style(GREY.color, GREY.dark, "dot", "circle-open", ""),
     "not usable": Style(GREY.color, GREY.dark, "dot", "circle-open", "x"),
 }
 """Where a GPU's time and memory go; what is also a phase keeps that colour."""
