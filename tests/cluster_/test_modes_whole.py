@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sim import load, simulate
+from sim.policies import registry
 from sim.results.results import Results
 
 
@@ -113,6 +114,61 @@ def test_tables_and_summary_are_the_same_in_both_modes() -> None:
 @pytest.mark.parametrize("start", range(100, 140, 20))
 def test_tables_and_summary_are_the_same_often(start: int) -> None:
     sweep(range(start, start + 20))
+
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "chunked_reasoning": [
+        {"quantum_tokens": 30, "newcomers_first": False},
+        {"quantum_tokens": 60, "between_chunks": "host"},
+    ],
+    "edf": [{"preempt": True}],
+    "mlfq": [{"quantum_tokens": 16, "starvation_s": "2 s"}],
+    "pascal": [{"first": "reasoning"}],
+    "sarathi": [{"chunk_size": 64}],
+    "srpt": [{"factor": 1.0}],
+}
+"""Options beside the defaults, by scheduler."""
+
+
+def any_policy(seed: int) -> dict[str, Any]:
+    """Scenario number *seed* under any scheduler, predictor and admission control, with settings that recordings have."""
+    rng, data = Random(seed * 13 + 5), random_scenario(seed)
+    engine = data["pools"]["main"]["engine"]
+    name = rng.choice(sorted(registry("scheduler").names()))
+    engine["scheduler"] = {"name": name, **rng.choice([{}, *OPTIONS.get(name, [])])}
+    data["predictor"] = rng.choice(
+        (
+            "oracle",
+            {"name": "lognormal_error", "sigma": 1.0},
+            "by_category",
+            {"name": "first_k_tokens", "tokens": 20},
+            "always_wrong",
+        )
+    )
+    if rng.random() < 0.4:
+        limits = {"name": "max_outstanding", "per_replica": 10}, {"name": "max_wait", "max_wait_s": "2 s"}
+        data["admission"] = rng.choice((*limits, "deadline_shedding", "token_limit"))
+    engine["watermark"] = rng.choice((0.0, 0.05))
+    engine["long_prefill_token_threshold"] = rng.choice((0, 64))
+    engine["scheduler_reserve_full_isl"] = rng.random() < 0.7
+    engine["kv_cache_dtype"] = rng.choice(("auto", "fp8"))
+    if name == "chunked_reasoning" and (engine["scheduler"].get("between_chunks") == "host") != (
+        engine.get("kv") == "swap"
+    ):
+        engine["scheduler"], engine["kv"] = (
+            {"name": name, "quantum_tokens": 30},
+            "paged",
+        )  # the host: for both, or for none
+    if name in ("orca", "static"):
+        engine.pop("kv_offloading_size", None)  # refused: they reserve memory
+    return data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(500, 540, 20))
+def test_whole_runs_under_any_policy_are_the_same(start: int) -> None:
+    for seed in range(start, start + 20):
+        same_of(any_policy(seed))
 
 
 def test_a_run_that_ends_behind_a_walked_step():
