@@ -406,6 +406,18 @@ def _from_yaml(path: Path) -> Architecture:
     return _build({"name": path.stem, **raw}, source=str(path))
 
 
+def from_dict(raw: Any, *, source: str) -> Architecture:
+    """The architecture that `Architecture.to_dict` gave *raw* of; raise an InputError naming what is wrong in it."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise InputError(Problem(f"{raw!r}"[:80], source=source, key="architecture", expected="the keys of a model"))
+    return _build(raw, source=source)
+
+
+def is_shipped(arch: Architecture) -> bool:
+    """Whether *arch* is one that its name alone tells: a shipped model of these very shapes."""
+    return arch.name in names() and _shipped(arch.name).shape() == arch.shape()
+
+
 def _build(raw: dict[str, Any], *, source: str) -> Architecture:
     known = {item.name: item for item in fields(Architecture)}
     problems = [

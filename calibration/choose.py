@@ -161,7 +161,7 @@ def _check(wanted: Wanted, found: profiles.Profile) -> None:
     ):
         if have != want:
             problems.append(Problem(f"profile {found.name} is of {key} {have}", key="profile", expected=str(want)))
-    other = architecture(found.model)
+    other = found.shapes()
     if _but_vocabulary(other) != _but_vocabulary(wanted.arch):
         problems.append(
             Problem(
@@ -176,7 +176,7 @@ def _check(wanted: Wanted, found: profiles.Profile) -> None:
 
 def _from_profile(wanted: Wanted, found: profiles.Profile) -> tuple[HardwareCost, Fidelity]:
     cost, notes = found.cost, []
-    other = architecture(found.model)
+    other = found.shapes()
     median, p95, basis = found.headline()
     if found.model != wanted.arch.name and other.shape() == wanted.arch.shape():
         notes.append(f"measured for {found.model}, which has the same shapes")

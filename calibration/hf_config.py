@@ -28,7 +28,12 @@ def from_hf_config(path: str | Path) -> Architecture:
         raise InputError(Problem("not a JSON object", source=str(path), expected="a Hugging Face config.json"))
     text = raw.get("text_config")
     config = {**raw, **text} if isinstance(text, dict) else raw
-    return _from_config(config, source=str(path), name=str(raw.get("_name_or_path") or path.parent.name or "model"))
+    return _from_config(config, source=str(path), name=str(raw.get("_name_or_path") or _named(path)))
+
+
+def _named(path: Path) -> str:
+    """A model's name from where its config lies: ``NAME/config.json`` or ``NAME.json``."""
+    return path.stem if path.stem != "config" else path.resolve().parent.name or "model"
 
 
 def _from_config(config: dict[str, Any], *, source: str, name: str) -> Architecture:

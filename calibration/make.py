@@ -3,15 +3,17 @@ physics."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.architecture import Architecture, architecture
+from calibration.architecture import Architecture, architecture, is_shipped
 from calibration.dtypes import dtype_name
 from calibration.fitting import Validated, fit
 from calibration.hardware import Hardware, hardware
+from calibration.measurements import STEPS, contradiction
 from calibration.physics import least_costs, shares
 from calibration.prior import hardware_cost
 from calibration.profile import Profile, name_of
@@ -41,6 +43,7 @@ def make(
     """
     key = _one_key(frame, source)
     arch = arch or architecture(key["model"])
+    _consistent(frame, source)
     known = gpu or _hardware(key["gpu"], source)
     dtype = dtype_name(key["dtype"])
     tp = int(key["tp"])
@@ -68,7 +71,7 @@ def make(
     quantities = sorted(set(frame["quantity"]))
     composed = "iteration_composed" in quantities
     profile = Profile(
-        name=name_of(arch.name, known.name if known else key["gpu"], tp, dtype, dp=dp, ep=ep),
+        name=name_of(arch.name, known.name if known else _slug(key["gpu"]), tp, dtype, dp=dp, ep=ep),
         model=arch.name,
         hardware=known.name if known else key["gpu"],
         tensor_parallel_size=tp,
@@ -85,6 +88,7 @@ def make(
         data_parallel_size=dp,
         enable_expert_parallel=ep,
         borrowed=done.fit.borrowed,
+        architecture=None if is_shipped(arch) else arch,
     )
     return profile, done
 
@@ -109,6 +113,39 @@ def _one_key(frame: pd.DataFrame, source: str) -> dict[str, str]:
     if problems:
         raise InputError(problems)
     return {name: str(frame[name].iloc[0]) for name in KEYS}
+
+
+def _consistent(frame: pd.DataFrame, source: str) -> None:
+    """Raise an InputError where some steps must have been written in another unit than others."""
+    steps = frame[frame["quantity"].isin(STEPS) & (frame["flag"] == "")]
+    found = contradiction(steps)
+    if found is None:
+        return
+    slow, quick = (steps.iloc[place] for place in found)
+    raise InputError(
+        Problem(
+            f"row {steps.index[found[0]]} ({_step(slow)}) takes {slow['time_ms']:,.4g} ms, "
+            f"{slow['time_ms'] / quick['time_ms']:,.0f} times as long as row {steps.index[found[1]]} "
+            f"({_step(quick)}, {quick['time_ms']:,.4g} ms), which does no less",
+            source=source,
+            key="time_ms",
+            expected="every row in milliseconds",
+        )
+    )
+
+
+def _step(row: Any) -> str:
+    words = []
+    if row["decodes"]:
+        words.append(f"decodes {row['decodes']:,} of {row['context']:,}")
+    if row["chunks"]:
+        words.append(f"{row['chunks']:,} x {row['chunk_tokens']:,} new on {row['chunk_cached']:,}")
+    return " + ".join(words)
+
+
+def _slug(device: str) -> str:
+    """A device's own name as part of a file's name."""
+    return re.sub(r"[^a-z0-9.]+", "-", device.lower()).strip("-")
 
 
 def _hardware(name: str, source: str) -> Hardware | None:

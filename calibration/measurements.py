@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
+CONTRADICTION = 50.0
+"""How many times longer than a larger step a step may not take."""
 
 QUANTITIES = (
     "iteration_measured",  # a whole engine step, host included
@@ -124,7 +126,10 @@ def read(path: str | Path) -> pd.DataFrame:
             attrs = _decode_metadata(table.schema.metadata)
             frame = table.to_pandas()
         else:
+            _check_header(path)
             frame = pd.read_csv(path, low_memory=False)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             Problem(f"not readable as a table: {error}", source=str(path), expected="Parquet or CSV")
@@ -132,6 +137,44 @@ def read(path: str | Path) -> pd.DataFrame:
     frame = check(frame, source=str(path))
     frame.attrs.update(attrs)
     return frame
+
+
+def _check_header(path: Path) -> None:
+    """Raise an InputError for a CSV file whose columns cannot be told apart."""
+    import gzip
+
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        header = file.readline().decode("utf-8-sig").strip()
+    if "," not in header:
+        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+            if separator in header:
+                raise InputError(
+                    Problem(f"its columns are separated by {name}", source=str(path), expected="commas between columns")
+                )
+    columns = [column.strip().strip('"') for column in header.split(",")]
+    twice = sorted({column for column in columns if column and columns.count(column) > 1})
+    if twice:
+        raise InputError(
+            [Problem("two columns of this name", source=str(path), key=name, expected="one") for name in twice]
+        )
+
+
+def contradiction(frame: pd.DataFrame) -> tuple[int, int] | None:
+    """Two rows of whole steps (by position) that cannot both be in milliseconds, None where there are none.
+
+    Of two steps the one that computes and reads at least as much of everything takes at least about as long; one that
+    takes `CONTRADICTION` times shorter was written in another unit.
+    """
+    import numpy as np
+
+    sizes = frame[["decodes", "context", "chunks", "chunk_tokens", "chunk_cached"]].to_numpy(float)
+    times = frame["time_ms"].to_numpy(float)
+    suspects = np.flatnonzero(times > CONTRADICTION * times.min(initial=np.inf))
+    for slow in suspects[np.argsort(-times[suspects])]:
+        beside = np.flatnonzero((times * CONTRADICTION < times[slow]) & (sizes >= sizes[slow]).all(axis=1))
+        if len(beside):
+            return int(slow), int(beside[0])
+    return None
 
 
 def write(frame: pd.DataFrame, path: str | Path, metadata: dict[str, Any] | None = None) -> None:

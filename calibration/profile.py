@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from calibration.architecture import Architecture, from_dict
+from calibration.architecture import architecture as architecture_of
 from calibration.files import read_yaml
 from calibration.parts import HardwareCost
 from sim.errors import InputError, Problem, nearest
@@ -60,7 +62,13 @@ class Profile:
     enable_expert_parallel: bool = False
     borrowed: dict[str, str] = field(default_factory=dict)
     """Coefficients that the data could not identify, and where each comes from instead."""
+    architecture: Architecture | None = None
+    """The model's shapes, where its name does not tell them: a model that is not shipped."""
     sha256: str = ""
+
+    def shapes(self) -> Architecture:
+        """The architecture of the model; raise an InputError where neither file nor name tell it."""
+        return self.architecture or architecture_of(self.model)
 
     def headline(self) -> tuple[float, float, str]:
         """Median and 95th percentile to state for this profile, and what they were measured on.
@@ -112,6 +120,7 @@ _KEYS = {
     "physics",
     "provenance",
     "borrowed",
+    "architecture",
 }
 
 
@@ -121,7 +130,7 @@ def _build(raw: dict[str, Any], *, source: str, sha256: str) -> Profile:
         for key in raw
         if key not in _KEYS
     ]
-    optional = {"data_parallel_size", "enable_expert_parallel", "borrowed"}
+    optional = {"data_parallel_size", "enable_expert_parallel", "borrowed", "architecture"}
     problems += [Problem("missing", source=source, key=key) for key in sorted(_KEYS - optional) if key not in raw]
     if not problems and raw["schema_version"] != SCHEMA_VERSION:
         got = repr(raw["schema_version"])
@@ -163,6 +172,7 @@ def _build(raw: dict[str, Any], *, source: str, sha256: str) -> Profile:
             data_parallel_size=int(raw.get("data_parallel_size", 1)),
             enable_expert_parallel=bool(raw.get("enable_expert_parallel", False)),
             borrowed=dict(raw.get("borrowed") or {}),
+            architecture=from_dict(raw["architecture"], source=source) if raw.get("architecture") else None,
             sha256=sha256,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -202,6 +212,12 @@ def text(profile: Profile) -> str:
         head["enable_expert_parallel"] = True
     head |= {"dtype": profile.dtype, "kv_cache_dtype": profile.kv_cache_dtype, "kind": profile.kind}
     out.append(yaml.safe_dump(head, sort_keys=False, allow_unicode=True))
+    if profile.architecture is not None:
+        shapes = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in profile.architecture.to_dict().items()
+        }
+        out.append(yaml.safe_dump({"architecture": shapes}, sort_keys=False, allow_unicode=True, width=110))
     out.append(
         "# linear(tokens of a step), then what a context token, a (query, key) pair, a cached token under a\n"
         "# prefill chunk and a sequence add; no host, no sampling (those stand in calibration/engines)\n"

@@ -142,6 +142,7 @@ class TorchBench:
         return {
             **self.device.describe(),
             "scaled": len(self.stacks) > 1,
+            "architecture": self.shape.architecture.to_dict(),
             "attention_notes": self.notes,
             "kv_pool_tokens": self.limits.kv_tokens,
             "peak_bytes": self.device.peak_bytes(),

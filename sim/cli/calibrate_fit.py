@@ -43,7 +43,6 @@ def run(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from calibration import measurements, profile
-    from calibration.architecture import architecture
     from calibration.hardware import hardware
     from calibration.make import make
     from sim.errors import InputError, Problem
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     made, done = make(
         frame,
         provenance={key: value for key, value in provenance.items() if value not in ("", None)},
-        arch=architecture(args.model) if args.model else None,
+        arch=_architecture(args.model, frame, attrs.get("architecture"), source),
         gpu=hardware(args.hardware) if args.hardware else None,
         source=source,
     )
@@ -94,6 +93,34 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _architecture(wanted: str | None, frame: Any, stated: Any, source: str) -> Any:
+    """The model measured: what --model says, the shapes that the table carries, or what its name tells; None where the
+    table holds several. Raise an InputError when none of them tells it.
+    """
+    from calibration.architecture import architecture, from_dict, names
+    from sim.errors import InputError, Problem, nearest
+
+    if wanted:
+        return architecture(wanted)
+    found = sorted(set(frame["model"]))
+    if len(found) != 1:
+        return None
+    if stated and stated.get("name") == found[0]:
+        return from_dict(stated, source=source)
+    try:
+        return architecture(found[0])
+    except InputError:
+        raise InputError(
+            Problem(
+                f"unknown model {found[0]!r}",
+                source=source,
+                key="model",
+                expected="a name of `thinkcap list models`, or --model with one or the config.json of the model measured",
+                nearest=nearest(found[0], names()),
+            )
+        ) from None
 
 
 def data_of(made: Any) -> dict[str, Any]:

@@ -50,7 +50,12 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(Problem(f"{len(args.files)} files", key="FILE", expected=f"{wanted}: {what[args.format]}"))
     frame = _read(args)
     stated = sorted(set(frame["licence"].dropna())) if "licence" in frame else ["MIT"]
-    measurements.write(frame, args.out, {"licence": ", ".join(map(str, stated))})
+    about: dict[str, Any] = {"licence": ", ".join(map(str, stated))}
+    if args.model:
+        from calibration.architecture import architecture
+
+        about["architecture"] = architecture(args.model).to_dict()
+    measurements.write(frame, args.out, about)
     keys = frame.groupby(["gpu", "model", "dtype", "tp"]).size()
     if args.json:
         names = ("gpu", "model", "dtype", "tp", "steps")

@@ -148,7 +148,7 @@ def show(progress: Progress) -> None:
     point = progress.point
     words = []
     if point.decodes:
-        words.append(f"{point.decodes} decodes of {point.context:,}")
+        words.append(f"{point.decodes} decode{'s' if point.decodes > 1 else ''} of {point.context:,}")
     if point.chunks:
         words.append(f"{point.chunks} x {point.chunk_tokens:,} new on {point.chunk_cached:,}")
     what = " + ".join(words)

@@ -44,6 +44,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _parameters(count: float) -> str:
+    """
+    >>> _parameters(8.03e9), _parameters(5.4e7)
+    ('8.03 billion', '54.0 million')
+    """
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+
+
 def _about(arch: Architecture, dtype: str, kv_dtype: str) -> list[str]:
     hub = f" ({arch.hf[0]})" if arch.hf else ""
     out = [f"{arch.title or arch.name}{hub}"]
@@ -59,9 +67,10 @@ def _about(arch: Architecture, dtype: str, kv_dtype: str) -> list[str]:
     if arch.moe:
         shared = f" and {arch.moe.shared} shared" if arch.moe.shared else ""
         out.append(f"  {arch.moe.active} of {arch.moe.experts} experts{shared} a token in {arch.moe_layers} layers")
-    active = f", {arch.active_parameters / 1e9:.2f} billion used by a token" if arch.moe else ""
-    out.append(f"  {arch.parameters / 1e9:.2f} billion parameters{active}")
-    out.append(f"  weights: {arch.weight_bytes(dtype) / 1e9:.1f} GB in {dtype}")
+    active = f", {_parameters(arch.active_parameters)} used by a token" if arch.moe else ""
+    out.append(f"  {_parameters(arch.parameters)} parameters{active}")
+    weights = arch.weight_bytes(dtype)
+    out.append(f"  weights: {f'{weights / 1e9:.1f} GB' if weights >= 1e9 else f'{weights / 1e6:.1f} MB'} in {dtype}")
     kv = arch.kv_bytes_per_token(kv_dtype)
     out.append(f"  KV cache: {kv / 1024:.1f} KiB a token, {kv * 1e-6 * 1000:.0f} MB a thousand tokens")
     out.append(f"  context: {arch.max_context:,} tokens at most")

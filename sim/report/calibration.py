@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.architecture import architecture
 from calibration.fitting import Fit, Rows, rows_of
 from calibration.hardware import hardware
 from calibration.prior import hardware_cost
 from calibration.profile import Profile
 from sim.errors import InputError
-from sim.report import theme
+from sim.report import formats, theme
 from sim.report.html import Exhibit, Fold, Page, Section, Table, Tile, render
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ _STYLES = (theme.BLUE, theme.VERMILLION, theme.GREEN, theme.PURPLE, theme.ORANGE
 def roofline(profile: Profile) -> HardwareCost | None:
     """The prior of the same model, GPU and parallelism; None where the GPU or the model is not known."""
     try:
-        arch, gpu = architecture(profile.model), hardware(profile.hardware)
+        arch, gpu = profile.shapes(), hardware(profile.hardware)
     except InputError:
         return None
     return hardware_cost(
@@ -121,11 +120,9 @@ def decode_figure(profile: Profile, rows: Rows | None = None, *, across: str = "
                         hovertemplate="%{x:,}: %{y:.4~g} ms<extra>%{fullData.name}</extra>",
                     )
                 )
-    fig.update_xaxes(
-        type="log",
-        title_text="sequences decoding" if across == "batch" else "context of each sequence, tokens",
-    )
-    fig.update_yaxes(type="log", title_text="kernels of a step, ms")
+    fig.update_xaxes(title_text="sequences decoding" if across == "batch" else "context of each sequence, tokens")
+    fig.update_yaxes(title_text="kernels of a step, ms")
+    _log_axes(fig, "x", "y")
     first, last = data.iloc[0], data.iloc[-1]
     title = (
         f"A decode step takes {_ms(first['step_ms'])} of kernels at least and "
@@ -134,12 +131,27 @@ def decode_figure(profile: Profile, rows: Rows | None = None, *, across: str = "
     return theme.describe(
         fig,
         title=title,
-        caption="Solid: the profile. Dotted: the roofline prior for the same model and GPU. "
+        caption="Solid: the profile. "
+        + (
+            "Dotted: the roofline prior for the same model and GPU. "
+            if data["roofline_ms"].notna().all()
+            else "No roofline beside it: the device is not a known GPU. "
+        )
         + ("Marks: what was measured. " if rows is not None else "")
         + "The engine's own time (host, layers, rows) comes on top; lines go on past what fits in memory.",
         alt=f"Lines of decode step time over {across}, from batch {first['batch']:g} and context "
         f"{first['context']:g} to batch {last['batch']:g} and context {last['context']:g}.",
     )
+
+
+def _log_axes(fig: go.Figure, *names: str) -> None:
+    """Make these axes logarithmic, with ticks that people read, around what is drawn."""
+    for name in names:
+        values = [float(value) for trace in fig.data for value in (getattr(trace, name, None) or ()) if value]
+        low, high = min(values) / 1.1, max(values) * 1.1
+        ticks, labels = formats.log_ticks(low, high, most=8)
+        update = fig.update_xaxes if name == "x" else fig.update_yaxes
+        update(type="log", range=[float(np.log10(low)), float(np.log10(high))], tickvals=ticks, ticktext=labels)
 
 
 def _other(rows: Rows, name: str) -> Any:
@@ -190,8 +202,9 @@ def prefill_figure(profile: Profile, rows: Rows | None = None) -> go.Figure:
                 hovertemplate="%{x:,} tokens: %{y:.4~g} ms<extra>measured</extra>",
             )
         )
-    fig.update_xaxes(type="log", title_text="tokens of the chunk")
-    fig.update_yaxes(type="log", title_text="kernels of the step, ms")
+    fig.update_xaxes(title_text="tokens of the chunk")
+    fig.update_yaxes(title_text="kernels of the step, ms")
+    _log_axes(fig, "x", "y")
     rate = float(at[-1] / whole[-1] * 1e3)
     return theme.describe(
         fig,
@@ -229,7 +242,8 @@ def residual_figure(predicted_s: Any, rows: Rows) -> go.Figure:
                 )
             )
     fig.add_hline(y=0, line={"color": theme.GREY.color, "dash": "dot"})
-    fig.update_xaxes(type="log", title_text="measured, ms")
+    fig.update_xaxes(title_text="measured, ms")
+    _log_axes(fig, "x")
     fig.update_yaxes(title_text="fitted over measured", ticksuffix=" %")
     median, p95 = float(np.median(np.abs(off))), float(np.quantile(np.abs(off), 0.95))
     return theme.describe(

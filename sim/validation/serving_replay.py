@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.architecture import is_shipped
 from calibration.deployment import Deployment
 from calibration.parts import PS, combine
 from calibration.profile import Error, Profile
@@ -225,6 +226,7 @@ def profile_of(fitted: Fitted, results: Sequence[ServingResult], *, name: str, c
             "command": command,
             "date": date,
         },
+        architecture=None if is_shipped(placed.architecture) else placed.architecture,
         data_parallel_size=placed.data_parallel_size,
         enable_expert_parallel=placed.enable_expert_parallel,
     )

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from calibration import measurements
+from calibration.measurements import contradiction, read
 from sim.errors import InputError
 
 
@@ -98,3 +99,35 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     with pytest.raises(InputError, match="not readable"):
         measurements.read(tmp_path / "bad.parquet")
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("gpu;model;time_ms", "separated by semicolons"),
+        ("gpu\tmodel\ttime_ms", "separated by tabs"),
+        ("gpu,model,time_ms,time_ms", "time_ms: two columns of this name"),
+    ],
+)
+def test_columns_that_cannot_be_told_apart(header: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(f"{header}\n1,2,3\n")
+    with pytest.raises(InputError) as found:
+        read(path)
+    assert len(found.value.problems) == 1
+    assert said in str(found.value)
+
+
+def test_rows_in_another_unit_are_found() -> None:
+    frame = pd.DataFrame(
+        [(b, c, 0, 0, 0, 1.0 + 0.1 * b) for b in (1, 2, 4, 8) for c in (64, 1024)],
+        columns=["decodes", "context", "chunks", "chunk_tokens", "chunk_cached", "time_ms"],
+    )
+    assert contradiction(frame) is None
+    frame.loc[2, "time_ms"] *= 1000
+    found = contradiction(frame)
+    assert found is not None
+    assert found[0] == 2
+    assert frame.loc[found[1], "decodes"] >= 2
+    frame.loc[2, "time_ms"] /= 1e6
+    assert contradiction(frame) is not None, "or shorter than smaller ones"
