@@ -428,6 +428,8 @@ class QueryRun:
         generated, reasoning = request.generated, request.reasoning_tokens
         if generated < reasoning:
             reasoning = generated
+        if self._pool < 0:  # it had to wait for a replica
+            self._pool = request.pool
         if request.role == GENERATE:
             self._reasoning_tokens += reasoning
             self._answer_tokens += generated - reasoning
