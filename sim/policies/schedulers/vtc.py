@@ -13,10 +13,12 @@ from sim.policies.schedulers import scheduler
 
 @dataclass
 class _Books:
-    """Tokens charged: to each client, and of that for each running request's output."""
+    """Tokens charged: to each client, and of that for the output of each request that has not ended."""
 
     counter: dict[int, float]
     charged: dict[Request, int]
+    ran: dict[Request, None]
+    """Who has run since all were charged last."""
     queued: set[int]
     last: int | None
     """The client that left the queue last."""
@@ -38,7 +40,7 @@ class Vtc:
     def schedule(self, step: Step) -> None:
         books = step.memory.get("books")
         if books is None:
-            books = step.memory["books"] = _Books({}, {}, set(), None)
+            books = step.memory["books"] = _Books({}, {}, {}, set(), None)
         step.serve_running()
         if not step.waiting:
             books.queued = set()
@@ -46,7 +48,7 @@ class Vtc:
             return
         firsts = step.firsts()
         contested = len(firsts) > 1 or not books.queued.issuperset(firsts)
-        if contested or len(books.charged) > 4 * len(step.running) + 64:
+        if contested or len(books.ran) > 4 * len(step.running) + 64:
             self._charge(step, books)  # at other times nobody asks who was charged what
         self._lift(books, firsts)
         if step.preempted:
@@ -60,6 +62,7 @@ class Vtc:
                 return
             books.counter[client] += self.prompt_weight * request.prompt_tokens
             books.charged[request] = max(books.charged.get(request, 0), 0)
+            books.ran[request] = None
             following = step.first_of(client)
             if following is None:
                 del firsts[client]
@@ -71,16 +74,22 @@ class Vtc:
 
     def _charge(self, step: Step, books: _Books) -> None:
         """Charge every client for the output since the last plan."""
-        for request, before in list(books.charged.items()):
-            if request.finished_ps < 0:
-                now = step.generated(request)
-            else:
+        counter, charged, weight = books.counter, books.charged, self.output_weight
+        for request in books.ran:
+            if request.finished_ps >= 0:
                 now = request.known - request.prompt_tokens + request.probe_tokens
-                del books.charged[request]
+                counter[request.client] += weight * (now - charged.pop(request))
+            elif not request.running:
+                now = step.generated(request)
+                counter[request.client] += weight * (now - charged[request])
+                charged[request] = now
+        running = step.running
+        for request, now in zip(running, step.generated_by_all(), strict=True):
+            before = charged.get(request, now)  # whose KV came from another engine was never admitted here
             if now != before:
-                books.counter[request.client] += self.output_weight * (now - before)
-                if request in books.charged:
-                    books.charged[request] = now
+                counter[request.client] += weight * (now - before)
+                charged[request] = now
+        books.ran = dict.fromkeys(running)
 
     def _lift(self, books: _Books, firsts: dict[int, Request]) -> None:
         """Clients new in the queue are lifted."""
