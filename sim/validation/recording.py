@@ -153,6 +153,12 @@ def load(folder: Path) -> Recording:
     arrivals = reader.workload()
     steps = reader.table("steps.csv.gz", STEPS, STEPS_OPTIONAL, count_from="step")
     requests = reader.table("requests.csv", REQUESTS, (), count_from="request_id")
+    if settings is not None:
+        for arrival in arrivals:
+            if arrival.prompt_tokens >= settings.max_model_len:
+                why = f"a prompt of {arrival.prompt_tokens} leaves no room in max_model_len {settings.max_model_len}"
+                reader.add("workload.csv", f"request {arrival.id}: {why}", key="num_prefill_tokens")
+                break
     if not reader.problems and len(requests) != len(arrivals):
         reader.add("requests.csv", f"has {len(requests)} requests, workload.csv has {len(arrivals)}")
     if reader.problems or settings is None or cost is None:

@@ -155,6 +155,7 @@ def test_a_request_that_never_fits_stands_still_and_is_said(case: Path) -> None:
         (lambda c: _cell(c, 0, "scheduled", "="), "there is no row above"),
         (lambda c: _cell(c, 700, "step", "9" * 5000), "9…' out of order; expected 700"),
         (lambda c: _settings(c, watermark=float("nan")), "watermark must be at least 0 and below 1"),
+        (lambda c: _settings(c, max_model_len=500), "a prompt of 580 leaves no room in max_model_len 500"),
         (lambda c: _settings(c, watermark=-0.5), "watermark must be at least 0 and below 1"),
         (lambda c: _settings(c, long_prefill_token_threshold=-1), "must be at least 0"),
         (lambda c: _line(c, 3, "2,1,5,5,,,,"), "arrives before the line above"),
