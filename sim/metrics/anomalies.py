@@ -147,7 +147,8 @@ def _memory(summary: Mapping[str, Any], add: Add) -> None:
             "stalled_stream",
             "warning",
             f"an answer stood still for {pressure['longest_stall_s']:.1f} s between two tokens",
-            "preemptions cause this: see thrashing, or use swap preemption",
+            "preemptions or the scheduler's pauses cause this: more KV memory or a watermark makes them fewer; where they "
+            "recompute, kv: swap makes them shorter",
         )
     age, mean_wait = pressure["starvation_age_s"], summary["metrics"]["queue_time"]["mean"]
     passed_over = pressure["passed_over_by"] > 0 or age == pressure["longest_stall_s"]
