@@ -180,6 +180,10 @@ class Router:
         """What this router reads of the replicas."""
         return self.sees
 
+    def named_pools(self) -> Sequence[str]:
+        """Pools that it names in its options: they must be there and take queries."""
+        return ()
+
     def choose(self, view: View, request: RoutedRequest) -> int:
         """The index of one of ``view.candidates``, which is never empty."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ from sim.scenario.model import Scenario
 from sim.scenario.policy import unknown_categories
 from sim.scenario.pools import Pool
 from sim.scenario.quality import check_quality
+from sim.scenario.routes import check_routes
 from sim.scenario.yaml_file import Document, KeyPath, dotted
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _booleans(document: Document, value: Any, path: KeyPath) -> list[Problem]:
 def check_scenario(scenario: Scenario, document: Document) -> Scenario:
     """*scenario* with defaults that depend on the hardware filled in; raise an InputError or DoesNotFit."""
     problems = _check_window(scenario, document) + _check_categories(scenario, document)
-    problems += _check_fleet(scenario, document)
+    problems += _check_fleet(scenario, document) + check_routes(scenario, document)
     pools = {}
     misfits: list[str] = []
     for name, pool in scenario.pools.items():
@@ -422,9 +423,15 @@ def _check_roles(scenario: Scenario, document: Document) -> list[Problem]:
     return problems
 
 
+ONLY_CATEGORY = "all"
+"""What queries are of whose workload names no categories."""
+
+
 def _check_categories(scenario: Scenario, document: Document) -> list[Problem]:
-    categories = scenario.workload.categories
-    places = _of_no_category(scenario, tuple(categories)) if categories else []
+    workload = scenario.workload
+    categories = tuple(workload.categories or ())
+    unknown_yet = workload.preset is not None or workload.trace is not None or workload.clients is not None
+    places = _of_no_category(scenario, categories or (ONLY_CATEGORY,)) if categories or not unknown_yet else []
     return [document.problem(place, message, **more) for place, message, more in places]
 
 

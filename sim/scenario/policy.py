@@ -34,6 +34,17 @@ _CATEGORIES = "keyed by category"
 
 PerCategory = Annotated[Mapping[str, V], _CATEGORIES]
 """Type of an option that says something for each category, and under ``default`` for all others: its keys are checked."""
+
+
+def _seconds(value: Any) -> Any:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return units.parse_seconds(value)
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+"""Type of a time within an option: plain seconds, or a quantity (``8 h``)."""
 TokenCount = Annotated[int, Field(ge=0, le=2**40)]
 """Type of an option that counts tokens."""
 
@@ -97,8 +108,8 @@ def option_types(cls: type) -> dict[str, Any]:
 def make(kind: Registry[Any], name: str, options: Mapping[str, Any]) -> Any:
     """The policy *name* with *options* checked against its types; raise an InputError with all problems.
 
-    An option whose name ends in ``_s``, ``_bytes`` or ``_per_s`` takes a quantity too (``30 s``), and a whole
-    number takes ``16K tokens``. The problems' keys are options.
+    An option whose name ends in ``_s``, ``_bytes`` or ``_per_s`` takes a quantity too (``30 s``), a share takes ``60 %``, and a
+    whole number takes ``16K tokens``. The problems' keys are options.
     """
     cls = kind.get(name)
     types = option_types(cls)
@@ -152,6 +163,8 @@ def _check(key: str, hint: Any, value: Any) -> Any:
             value = units.parse_seconds(value)
         elif key.endswith("_bytes"):
             value = units.parse_bytes(value)
+        elif value.endswith("%") and _bare(hint) is float:
+            value = units.parse_share(value)
     return TypeAdapter(hint, config={"allow_inf_nan": False} if _plain(hint) else None).validate_python(
         _tokens(hint, value)
     )

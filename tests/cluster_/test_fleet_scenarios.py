@@ -159,6 +159,11 @@ def test_clients_that_waited_in_vain_come_again_in_both_modes() -> None:
         ({"failures": {"outages": [{"pool": "main", "replica": 2, "at": "1 s"}]}}, "replica", "0 to 1"),
         ({"gateway": {"backoff": {"attempts": 2}}}, "gateway.backoff", "admission"),
         ({"failures": {"mtfb": "1 h"}}, "failures.mtfb", "mtbf"),
+        ({"router": {"name": "by_length_class", "bounds": [9], "pools": ["main", "mian"]}}, "router", "'mian'"),
+        ({"router": {"name": "by_category", "default": "mian"}}, "router", "did you mean 'main'"),
+        ({"router": {"name": "by_category", "pools": {"math": "main"}}}, "router.pools.math", "no category"),
+        ({"router": {"name": "by_category", "default": "main", "then": "radnom"}}, "router", "random"),
+        ({"kv_transfer": {"bandwidth": "1 GB/s"}}, "kv_transfer", "not apart"),
     ],
 )
 def test_what_cannot_be_is_refused(sections: dict[str, Any], key: str, said: str) -> None:
@@ -166,6 +171,20 @@ def test_what_cannot_be_is_refused(sections: dict[str, Any], key: str, said: str
         scenario(**sections)
     assert key in str(error.value)
     assert said in str(error.value)
+
+
+def test_a_router_sends_nobody_to_a_pool_that_takes_no_queries() -> None:
+    with pytest.raises(InputError, match="its role is decode"):
+        load(two_pools(router={"name": "by_length_class", "bounds": [9], "pools": ["prefill", "decode"]}))
+
+
+def test_options_of_autoscalers_take_times_and_shares_as_people_write_them() -> None:
+    times = autoscaling(policy={"name": "scheduled", "replicas": {"0": 1, "7 h 30 min": 3}, "period_s": "1 day"})
+    made = scenario(times).pools["main"].autoscaling.policy.make("autoscaler")
+    assert made.replicas == {0.0: 1, 27_000.0: 3}
+    share = autoscaling(policy={"name": "target_kv_use", "target": "60 %"})
+    assert scenario(share).pools["main"].autoscaling.policy.make("autoscaler").target == 0.6
+    assert load(scenario(times).resolved()) == scenario(times)
 
 
 def test_a_pool_begins_within_its_limits() -> None:

@@ -64,7 +64,7 @@ def test_links_that_are_the_limit_are_seen() -> None:
 
 
 def test_without_two_pools_there_is_nothing_to_say() -> None:
-    plain = apart("1/s", pools={"main": {"model": "llama-3.1-8b", "hardware": "h100-sxm"}})
+    plain = apart("1/s", pools={"main": {"model": "llama-3.1-8b", "hardware": "h100-sxm"}}, kv_transfer={})
     assert plain.summary["kv_transfer"] is None
     assert serving.lines(plain) == []
 

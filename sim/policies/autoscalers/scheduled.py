@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sim.policies.autoscalers import autoscaler
 from sim.policies.scaling import Autoscaler, PoolState
+from sim.scenario.policy import Seconds
 
 
 @autoscaler("scheduled")
@@ -15,10 +16,9 @@ from sim.policies.scaling import Autoscaler, PoolState
 class Scheduled(Autoscaler):
     """A number of replicas by the time of day, whatever the load."""
 
-    replicas: Mapping[float, int] = field(default_factory=lambda: {0.0: 1})
-    """Replicas from each time on, in seconds from the start of the period; before the first, those of the
-    last.
-    """
+    replicas: Mapping[Seconds, int] = field(default_factory=lambda: {0.0: 1})
+    """Replicas from each time on, counted from the start of the period (`8 h`, or plain seconds); before the first, those of
+    the last."""
     period_s: float = 86_400.0
     """After which it begins anew."""
 

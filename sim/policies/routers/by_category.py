@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sim.policies.routers import router
@@ -21,6 +22,9 @@ class ByCategory(PoolPicker):
     """Pool of all other categories; default: any replica."""
     then: str = "least_outstanding_requests"
     """Router within the pool."""
+
+    def named_pools(self) -> Sequence[str]:
+        return [*self.pools.values(), *([self.default] if self.default is not None else [])]
 
     def pool(self, view: View, request: RoutedRequest) -> str | None:
         return self.pools.get(view.categories[request.category], self.default)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,9 @@ class ByLengthClass(PoolPicker):
             raise ValueError(f"{len(self.pools)} pools need {need} bounds, not {len(self.bounds)}")
         if list(self.bounds) != sorted(self.bounds):
             raise ValueError(f"bounds must ascend: {self.bounds}")
+
+    def named_pools(self) -> Sequence[str]:
+        return self.pools
 
     def pool(self, view: View, request: RoutedRequest) -> str | None:
         if not self.pools:

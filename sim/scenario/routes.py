@@ -1,0 +1,50 @@
+"""What a router and the links between pools are told must mean something in this scenario: pools that exist and take queries, a
+router within them that exists, links that something goes over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sim.errors import InputError, Problem, nearest
+from sim.scenario.kv_transfer import KvTransfer
+
+if TYPE_CHECKING:
+    from sim.scenario.model import Scenario
+    from sim.scenario.yaml_file import Document
+
+
+def check_routes(scenario: Scenario, document: Document) -> list[Problem]:
+    """Problems with pools that the router names, with the router within them, and with links that nothing uses."""
+    taking = [name for name, pool in scenario.pools.items() if pool.role in ("generate", "prefill")]
+    router: Any = scenario.router.make("router")
+    problems = []
+    for name in dict.fromkeys(router.named_pools() if hasattr(router, "named_pools") else ()):
+        if name in taking:
+            continue
+        known = name in scenario.pools
+        problems.append(
+            document.problem(
+                ("router",),
+                f"{scenario.router.name} sends queries to pool {name!r}, which "
+                + (f"takes none: its role is {scenario.pools[name].role}" if known else "is not there"),
+                expected="one of " + ", ".join(taking),
+                nearest=None if known else nearest(name, taking),
+            )
+        )
+    try:
+        router.needs()
+    except InputError as error:
+        problems += [
+            document.problem(("router",), problem.message, expected=problem.expected, nearest=problem.nearest)
+            for problem in error.problems
+        ]
+    apart = any(pool.role == "prefill" for pool in scenario.pools.values())
+    if not apart and scenario.kv_transfer != KvTransfer():
+        problems.append(
+            document.problem(
+                ("kv_transfer",),
+                "no KV is copied: prefill and decode are not apart",
+                expected="pools with role: prefill and role: decode, or no kv_transfer",
+            )
+        )
+    return problems
