@@ -3,7 +3,8 @@ router within them that exists, links that something goes over."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sim.errors import InputError, Problem, nearest
 from sim.scenario.kv_transfer import KvTransfer
@@ -13,12 +14,20 @@ if TYPE_CHECKING:
     from sim.scenario.yaml_file import Document
 
 
+@runtime_checkable
+class _NamesPools(Protocol):
+    def named_pools(self) -> Sequence[str]: ...
+    def needs(self) -> str: ...
+
+
 def check_routes(scenario: Scenario, document: Document) -> list[Problem]:
     """Problems with pools that the router names, with the router within them, and with links that nothing uses."""
     taking = [name for name, pool in scenario.pools.items() if pool.role in ("generate", "prefill")]
-    router: Any = scenario.router.make("router")
+    router = scenario.router.make("router")
     problems = []
-    for name in dict.fromkeys(router.named_pools() if hasattr(router, "named_pools") else ()):
+    if not isinstance(router, _NamesPools):
+        router = None  # one from a file need not say
+    for name in dict.fromkeys(router.named_pools() if router is not None else ()):
         if name in taking:
             continue
         known = name in scenario.pools
@@ -32,7 +41,8 @@ def check_routes(scenario: Scenario, document: Document) -> list[Problem]:
             )
         )
     try:
-        router.needs()
+        if router is not None:
+            router.needs()
     except InputError as error:
         problems += [
             document.problem(("router",), problem.message, expected=problem.expected, nearest=problem.nearest)
