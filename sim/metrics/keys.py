@@ -22,7 +22,7 @@ KEYS: dict[str, str] = {
     "verdict_detail.pools.<pool>.blocked_by_seats_share": "Of it, because max_num_seqs requests run.",
     "verdict_detail.pools.<pool>.blocked_by_token_budget_share": "Of it, because max_num_batched_tokens is used up.",
     "verdict_detail.pools.<pool>.seats_full_share": "Share of replica time in which max_num_seqs requests run.",
-    "replications": "Number of replications: the same scenario with other random draws.",
+    "replications": "Number of replications: the same scenario with other random draws; 1 where nothing is drawn.",
     "confidence": "Confidence of every `_ci`, 0.95.",
     "window.start_s": "Start of the measured window of the first replication, seconds from the start of the run.",
     "window.end_s": "Its end.",

@@ -362,15 +362,6 @@ def banners(summary: Summary) -> list[Banner]:
         )
         for finding in summary["anomalies"]
     ]
-    if _all_alike(summary):
-        made.append(
-            Banner(
-                f"All {summary['replications']} replications are the same: this workload leaves nothing to "
-                "chance. Intervals say nothing, and n counts every query as often.",
-                "Set measure.replications to 1.",
-                "warn",
-            )
-        )
     made += [Banner(_sentence(str(text)), "", "none") for text in summary["banners"]]
     order = {"bad": 0, "warn": 1, "none": 2, "good": 3}
     made.sort(key=lambda banner: order[banner.tone])
@@ -385,13 +376,6 @@ def banners(summary: Summary) -> list[Banner]:
             )
         )
     return made
-
-
-def _all_alike(summary: Summary) -> bool:
-    """Whether replications differ in nothing: the interval of every metric's mean has no width."""
-    bounds = [entry.get("mean_ci") for entry in summary["metrics"].values()]
-    known = [pair for pair in bounds if pair is not None]
-    return summary["replications"] > 1 and bool(known) and all(pair[0] == pair[1] for pair in known)
 
 
 _NONE: Tone = "none"

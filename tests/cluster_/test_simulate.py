@@ -78,6 +78,24 @@ def test_one_replication_alone_is_the_same_one() -> None:
     assert not mine["arrived_s"].equals(both.queries[both.queries["replication"] == 0]["arrived_s"])
 
 
+def test_where_nothing_is_drawn_one_replication_stands_for_all(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "arrived_at,num_prefill_tokens,num_decode_tokens\n" + "".join(f"{i},100,{50 + i}\n" for i in range(90))
+    )
+    replay = {"trace": str(trace)}
+    drawn = simulate(scenario())
+    assert drawn.summary["replications"] == 2
+    assert not any("at random" in text for text in drawn.summary["banners"])
+    once = simulate(scenario(workload=replay, measure={"replications": 3}))
+    assert once.summary["replications"] == 1
+    assert once.summary["metrics"]["tta"]["n"] == 90
+    assert not any(key.endswith("_ci") for key in once.summary["metrics"]["tta"])
+    assert any("its 3 replications are the same" in text for text in once.summary["banners"])
+    by_chance = simulate(scenario(workload=replay, router="random", measure={"replications": 3}))
+    assert by_chance.summary["replications"] == 3
+
+
 def test_the_window_has_the_queries_asked_for_and_totals_balance() -> None:
     results = simulate(scenario())
     queries = results.queries

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import csv
 import hashlib
 import io
@@ -245,14 +244,6 @@ def test_banners_say_what_to_do(rendered: Any, synthetic: Any) -> None:
         for banner in made:
             assert banner.what.replace("`", "") in words
         assert any("not modelled" in banner.what for banner in made)
-
-
-def test_replications_that_are_copies_are_called_so(synthetic: Any) -> None:
-    summary = copy.deepcopy(synthetic("normal").summary)
-    assert not any("the same" in banner.what for banner in facts.banners(summary))
-    for entry in summary["metrics"].values():
-        entry["mean_ci"] = [entry["mean"], entry["mean"]]
-    assert any("All 3 replications are the same" in banner.what for banner in facts.banners(summary))
 
 
 def test_provenance_is_complete(rendered: Any, synthetic: Any) -> None:
