@@ -175,7 +175,8 @@ def figure(
             )
         top = float(data[f"{column}_high"].max()) * scale
         fig.update_yaxes(
-            range=[0, 112 if column == "kv_use" else max(top * 1.12, 1)],
+            # the first row leaves room for the words on what is shaded
+            range=[0, 112 if column == "kv_use" else max(top * (1.28 if row == 1 else 1.12), 1)],
             nticks=4,
             ticksuffix=" %" if column == "kv_use" else "",
             row=row,
@@ -200,7 +201,7 @@ def figure(
                 mode="markers",
                 marker={
                     "symbol": "line-ns",
-                    "size": 8,
+                    "size": 6,
                     "line": {"width": 1.2, "color": theme.VERMILLION.color},
                     "color": theme.VERMILLION.color,
                 },
@@ -217,9 +218,9 @@ def figure(
             yref="y3 domain",
             x=1,
             y=1,
-            yshift=12,
+            yshift=14,
             xanchor="right",
-            text="| a preemption",
+            text="| preemptions",
             font={"color": theme.VERMILLION.color},
             showarrow=False,
         )
