@@ -210,18 +210,19 @@ def _kinds(results: Results) -> Sequence[Table]:
             f"{name} (priority {kind['priority']})" if priorities else name,
             f"{kind['n']:,}",
             formats.percent(kind["completed"] / kind["n"]),
-            *(formats.duration(kind[key]) for key in ("ttft_p50_s", "ttft_p95_s", "tta_p50_s", "tta_p95_s")),
+            *(formats.duration(kind[key]) for key in ("ttft_p95_s", "tta_p95_s")),
             formats.number(kind["output_tokens_per_s"]),
         ]
         rows.append((*row, formats.percent(kind["slo_attainment"])) if judged else tuple(row))
-    head = ["kind", "queries", "answered", "TTFT p50", "p95", "TTA p50", "p95", "output tokens/s"]
+    head = ["kind", "n", "answered", "TTFT p95", "TTA p95", "tokens/s"]
     if judged:
-        head.append("meet all targets")
+        head.append("in time")
     return [
         Table(
             tuple(head),
             rows,
             frozenset(range(1, len(head))),
-            "Kinds of queries, the most urgent first. Percentiles leave out who was turned away.",
+            "Kinds of queries, the most urgent first, and their output. Percentiles leave out who was turned away"
+            + ("; in time: all targets met." if judged else "."),
         )
     ]
