@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sim.results.columns import Lookup
+from sim.rng import QueryDraws
 
 if TYPE_CHECKING:
     from sim.rng import Streams
@@ -47,7 +48,7 @@ class TraceCache:
 
     def __init__(self, settings: TraceCacheSettings, streams: Streams) -> None:
         self.settings = settings
-        self._streams = streams
+        self._draws = QueryDraws(streams.uniforms)
         self._held: OrderedDict[int, Trace] = OrderedDict()
         self._tokens = 0
         self.found: dict[int, int] = {}
@@ -108,4 +109,4 @@ class TraceCache:
         self._tokens -= self._held.pop(key).tokens
 
     def _uniform(self, query: int, step: int) -> float:
-        return float(self._streams.uniforms("trace_cache", query, 0, step))
+        return self._draws.of("trace_cache", query, 0, step)

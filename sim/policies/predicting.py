@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import exp
 
-import numpy as np
-
 from sim.engine.request import Request
-from sim.rng import Streams
+from sim.rng import QueryDraws, Streams
 
 Predict = Callable[[Request], int]
-BLOCK = 1024
 
 
 class Predictor:
@@ -36,17 +33,10 @@ class Errors:
     """Lognormal factors of median 1 by (query, sample), drawn in blocks; *name* is the random stream."""
 
     def __init__(self, streams: Streams, name: str) -> None:
-        self._streams, self._name = streams, name
-        self._blocks: dict[tuple[int, int], list[float]] = {}
+        self._draws, self._name = QueryDraws(streams.normals), name
 
     def factor(self, request: Request, sigma: float) -> float:
         """The factor by which the prediction of *request* is off, of log standard deviation *sigma*."""
         if not sigma:
             return 1.0
-        number, place = divmod(max(request.query, 0), BLOCK)
-        block = self._blocks.get((number, request.sample))
-        if block is None:
-            queries = np.arange(number * BLOCK, (number + 1) * BLOCK)
-            drawn = self._streams.normals(self._name, queries, request.sample)
-            block = self._blocks[number, request.sample] = drawn.tolist()
-        return exp(sigma * block[place])
+        return exp(sigma * self._draws.of(self._name, max(request.query, 0), request.sample))

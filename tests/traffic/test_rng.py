@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.rng import Streams, philox4x32
+from sim.rng import QueryDraws, Streams, philox4x32
 
 
 def _words(*values):
@@ -77,3 +77,21 @@ def test_generators_start_anew_and_differ_by_index():
 def test_negative_seed_is_refused():
     with pytest.raises(ValueError, match="seed"):
         Streams(-1)
+
+
+@given(st.integers(0, 2**40), st.integers(0, 5), st.integers(0, 5))
+def test_draws_of_single_queries_are_those_of_all(query, sample, step):
+    streams = Streams(3)
+    uniform, normal = QueryDraws(streams.uniforms), QueryDraws(streams.normals)
+    for _ in range(2):  # made, and kept
+        assert uniform.of("x", query, sample, step) == streams.uniforms("x", query, sample, step)
+        assert normal.of("x", query, sample, step) == streams.normals("x", query, sample, step)
+
+
+def test_blocks_of_draws_are_let_go():
+    draws = QueryDraws(Streams(3).uniforms)
+    first = draws.of("x", 0)
+    for number in range(1, QueryDraws.KEPT + 3):
+        draws.of("x", number * QueryDraws.BLOCK)
+    assert len(draws._blocks) == QueryDraws.KEPT
+    assert draws.of("x", 0) == first

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sim.rng import Streams
+from sim.rng import QueryDraws, Streams
 from workloads.quality.published import law
 from workloads.quality.spec import AnswerLaw, PoolLengths, QualitySpec, beta_quantile
 
@@ -66,11 +66,9 @@ class Judge:
         ]
         self.lengths = [spec.pools.get(pool, PoolLengths()) for pool, _ in pools]
         self._pairs: dict[tuple[str, str, int, int], list[tuple[float, float]]] = {}
-        self._scores: dict[tuple[int, int], list[float]] = {}
         self._own: dict[int, list[tuple[float, float]]] = {}
         self._easiness: dict[tuple[bool, int], list[float]] = {}
-        self._uniforms: dict[tuple[str, int, int], list[float]] = {}
-        self._normals: dict[tuple[str, int, int], list[float]] = {}
+        self._uniforms, self._normals = QueryDraws(streams.uniforms), QueryDraws(streams.normals)
         self._chances: dict[tuple[int, float, bool, int], list[float]] = {}
 
     def _law(self, pool: str, model: str, category: str) -> AnswerLaw:
@@ -234,12 +232,8 @@ class Judge:
         """What a verifier says: standard normal, *discrimination* higher where the answer is right."""
         if label == NONE:
             return -math.inf
-        key = (sample, query // QUERIES)
-        chunk = self._scores.get(key)
-        if chunk is None:
-            numbers = np.arange(QUERIES) + key[1] * QUERIES
-            chunk = _keep(self._scores, key, self._streams.normals("quality.score", numbers, sample).tolist())
-        return chunk[query % QUERIES] + (discrimination if label == RIGHT else 0.0)
+        z = self._normals.of("quality.score", query, sample)
+        return z + (discrimination if label == RIGHT else 0.0)
 
     def alternatives(self, pool: int, category: int) -> int:
         """Number of labels, the right one included."""
@@ -256,23 +250,11 @@ class Judge:
 
     def uniform(self, name: str, query: int, step: int = 0) -> float:
         """A draw for a decision about a query: a classifier's, a probe's."""
-        key = (name, step, query // QUERIES)
-        chunk = self._uniforms.get(key)
-        if chunk is None:
-            numbers = np.arange(QUERIES) + key[2] * QUERIES
-            found = self._streams.uniforms(f"quality.{name}", numbers, 0, step)
-            chunk = _keep(self._uniforms, key, found.tolist())
-        return chunk[query % QUERIES]
+        return self._uniforms.of(f"quality.{name}", query, 0, step)
 
     def normal(self, name: str, query: int, step: int = 0) -> float:
         """`uniform` through the normal quantiles."""
-        key = (name, step, query // QUERIES)
-        chunk = self._normals.get(key)
-        if chunk is None:
-            numbers = np.arange(QUERIES) + key[2] * QUERIES
-            found = self._streams.normals(f"quality.{name}", numbers, 0, step)
-            chunk = _keep(self._normals, key, found.tolist())
-        return chunk[query % QUERIES]
+        return self._normals.of(f"quality.{name}", query, 0, step)
 
     @staticmethod
     def _settles(known: AnswerLaw, u: float) -> float:
