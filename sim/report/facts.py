@@ -13,6 +13,7 @@ from sim.report import formats
 from sim.report.html import Banner, Tile, Tone
 
 if TYPE_CHECKING:
+    from sim.results.info import PoolInfo
     from sim.results.results import Results
 
 Summary = Mapping[str, Any]
@@ -77,7 +78,7 @@ def answer(results: Results) -> Answer:
     if not targets and tone == "good":
         tone = "none"
     pools = results.runs[0].pools
-    one = len(pools) == 1 and max(pools[0].on_replicas, default=pools[0].replicas) == 1
+    one = len(pools) == 1 and _fewest_and_most(pools[0]) == (1, 1)
     sentence = f"{_subject(results)} {_service(summary, one=one)}{_price(summary)}"
     others = [target for target in missed if target is not _headline(summary)]
     if others:
@@ -93,11 +94,16 @@ def _sentence(text: str) -> str:
 def _subject(results: Results) -> str:
     parts = []
     for pool in results.runs[0].pools:
-        low, high = min(pool.on_replicas, default=pool.replicas), max(pool.on_replicas, default=pool.replicas)
-        replicas = "1 replica" if high == 1 else f"{_from_to(low, high)} replicas"
+        low, high = _fewest_and_most(pool)
+        replicas = "1 replica" if (low, high) == (1, 1) else f"{_from_to(low, high)} replicas"
         gpus = _from_to(low * pool.gpus_per_replica, high * pool.gpus_per_replica)
         parts.append(f"{replicas} of {pool.model} on {gpus} {pool.hardware}")
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _fewest_and_most(pool: PoolInfo) -> tuple[int, int]:
+    """Replicas that were on."""
+    return min(pool.on_replicas, default=pool.replicas), max(pool.on_replicas, default=pool.replicas)
 
 
 def _from_to(low: int, high: int) -> str:
@@ -193,6 +199,11 @@ def limit(results: Results) -> str:
     share, words = max(causes, key=lambda cause: cause[0] or 0.0)
     if share is not None and share > KEPT_WAITING_LIMIT:
         return words
+    gone = [name for name, pool in summary["fleet"]["pools"].items() if not pool["replicas_min"]]
+    roles = {pool.name: pool.role for pool in results.runs[0].pools}
+    makers = [name for name, role in roles.items() if role == "generate"]
+    if (makers and set(makers) <= set(gone)) or any(roles[name] in ("prefill", "decode") for name in gone):
+        return f"for a time no replica{' of pool ' + ' and '.join(gone) if several else ''} was there, and queries waited for one"
     totals = summary["totals"]
     if results.scenario.get("admission") and totals["rejected"] > 0.005 * totals["queries"]:
         turned_away = formats.percent(totals["rejected"] / totals["queries"])

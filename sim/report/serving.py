@@ -26,10 +26,13 @@ def lines(results: Results) -> list[str]:
 def _scaled(name: str, pool: Mapping[str, Any], said: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     if not said.get("autoscaling"):
         return []
-    text = (
-        f"Autoscaling of pool {name}: {formats.count(pool['replicas_min'])} to {formats.count(pool['replicas_max'])} "
-        f"replicas, {formats.number(pool['replicas_mean'])} in the mean; {_times(pool['cold_starts'], 'cold start')}"
+    low, high = pool["replicas_min"], pool["replicas_max"]
+    size = (
+        f"{formats.count(low)} to {formats.count(high)} replicas, {formats.number(pool['replicas_mean'])} in the mean"
     )
+    if low == high:
+        size = f"{_times(high, 'replica')} all along"
+    text = f"Autoscaling of pool {name}: {size}; {_times(pool['cold_starts'], 'cold start')}"
     if pool["cold_starts"]:
         fleet = summary["fleet"]
         text += f" took {formats.number(pool['cold_start_gpu_hours'])} GPU-hours"

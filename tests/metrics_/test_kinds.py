@@ -100,3 +100,16 @@ def test_cold_starts_and_clients_that_come_again_are_told() -> None:
     assert first.startswith("Autoscaling of pool main: 1 to 3 replicas")
     assert "2 cold starts took" in first
     assert second.startswith("Clients that were turned away or waited in vain came again")
+
+
+def test_a_time_without_replicas_is_said() -> None:
+    outages = [{"pool": "main", "at": "5 s", "lasts": "6 s"}]
+    workload = BASE["workload"] | {"rate": "2/s"}
+    results = run(workload=workload, failures={"outages": outages})
+    assert facts.limit(results) == "for a time no replica was there, and queries waited for one"
+    assert facts.answer(results).sentence.startswith("0 to 1 replicas of llama-3.1-8b on 0 to 1 h100-sxm give ")
+    assert facts.answer(run(workload=workload)).sentence.startswith("1 replica of llama-3.1-8b on 1 h100-sxm ")
+    still = {"max_replicas": 1, "interval": "10 s"}
+    pools = {"main": BASE["pools"]["main"] | {"autoscaling": still}}
+    (line,) = serving.lines(run(workload=workload, pools=pools))
+    assert line == "Autoscaling of pool main: 1 replica all along; 0 cold starts."
