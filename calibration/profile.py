@@ -78,6 +78,11 @@ class Profile:
         keys = ("decode_unseen_contexts", "decode_unseen_batches")
         unseen = [self.error[key] for key in keys if key in self.error]
         what = "decode steps left out of the fit"
+        if not unseen and "started_from" in self.error:
+            unseen, what = [self.error["started_from"]], "steps of the profile it was fitted from"
+            if "runs_left_out" in self.error:
+                unseen.append(self.error["runs_left_out"])
+                what += ", or mean TPOT of runs left out, whichever is worse"
         if not unseen:
             unseen = list(self.error.values())
             what = "the fitted rows"

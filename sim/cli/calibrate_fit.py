@@ -141,7 +141,11 @@ def data_of(made: Any) -> dict[str, Any]:
 
 def words(made: Any) -> list[str]:
     """A profile's errors and physics, one line each."""
-    out = [f"{made.name}: {made.provenance.get('rows', '?')} steps fitted"]
+    runs = made.provenance.get("runs")
+    if runs:
+        out = [f"{made.name}: fitted to {len(runs)} benchmark run{'s' if len(runs) > 1 else ''}"]
+    else:
+        out = [f"{made.name}: {made.provenance.get('rows', '?')} steps fitted"]
     names = {
         "decode": "decode, fitted",
         "prefill": "prefill, fitted",
@@ -149,6 +153,9 @@ def words(made: Any) -> list[str]:
         "mixed": "mixed, fitted",
         "decode_unseen_contexts": "decode, contexts left out",
         "decode_unseen_batches": "decode, batches left out",
+        "started_from": "steps of the profile it starts from",
+        "runs_fitted": "mean TPOT of the runs fitted",
+        "runs_left_out": "mean TPOT of runs left out",
     }
     for key, error in made.error.items():
         out.append(

@@ -31,11 +31,13 @@ def run(args: argparse.Namespace) -> int:
     """Run it."""
     from calibration.profile import dump
     from sim.errors import InputError, Problem
-    from sim.validation.serving_replay import fit, placed_pool, profile_of
+    from sim.validation.serving_replay import fit, left_out, placed_pool, profile_of
     from sim.validation.serving_results import read_results
 
     results = [result for path in args.results for result in read_results(path)]
     pool = placed_pool(load_scenario(args))
+    for note in filter(None, (left_out(result, pool) for result in results)):
+        print(note, file=sys.stderr)
     try:
         fitted = fit(results, pool, say=lambda text: print(text, file=sys.stderr))
     except ValueError as error:
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         "front_end_ms": fitted.front_end_s * 1e3,
         "error_before": fitted.before,
         "error_after": fitted.after,
+        "error_left_out": fitted.left_out,
     }
     if args.out is not None:
         command = "thinkcap calibrate serving " + " ".join(path.name for path in args.results)
@@ -58,7 +61,14 @@ def run(args: argparse.Namespace) -> int:
     fidelity = pool.placed.fidelity
     print(f"{fidelity.profile} and {fidelity.engine} say; front end {fitted.front_end_s * 1e3:.1f} ms")
     for name, before in fitted.before.items():
-        print(f"mean absolute error of {name}: {before:.1%} before, {fitted.after.get(name, before):.1%} after")
+        left_out = f", {fitted.left_out[name]:.1%} on a run left out" if name in fitted.left_out else ""
+        print(
+            f"mean absolute error of {name}: {before:.1%} before, {fitted.after.get(name, before):.1%} after{left_out}"
+        )
+    if not fitted.left_out:
+        print(
+            "one run: nothing is left out to predict; away from its load the error is that of the profile it starts from"
+        )
     if args.out is not None:
         print(f"profile  {args.out}")
     return 0

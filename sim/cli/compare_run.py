@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from sim.cli._arguments import add_changes, load_scenario
@@ -25,11 +26,13 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it."""
-    from sim.validation.serving_replay import compare, placed_pool
+    from sim.validation.serving_replay import compare, left_out, placed_pool
     from sim.validation.serving_results import read_results
 
     results = read_results(args.results)
     pool = placed_pool(load_scenario(args))
+    for note in filter(None, (left_out(result, pool) for result in results)):
+        print(note, file=sys.stderr)
     records = [record for result in results for record in compare(result, pool)]
     if args.json:
         print(json.dumps(records, indent=1, allow_nan=False))

@@ -35,6 +35,18 @@ def placed_pool(scenario: Scenario) -> PlacedPool:
     return place(name, pool, scenario)
 
 
+def left_out(result: ServingResult, pool: PlacedPool) -> str:
+    """That some requests of *result* are longer than the server of *pool* takes; empty where none is."""
+    tokens = result.load.prompt_tokens + result.load.output_tokens
+    count = int((tokens > pool.settings.max_model_len).sum())
+    if not count:
+        return ""
+    return (
+        f"{count:,} of {len(tokens):,} requests of {result.name} have up to {int(tokens.max()):,} tokens, more than "
+        f"max_model_len {pool.settings.max_model_len:,}: they are not predicted"
+    )
+
+
 def predict(result: ServingResult, pool: PlacedPool, placed: Deployment | None = None) -> dict[str, float]:
     """The metrics of *result* as the pool would have given them; requests go to its replicas in turn."""
     placed = placed or pool.placed
@@ -111,8 +123,10 @@ class Fitted:
     front_end_s: float
     placed: Deployment
     before: dict[str, float]
-    """Mean absolute error of ``ttft`` and ``tpot`` before the fit."""
+    """Mean absolute error of ``ttft``, ``tpot`` and ``e2e`` before the fit."""
     after: dict[str, float]
+    left_out: dict[str, float]
+    """The same of each run by what was fitted to the others; empty for one run."""
 
 
 def shifted(placed: Deployment, step_s: float, row_s: float, front_end_s: float) -> Deployment:
@@ -136,6 +150,21 @@ def fit(results: Sequence[ServingResult], pool: PlacedPool, *, say: Callable[[st
     usable = [result for result in results if "tpot_ms_mean" in result.metrics]
     if not usable:
         raise ValueError("no result states mean TPOT")
+    whole = _fit(usable, pool, say)
+    if len(usable) == 1:
+        return whole
+    found = []
+    for number, left in enumerate(usable):
+        if say is not None:
+            say(f"without {left.name}, to predict it")
+        others = _fit([*usable[:number], *usable[number + 1 :]], pool, None)
+        found.append(_off([left], pool, others.placed))
+    names = [name for name in whole.after if all(name in one for one in found)]
+    return replace(whole, left_out={name: float(np.mean([one[name] for one in found])) for name in names})
+
+
+def _fit(usable: Sequence[ServingResult], pool: PlacedPool, say: Callable[[str], None] | None) -> Fitted:
+    """Gauss-Newton on all of *usable*."""
     base = pool.placed
     rows = len(usable) > 1
     with_ttft = any("ttft_ms_mean" in result.metrics for result in usable)
@@ -159,7 +188,7 @@ def fit(results: Sequence[ServingResult], pool: PlacedPool, *, say: Callable[[st
                 if name in result.metrics:
                     off.append(weight * (predicted.get(name, np.inf) / result.metrics[name] - 1))
         if say is not None:
-            say(f"mean absolute error {np.mean(np.abs(off)):.2%}")
+            say(f"trial: mean absolute error {np.mean(np.abs(off)):.2%}")
         return np.minimum(np.array(off, dtype=np.float64), 10.0)
 
     x, best = start, errors(start)
@@ -180,7 +209,7 @@ def fit(results: Sequence[ServingResult], pool: PlacedPool, *, say: Callable[[st
         if gained < ENOUGH:
             break
     placed = shifted(base, *unpack(x))
-    return Fitted(*unpack(x), placed, _off(usable, pool, base), _off(usable, pool, placed))
+    return Fitted(*unpack(x), placed, _off(usable, pool, base), _off(usable, pool, placed), {})
 
 
 def _off(results: Sequence[ServingResult], pool: PlacedPool, placed: Deployment) -> dict[str, float]:
@@ -194,9 +223,13 @@ def _off(results: Sequence[ServingResult], pool: PlacedPool, placed: Deployment)
 
 
 def profile_of(fitted: Fitted, results: Sequence[ServingResult], *, name: str, command: str, date: str) -> Profile:
-    """The fit as a profile; its error is that of mean TPOT on the runs it was fitted on."""
+    """The fit as a profile; its error is that of mean TPOT on runs left out, and that of the steps it starts from."""
     placed = fitted.placed
-    error = fitted.after.get("tpot_ms_mean", 0.0)
+    start, count = placed.fidelity, len(results)
+    errors = {"started_from": Error(median=start.error_median, p95=start.error_p95, n=count)}
+    for key, found in (("runs_fitted", fitted.after), ("runs_left_out", fitted.left_out)):
+        if "tpot_ms_mean" in found:
+            errors[key] = Error(median=found["tpot_ms_mean"], p95=found["tpot_ms_mean"], n=count)
     prompts = np.concatenate([result.load.prompt_tokens for result in results])
     context = int(max((result.load.prompt_tokens + result.load.output_tokens).max() for result in results))
     return Profile(
@@ -208,7 +241,7 @@ def profile_of(fitted: Fitted, results: Sequence[ServingResult], *, name: str, c
         kv_cache_dtype=placed.kv_cache_dtype,
         kind="measured",
         cost=placed.hardware_cost,
-        error={"decode": Error(median=error, p95=error, n=len(results))},
+        error=errors,
         batch=(1, max(placed.fidelity.batch_max or 1, 1)),
         context=(int(prompts.min()), context),
         tokens=(1, placed.fidelity.tokens_max or int(prompts.max())),

@@ -24,6 +24,8 @@ from sim.validation.accuracy_client import PS_PER_S, Load
 from sim.validation.accuracy_statistics import PERCENTILES
 
 SEED = 0
+UNIT = 30.0
+"""Two statements of one mean that are further apart are in different units."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,14 @@ def _recognise(name: str, rows: Sequence[Any], source: str) -> list[ServingResul
             return [_vllm(f"{name}-{number}" if len(rows) > 1 else name, row) for number, row in enumerate(rows)]
         if isinstance(first, list) and first and isinstance(first[0], dict) and "start_time" in first[0]:
             return [_inference_perf(name, first)]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(Problem(f"incomplete: {type(error).__name__} {error}", source=source)) from None
+    except KeyError as error:
+        raise InputError(Problem("missing in a result or request", source=source, key=str(error.args[0]))) from None
+    except ValueError as error:
+        raise InputError(Problem(str(error), source=source)) from None
+    except (TypeError, IndexError, AttributeError) as error:
+        raise InputError(
+            Problem(f"not in the form its tool writes ({error})", source=source, expected="an untouched result file")
+        ) from None
     if isinstance(first, dict) and "request_latency" in first and "time_to_first_token" in first:
         raise InputError(
             Problem("aggregates of aiperf hold no requests", source=source, expected="profile_export.jsonl of that run")
@@ -94,13 +102,19 @@ def _vllm(name: str, row: Mapping[str, Any]) -> ServingResult:
     cap = row.get("max_concurrency")
     cap = int(cap) if cap else None
     rate = _rate(row.get("request_rate"))
+    if count < 1:
+        raise ValueError("no completed request")
     detailed = all(row.get(key) for key in ("input_lens", "output_lens", "ttfts"))
     model = str(row.get("model_id") or "")
     if detailed:
+        _same_length(row, ("output_lens", "input_lens", "ttfts", "itls", "start_times"))
         outputs = np.asarray(row["output_lens"], dtype=np.int64)
         ok = outputs > 0
+        if not ok.any():
+            raise ValueError("every request failed: none has output tokens")
         prompts = np.asarray(row["input_lens"], dtype=np.int64)[ok]
         ttft = np.asarray(row["ttfts"], dtype=float)[ok]
+        _plausible(ttft, row.get("mean_ttft_ms"))
         gaps = [float(np.sum(one)) for one, good in zip(row.get("itls") or [], ok.tolist(), strict=False) if good]
         starts = row.get("start_times")
         e2e = ttft + np.asarray(gaps) if len(gaps) == len(ttft) else None
@@ -111,12 +125,29 @@ def _vllm(name: str, row: Mapping[str, Any]) -> ServingResult:
             load = _drawn(int(ok.sum()), rate, row.get("burstiness"), cap, prompts, outputs[ok])
         metrics = measured(ttft, e2e, outputs[ok]) if e2e is not None else {}
         return ServingResult(name, "vllm bench serve", load, _vllm_metrics(row) | metrics, bool(starts), model)
-    if count < 1:
-        raise ValueError("no completed request")
     prompts = np.full(count, max(1, round(float(row["total_input_tokens"]) / count)), dtype=np.int64)
     outputs = np.full(count, max(1, round(float(row["total_output_tokens"]) / count)), dtype=np.int64)
     load = _drawn(count, rate, row.get("burstiness"), cap, prompts, outputs)
     return ServingResult(name, "vllm bench serve", load, _vllm_metrics(row), False, model)
+
+
+def _same_length(row: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise a ValueError where lists of one entry a request differ in length."""
+    lengths = {name: len(row[name]) for name in names if row.get(name)}
+    if len(set(lengths.values())) > 1:
+        raise ValueError("lists of different length: " + ", ".join(f"{n} of {name}" for name, n in lengths.items()))
+
+
+def _plausible(ttft_s: FloatArray, stated_ms: Any) -> None:
+    """Raise a ValueError for times to the first token that are negative or not in the unit of the stated mean."""
+    if (ttft_s < 0).any():
+        raise ValueError(f"a negative time to the first token ({float(np.nanmin(ttft_s)):g} s)")
+    mean_ms = 1e3 * float(np.nanmean(ttft_s))
+    if isinstance(stated_ms, int | float) and stated_ms > 0 and not stated_ms / UNIT < mean_ms < stated_ms * UNIT:
+        raise ValueError(
+            f"contradictory units: ttfts are {mean_ms:,.4g} ms in the mean if they are seconds, "
+            f"mean_ttft_ms says {stated_ms:,.4g}"
+        )
 
 
 def _vllm_metrics(row: Mapping[str, Any]) -> dict[str, float]:
@@ -218,6 +249,8 @@ def measured(ttft_s: FloatArray, e2e_s: FloatArray, outputs: IntArray) -> dict[s
 def _from_rows(
     name: str, tool: str, rows: Sequence[tuple[float, float, float, int, int]], cap: int | None
 ) -> ServingResult:
+    if any(row[1] < 0 or row[2] < 0 for row in rows):
+        raise ValueError("a request ended, or had its first token, before it began")
     kept = sorted(row for row in rows if row[3] > 0 and row[4] > 0 and math.isfinite(row[0]) and row[1] > 0)
     if not kept:
         raise ValueError("no successful request with token counts")
@@ -256,7 +289,9 @@ def _rate(value: Any) -> float | None:
         rate = float(value)
     except (TypeError, ValueError):
         return None
-    return rate if math.isfinite(rate) and rate > 0 else None
+    if rate <= 0:
+        raise ValueError(f"request_rate {rate:g}, where a rate above zero or inf is expected")
+    return rate if math.isfinite(rate) else None
 
 
 def _first(one: Mapping[str, Any], timings: Mapping[str, Any], names: Sequence[str]) -> float:

@@ -16,7 +16,7 @@ from sim.engine.replica import make_replica
 from sim.errors import InputError
 from sim.policies.schedulers.vllm import Vllm
 from sim.validation.accuracy_client import Load, Replayed, drive
-from sim.validation.serving_replay import compare, fit, placed_pool, shifted
+from sim.validation.serving_replay import compare, fit, left_out, placed_pool, profile_of, shifted
 from sim.validation.serving_results import read_results
 
 SCENARIO = {
@@ -264,3 +264,64 @@ def test_what_later_versions_nest_is_found(pool: Any, tmp_path: Path) -> None:
         assert int(result.load.prompt_tokens.sum()) == int(load.prompt_tokens.sum())
         assert result.metrics["ttft_ms_mean"] == pytest.approx(float(seen.ttft_s.mean()) * 1e3, rel=1e-3)
         assert result.metrics["e2e_ms_p50"] == pytest.approx(float(np.median(seen.e2e_s)) * 1e3, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"output_lens": [0] * 12}, "every request failed"),
+        ({"input_lens": [5]}, "lists of different length: 12 of output_lens, 1 of input_lens"),
+        ({"ttfts": [-1.0] * 12}, "a negative time to the first token"),
+        ({"ttfts": [60.0] * 12, "mean_ttft_ms": 60.0}, "contradictory units"),
+        ({"request_rate": -3}, "a rate above zero or inf is expected"),
+        ({"completed": 0, "num_prompts": 0}, "no completed request"),
+        ({"total_input_tokens": None, "ttfts": None}, "not in the form its tool writes"),
+    ],
+)
+def test_results_that_cannot_be_right(pool: Any, tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    row = as_vllm(*real_run(pool, 2))
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({**row, **change}), encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        read_results(path)
+
+
+def test_a_missing_field_is_named(pool: Any, tmp_path: Path) -> None:
+    lines = as_aiperf(*real_run(pool, 2))
+    del lines[3]["metrics"]["time_to_first_token"]
+    path = tmp_path / "r.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    with pytest.raises(InputError, match="time_to_first_token: missing"):
+        read_results(path)
+
+
+def test_requests_too_long_for_the_server_are_named(pool: Any, tmp_path: Path) -> None:
+    row = as_vllm(*real_run(pool, 2))
+    row["input_lens"][0] = 500_000
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps(row), encoding="utf-8")
+    (result,) = read_results(path)
+    assert left_out(result, pool).startswith("1 of 12 requests of long have up to 500,")
+    row["input_lens"][0] = 500
+    path.write_text(json.dumps(row), encoding="utf-8")
+    assert left_out(read_results(path)[0], pool) == ""
+
+
+@pytest.mark.slow
+def test_a_fits_error_is_that_of_runs_left_out(pool: Any, tmp_path: Path) -> None:
+    results = []
+    for concurrency in (2, 16):
+        path = tmp_path / f"c{concurrency}.json"
+        path.write_text(json.dumps(as_vllm(*real_run(pool, concurrency, step_s=5e-4))), encoding="utf-8")
+        results += read_results(path)
+    found = fit(results, pool)
+    assert found.after["tpot_ms_mean"] < 0.005
+    assert found.left_out["tpot_ms_mean"] < 0.03, "a step that both runs share is found on either"
+    made = profile_of(found, results, name="x", command="", date="")
+    assert made.error["runs_left_out"].median == found.left_out["tpot_ms_mean"]
+    median, _, basis = made.headline()
+    assert median >= pool.placed.fidelity.error_median
+    assert "fitted from" in basis
+    alone = fit(results[:1], pool)
+    assert alone.left_out == {}
+    assert "runs_left_out" not in profile_of(alone, results[:1], name="x", command="", date="").error
