@@ -61,10 +61,8 @@ def run(args: argparse.Namespace) -> int:
     fidelity = pool.placed.fidelity
     print(f"{fidelity.profile} and {fidelity.engine} say; front end {fitted.front_end_s * 1e3:.1f} ms")
     for name, before in fitted.before.items():
-        left_out = f", {fitted.left_out[name]:.1%} on a run left out" if name in fitted.left_out else ""
-        print(
-            f"mean absolute error of {name}: {before:.1%} before, {fitted.after.get(name, before):.1%} after{left_out}"
-        )
+        unseen = f", {fitted.left_out[name]:.1%} on a run left out" if name in fitted.left_out else ""
+        print(f"mean absolute error of {name}: {before:.1%} before, {fitted.after.get(name, before):.1%} after{unseen}")
     if not fitted.left_out:
         print(
             "one run: nothing is left out to predict; away from its load the error is that of the profile it starts from"
