@@ -54,6 +54,8 @@ class _Pair:
     """The source keeps its blocks."""
     copying: bool = False
     """The copy was ordered."""
+    links_until_ps: int = 0
+    """When it lets go of both links."""
 
 
 class Handover:
@@ -217,7 +219,7 @@ class Handover:
         gpus = min(shells[source].info.gpus, shells[target].info.gpus)
         busy_ps = round(size / (self._link.bytes_per_s * gpus) * PS_PER_S)
         start_ps = max(now_ps, self._out_free_ps.get(source, 0), self._in_free_ps.get(target, 0))
-        self._out_free_ps[source] = self._in_free_ps[target] = start_ps + busy_ps
+        self._out_free_ps[source] = self._in_free_ps[target] = pair.links_until_ps = start_ps + busy_ps
         pair.copying = True
         self.transfers += 1
         self.bytes_moved += size
@@ -285,13 +287,22 @@ class Handover:
             if index == pair.source:
                 if pair.target >= 0:
                     gateway.shells[pair.target].cancel(pair.request, Status.FAILED)
-            else:
-                self._leave_source(pair)
+            elif pair.kept:
+                self._let_go(pair)  # its copy, under way or not, ends with the target
             gateway.retries.lose(pair.request)
         for leg_id in [key for key, pair in self._of_leg.items() if pair.source == index and pair.kept]:
             pair = self._of_leg.pop(leg_id)  # a copy that nobody wants any more
             pair.kept = False
             gateway.dispatch.forget(pair.leg)
+        self._free_links()
+
+    def _free_links(self) -> None:
+        """New copies follow those that are still to come; what was ordered keeps its time."""
+        self._out_free_ps, self._in_free_ps = {}, {}
+        for pair in (*self._of_request.values(), *self._of_leg.values()):
+            if pair.copying:
+                for free_ps, end in ((self._out_free_ps, pair.source), (self._in_free_ps, pair.target)):
+                    free_ps[end] = max(free_ps.get(end, 0), pair.links_until_ps)
 
     def withdraw(self, request: Request) -> bool:
         """Take the first leg of *request* back before its first step, so that it can be sent elsewhere; True if so."""

@@ -187,6 +187,25 @@ def test_two_receivers_share_one_sender_and_two_senders_one_receiver() -> None:
     assert len({row["kv_arrived_ps"] for row in legs(outcome, Role.GENERATE)}) == 1
 
 
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_copies_to_a_lost_replica_end_with_it_and_hold_no_link(stepwise: bool) -> None:
+    """Copies of 2,000 ps: of queries 0 and 2 to decode replica 0, then of query 1 to replica 1, which is lost during the first.
+    Query 1 is computed again, and its copy follows those of the others at once: that of before has let go of its turn."""
+    queries = [Q(0, prompt=8, answer=300) for _ in range(3)]
+    link = Link(1e12 / 10)
+    before, _, _ = Rig(queries, decode=2, link=link, stepwise=stepwise).run()
+    ready = legs(before, Role.PREFILL)[0]["finished_ps"]
+    came = {row["query"]: row["kv_arrived_ps"] - ready for row in legs(before, Role.GENERATE)}
+    assert came == {0: 2000, 1: 6000, 2: 4000}
+    failures = Failures(outages=(Outage(2, at_ps=ready + 500, for_ps=100),))
+    outcome, _, _ = Rig(queries, decode=2, link=link, stepwise=stepwise, failures=failures).run()
+    second = legs(outcome, Role.GENERATE)
+    assert [row["query"] for row in second if row["status"] == Status.FAILED] == [1]
+    came = {row["query"]: row["kv_arrived_ps"] - ready for row in second if row["status"] == Status.COMPLETED}
+    assert came == {0: 2000, 1: 6000, 2: 4000}
+    assert outcome.tally.retried == 1
+
+
 def test_blocks_are_reserved_before_the_copy_and_kept_until_its_end() -> None:
     """The decode replica has room for one prompt at a time: the second copy is ordered only when the first request is done.
     The prefill replica, which has room for two prompts, keeps the second so long, and takes the fourth only then."""
