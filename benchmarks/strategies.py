@@ -50,7 +50,7 @@ SINGLE = {"name": "single"}
 INTERVAL, KEPT, QUANTUM = 128, 1024, 512
 ENGINES: dict[str, dict[str, Any]] = {
     "KV compression": {"kv": {"name": "r-kv", "kept_tokens": KEPT, "interval_tokens": INTERVAL}},
-    "chunked reasoning": {"scheduler": {"name": "chunked_reasoning", "quantum_tokens": QUANTUM}, "max_num_seqs": 24},
+    "chunked reasoning": {"scheduler": {"name": "chunked_reasoning", "quantum_tokens": QUANTUM}, "max_num_seqs": 28},
     "speculative decoding": {
         "speculative_config": {"num_speculative_tokens": 4, "acceptance": 0.7, "draft_cost": 0.05},
     },

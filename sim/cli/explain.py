@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 HELP = "tell one query's life: what it waited for, when it thought and answered, what delayed it"
 
 
+FOUND = {
+    "miss": "which held nothing for it",
+    "hit": "which held the trace of its problem",
+    "false_hit": "and the trace of another problem was taken for its own",
+}
+"""What is said of a look-up."""
+
+
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments on *parser*."""
     parser.add_argument("directory", metavar="DIR", help="results that `thinkcap run` wrote")
@@ -106,6 +114,8 @@ def _tell(story: QueryLife) -> list[str]:
         + ("" if story.in_window else ", outside the measured window")
     ]
     lines.append(f"  arrived at {_clock(story.arrived_s)} of the run")
+    if story.trace_cache in FOUND:
+        lines.append(f"  was looked up in the trace cache, {FOUND[story.trace_cache]}")
     if not story.requests:
         lines.append("  no request was made for it")
     for request in story.requests:
@@ -157,10 +167,15 @@ def _tell_request(request: RequestLife, story: QueryLife) -> list[str]:
             f"the KV of {request.transferred_tokens:,} tokens was in place at {_after(request.kv_arrived_s - start)}",
         )
         lines.append(f"computed its prompt's last token{cached} until {until}")
+    elif request.latent and request.reasoning_tokens:
+        lines.append(
+            f"computed its prompt ({request.prompt_tokens:,} tokens{cached}) and thought {request.reasoning_tokens:,} latent "
+            f"steps until {until}"
+        )
     else:
         lines.append(f"computed its prompt ({request.prompt_tokens:,} tokens{cached}) until {until}")
     end = request.finished_s
-    if request.reasoning_tokens:
+    if request.reasoning_tokens and not request.latent:
         done = request.first_answer_s if not math.isnan(request.first_answer_s) else end
         stop = _after(done - start) if not math.isnan(done) else "the end of the run"
         lines.append(f"thought from then until {stop}: {request.reasoning_tokens:,} tokens")
@@ -184,7 +199,8 @@ def _tell_request(request: RequestLife, story: QueryLife) -> list[str]:
         + (f"; for {_duration(request.mixed_s)} others' prompts were computed beside it" if request.mixed_s else "")
     )
     if request.truncated:
-        lines.append("was cut by a limit before its natural end")
+        paused = not story.truncated and request.status == "completed"
+        lines.append("paused there for its strategy" if paused else "was cut by a limit before its natural end")
     return lines
 
 

@@ -47,6 +47,7 @@ ANOMALIES: dict[str, str] = {
     "unfair_to_short": "The shortest tenth is slowed down over 3 times as much as the longest.",
     "censored": "`max_drain` ended the run with measured queries open.",
     "warm_up_short": "The system was still filling up when measuring began.",
+    "cost_of_few": "Fewer than half of the measured queries ended within the window that the cost is of.",
     "few_queries": "Fewer than 10 observations lie beyond a quantile of tta.",
     "nothing_measured": "No query arrived in the window.",
     "extrapolated": "Steps left the range that their profile was measured in.",
@@ -246,6 +247,15 @@ def _measurement(results: Results, summary: Mapping[str, Any], add: Add) -> None
             "raise measure.warmup",
         )
     n = summary["metrics"]["tta"]["n"]
+    cost, overloaded = summary["cost"], summary["verdict"] == "overloaded"
+    if cost["basis"] == "window" and 0 < cost["queries_completed"] < n / 2 and not overloaded:
+        add(
+            "cost_of_few",
+            "warning",
+            f"only {cost['queries_completed']:,} queries ended within the window, though {n:,} came: what a query costs holds "
+            "the GPUs that worked on the others",
+            "measure longer than queries take, after a warm-up",
+        )
     weak = [name for name, q in QUANTILES.items() if n * (1 - q) < TAIL_COUNT]
     if n and weak:
         add(

@@ -61,7 +61,9 @@ class RequestLife:
     finished_s: float
     blocked: Blocked
     stalls: tuple[tuple[float, float], ...]
-    """(when the gap began, its length), the longest first."""
+    """(when the gap began, its length), the longest first; tokens that came together are none."""
+    latent: bool
+    """It reasoned in latent steps, so that its first token is the answer's."""
     batch_mean: float
     """Requests running beside it, itself included, averaged over its steps' time."""
     batch_max: int
@@ -87,6 +89,10 @@ class QueryLife:
     finished_s: float
     tta_s: float
     alone_s: float
+    truncated: bool
+    """A limit or a budget cut it short."""
+    trace_cache: str
+    """What it found in the trace cache: none (there is none), miss, hit or false_hit."""
     in_window: bool
     end_s: float
     """End of the run."""
@@ -140,6 +146,8 @@ def life(results: Results, query: int, replication: int = 0) -> QueryLife | None
         finished_s=float(queries["finished_s"][row]),
         tta_s=tta,
         alone_s=alone,
+        truncated=bool(queries["truncated"][row]),
+        trace_cache=_name(queries, "trace_cache", row),
         in_window=bool(queries["in_window"][row]),
         end_s=run.end_ps / 1e12,
         requests=lives,
@@ -163,7 +171,11 @@ def _request(results: Results, run: RunInfo, row: int) -> RequestLife:
     part = _segments(results, run, pool, count("replica"))
     gaps = (stalls["replication"] == run.replication) & (stalls["request"] == count("request"))
     listed = sorted(
-        ((float(at - gap), float(gap)) for at, gap in zip(stalls["at_s"][gaps], stalls["gap_s"][gaps], strict=True)),
+        (
+            (float(at - gap), float(gap))
+            for at, gap in zip(stalls["at_s"][gaps], stalls["gap_s"][gaps], strict=True)
+            if gap > 0
+        ),
         key=lambda item: -item[1],
     )
     served = _inside(part, started, end) if np.isfinite(started) else np.zeros(len(part))
@@ -195,6 +207,7 @@ def _request(results: Results, run: RunInfo, row: int) -> RequestLife:
         finished_s=time("finished_s"),
         blocked=_blocked(part, settings, time("arrived_s"), until),
         stalls=tuple(listed),
+        latent=settings is not None and settings.latent,
         batch_mean=float((part["running"] * served).sum()) / total if total else float("nan"),
         batch_max=int(part["running"][served > 0].max(initial=0)),
         waiting_mean=float((part["waiting"] * served).sum()) / total if total else float("nan"),

@@ -306,7 +306,7 @@ def tiles(results: Results) -> list[Tile]:
             Tile(
                 "cost a correct answer",
                 formats.money(correct),
-                _detail(quality["correct"], bounds),
+                _detail(round(cost["total"] / correct), bounds),  # right ones among those that the cost is shared by
                 define="cost_per_correct_answer",
             )
         )

@@ -65,7 +65,8 @@ class Judge:
             for (pool, model), makes in zip(pools, generating or [True] * len(pools), strict=True)
         ]
         self.lengths = [spec.pools.get(pool, PoolLengths()) for pool, _ in pools]
-        self._pairs: dict[tuple[str, str, int, int], list[tuple[float, float]]] = {}
+        self._pairs: dict[tuple[int, int], list[tuple[float, float]]] = {}
+        self._shares: dict[tuple[int, int, int], list[float]] = {}
         self._own: dict[int, list[tuple[float, float]]] = {}
         self._easiness: dict[tuple[bool, int], list[float]] = {}
         self._uniforms, self._normals = QueryDraws(streams.uniforms), QueryDraws(streams.normals)
@@ -107,13 +108,15 @@ class Judge:
             *(uniforms(f"quality.{name}", query, sample) for name in ("answer", "wrong", "guess", "convergence"))
         )
 
-    def _pair(self, one: str, two: str, query: int, sample: int) -> tuple[float, float]:
-        """Two of the `draws` of one generation."""
-        key = (one, two, sample, query // QUERIES)
+    def _pair(self, query: int, sample: int) -> tuple[float, float]:
+        """(answer, wrong) of the `draws` of one generation."""
+        key = (sample, query // QUERIES)
         chunk = self._pairs.get(key)
         if chunk is None:
-            numbers = np.arange(QUERIES) + key[3] * QUERIES
-            parts = (self._streams.uniforms(f"quality.{name}", numbers, sample).tolist() for name in (one, two))
+            numbers = np.arange(QUERIES) + key[1] * QUERIES
+            parts = (
+                self._streams.uniforms(f"quality.{name}", numbers, sample).tolist() for name in ("answer", "wrong")
+            )
             chunk = _keep(self._pairs, key, list(zip(*parts, strict=True)))
         return chunk[query % QUERIES]
 
@@ -185,12 +188,10 @@ class Judge:
         if not answered:
             return NONE
         known = self.law(pool, category)
-        answer, wrong = self._pair("answer", "wrong", query, sample)
+        answer, wrong = self._pair(query, sample)
         guess: float | None = None
-        if reasoning < natural:  # perhaps cut before it has settled
-            guess, convergence = self._pair("guess", "convergence", query, sample)
-            if reasoning >= natural * self._settles(known, convergence):
-                guess = None
+        if reasoning < natural and reasoning < natural * self._settles(known, query, sample):  # cut before it had settled
+            guess = self._uniforms.of("quality.guess", query, sample)
         if guess is None:
             kept = self._kept[pool]
             left = kept(natural) if kept is not None else 1.0
@@ -217,7 +218,7 @@ class Judge:
         what has gone wrong stays wrong.
         """
         known = self.law(pool, category)
-        answer, wrong = self._pair("answer", "wrong", query, sample)
+        answer, wrong = self._pair(query, sample)
         kept = self._kept[pool]
         left = kept(natural) if kept is not None else 1.0
         if right and answer < (self._chance(known, query, prompt, 1.0) * left) ** share:
@@ -226,7 +227,7 @@ class Judge:
 
     def settles_after(self, query: int, sample: int, pool: int, category: int) -> float:
         """Share of its chain after which a generation has settled on its answer."""
-        return self._settles(self.law(pool, category), self._pair("guess", "convergence", query, sample)[1])
+        return self._settles(self.law(pool, category), query, sample)
 
     def score(self, query: int, sample: int, label: int, discrimination: float) -> float:
         """What a verifier says: standard normal, *discrimination* higher where the answer is right."""
@@ -256,11 +257,15 @@ class Judge:
         """`uniform` through the normal quantiles."""
         return self._normals.of(f"quality.{name}", query, 0, step)
 
-    @staticmethod
-    def _settles(known: AnswerLaw, u: float) -> float:
-        return float(
-            beta_quantile(known.convergence, known.convergence_concentration, np.float64(u))  # type: ignore[arg-type]
-        )
+    def _settles(self, known: AnswerLaw, query: int, sample: int) -> float:
+        key = (id(known), sample, query // QUERIES)
+        chunk = self._shares.get(key)
+        if chunk is None:
+            numbers = np.arange(QUERIES) + key[2] * QUERIES
+            found = self._streams.uniforms("quality.convergence", numbers, sample)
+            shares = beta_quantile(known.convergence, known.convergence_concentration, found)
+            chunk = _keep(self._shares, key, shares.tolist())
+        return chunk[query % QUERIES]
 
     def _chance(self, known: AnswerLaw, query: int, prompt: int, effort: float) -> float:
         if known.concentration is None:
