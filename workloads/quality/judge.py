@@ -190,7 +190,9 @@ class Judge:
         known = self.law(pool, category)
         answer, wrong = self._pair(query, sample)
         guess: float | None = None
-        if reasoning < natural and reasoning < natural * self._settles(known, query, sample):  # cut before it had settled
+        if reasoning < natural and reasoning < natural * self._settles(
+            known, query, sample
+        ):  # cut before it had settled
             guess = self._uniforms.of("quality.guess", query, sample)
         if guess is None:
             kept = self._kept[pool]
