@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.growth import RunGrowth, ended_before
-from sim.results.sinks import SEGMENT_ROW, SegmentSink
+from sim.results.sinks import SEGMENT_ROW, SegmentSink, columns_of
 
 IntArray = NDArray[np.int64]
 Rows = dict[str, IntArray]
@@ -32,9 +32,7 @@ def canonical(sink: SegmentSink, edges_ps: Sequence[int]) -> Rows:
     """The rows of *sink* in order of time, with ``<part>_sum`` (over the steps) and ``<part>_moment`` (over the steps,
     each times its number within the row) of every part in AREAS."""
     parts, growth = _cut(sink.segments(), sink.growth(), sink.blocks, edges_ps)
-    columns = np.empty((len(SEGMENT_ROW), sum(map(len, parts))), dtype=np.int64)
-    np.concatenate([part.T for part in parts], axis=1, out=columns)
-    rows: Rows = dict(zip(SEGMENT_ROW, columns, strict=True))
+    rows: Rows = dict(zip(SEGMENT_ROW, columns_of(parts), strict=True))
     _add_sums(rows, growth, sink.blocks)
     start = rows["start_ps"]
     if (start[1:] < start[:-1]).any():

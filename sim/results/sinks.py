@@ -8,7 +8,7 @@ picoseconds, -1 where there is none.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
 from typing import Any
 
@@ -53,6 +53,9 @@ where it begins and its length, 0 and 0 where there is none."""
 
 unpack_segment = _PACKED.unpack
 """The reverse of ``pack_segment``."""
+
+_TURNED = 2048
+"""Rows that are turned into columns at once: as many as the processor's cache holds."""
 
 STALL_ROW = ("request", "at_ps", "gap_ps")
 
@@ -115,6 +118,21 @@ QUERY_ROW = (
 """What ``RowSink(QUERY_ROW).add`` takes, in this order. ``first_answer_ps`` is -1 where there is none."""
 
 
+def columns_of(parts: Sequence[IntArray]) -> list[IntArray]:
+    """The columns of *parts*, rows of one width after each other, each an array of its own: who keeps one keeps no other."""
+    count = sum(len(part) for part in parts)
+    columns = [np.empty(count, dtype=np.int64) for _ in range(parts[0].shape[1])]
+    done = 0
+    for part in parts:
+        for first in range(0, len(part), _TURNED):
+            turned = np.array(part[first : first + _TURNED].T, order="C")
+            end = done + turned.shape[1]
+            for column, values in zip(columns, turned, strict=True):
+                column[done:end] = values
+            done = end
+    return columns
+
+
 class RowSink:
     """Rows of 64-bit integers, one for each name in *names*."""
 
@@ -144,7 +162,7 @@ class RowSink:
     def columns(self) -> dict[str, IntArray]:
         """All rows so far, a column a name."""
         rows = np.frombuffer(self._buffer, dtype=np.int64).reshape(-1, len(self.names))
-        return dict(zip(self.names, np.array(rows.T, order="C"), strict=True))
+        return dict(zip(self.names, columns_of([rows]), strict=True))
 
 
 class SegmentSink:
@@ -259,8 +277,10 @@ class SegmentSink:
         self._hold(*packed[1:])
 
     def forget_segments(self) -> None:
-        """Let go of all segments: they stand in a table now."""
-        self._hold(bytearray(), bytearray(), {})
+        """Let go of all segments: they stand in a table now. (Emptied, since an engine that still is there writes to them.)"""
+        self._segments.clear()
+        self._takes.clear()
+        self._parts.clear()
 
     def __len__(self) -> int:
         return len(self._segments) // _PACKED.size

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,6 +33,7 @@ from sim.results import (
     replace_directory,
 )
 from sim.results.results import FILES, to_json
+from sim.results.sinks import columns_of, pack_segment
 
 S = 10**12
 
@@ -382,3 +384,26 @@ def test_provenance_tells_versions_and_speed():
     assert data["versions"]["numpy"] == np.__version__
     assert data["peak_memory_bytes"] > 10_000_000
     json.loads(to_json(data))
+
+
+def test_forgotten_segments_take_no_room_and_others_may_follow() -> None:
+    sink = SegmentSink(blocks=100)
+    row = (0, 3, 10, 1, 4, 0, 0, 400, 0, 0, 0, 0, 28, 30, 404, 4, 0, 0, 0, 0, 0, 0)
+    write = sink.write  # as an engine keeps it
+    for _ in range(1000):
+        sink.add(row, bytes(32), 5)
+    held = sys.getsizeof(write.__self__)
+    sink.forget_segments()
+    assert len(sink) == 0
+    assert sys.getsizeof(write.__self__) < held / 100
+    write(pack_segment(*row, 0, 0))
+    assert sink.segments().tolist() == [list(row)]
+
+
+@pytest.mark.parametrize("lengths", [[0], [1], [2047, 1], [2048, 3, 0], [5000]])
+def test_columns_are_those_of_the_rows_one_by_one(lengths: list[int]) -> None:
+    rows = np.arange(3 * sum(lengths)).reshape(-1, 3)
+    parts = np.split(rows, np.cumsum(lengths)[:-1])
+    columns = columns_of(parts)
+    assert [column.tolist() for column in columns] == rows.T.tolist()
+    assert all(column.base is None for column in columns)
