@@ -104,7 +104,8 @@ def _one_key(frame: pd.DataFrame, source: str) -> dict[str, str]:
         if len(found) != 1:
             problems.append(
                 Problem(
-                    f"the table holds {len(found)} of them: {', '.join(found[:6])}",
+                    f"the table holds {len(found)} of them: {', '.join(found[:12])}"
+                    + (" …" if len(found) > 12 else ""),
                     source=source,
                     key=name,
                     expected="one (choose with --only " + name + "=VALUE)",

@@ -21,6 +21,7 @@ import numpy as np
 
 from calibration.deployment import Deployment
 from sim.engine.replica import make_replica
+from sim.errors import InputError, Problem, nearest
 from sim.policies.schedulers.vllm import Vllm
 from sim.results.sinks import SegmentSink
 from sim.validation import accuracy_loads as loads
@@ -108,6 +109,8 @@ def run(
     histograms = read_histograms(folder)
     by_id = {case.id: case for case in cases}
     wanted = [case for case in cases if not tuple(only) or case.id.startswith(tuple(only))]
+    if not wanted:
+        raise InputError(_nothing_to_replay(folder, cases, only))
     if sample is not None:
         wanted = _spread(wanted, sample)
     replayer = _Replayer(by_id, histograms, most, costs)
@@ -118,6 +121,20 @@ def run(
             progress(number, len(wanted), case.id)
         records += replayer.records(case, band=band, notes=notes)
     return Report(records, len(wanted), time.perf_counter() - started, notes)
+
+
+def _nothing_to_replay(folder: Path, cases: list[Case], only: Iterable[str]) -> Problem:
+    if not cases:
+        return Problem("no cases below the header", source=str(folder / "cases.csv"), expected="one row a run")
+    families = sorted({case.prefix for case in cases})
+    asked = ", ".join(repr(text) for text in only)
+    return Problem(
+        f"no case begins with {asked}",
+        source=str(folder / "cases.csv"),
+        key="--only",
+        expected="the beginning of an id, such as " + ", ".join(families[:8]),
+        nearest=nearest(next(iter(only), ""), families),
+    )
 
 
 def _spread(cases: list[Case], count: int) -> list[Case]:

@@ -316,6 +316,17 @@ def test_shipped_cases_hold_and_the_page_says_so(tmp_path: Path, capsys: pytest.
     assert records[0]["id"] in html
 
 
+def test_nothing_to_replay_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["accuracy", "--quiet", "--only", "infy", "--out", str(tmp_path / "o")]) == 2
+    said = capsys.readouterr().err
+    assert "no case begins with 'infy'" in said
+    assert "did you mean 'infx'" in said
+    (tmp_path / "cases.csv").write_text("id,model\n", encoding="utf-8")
+    assert main(["accuracy", str(tmp_path), "--quiet", "--out", str(tmp_path / "o")]) == 2
+    assert "no cases below the header" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_summary_counts_what_it_says() -> None:
     base = {"tier": "A", "used_in_fitting": False, "regime": "knee", "metric": "tpot_ms_mean", "measured": 10.0}
     rows: list[dict[str, Any]] = [

@@ -211,7 +211,10 @@ def test_commands(pool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert before["tpot_ms_mean"] < -0.1
     command = ["calibrate", "serving", str(result), "--scenario", str(scenario), "--out", str(profile)]
     assert main(command) == 0
-    assert "before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "before" in said
+    assert "<" not in said
+    assert "one run: nothing is left out" in said
     assert load_profile(profile).provenance["tools"] == ["vllm bench serve"]
     change = f"pools.only.profile={profile}"
     assert main(["compare-run", str(result), str(scenario), "--set", change, "--json"]) == 0
