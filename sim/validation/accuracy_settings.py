@@ -130,7 +130,7 @@ class Setup:
 def gpu_name(stated: str) -> str | None:
     """ThinkCap's name of a GPU as sources spell it."""
     text = stated.lower().replace("_", "-")
-    return next((name for pattern, name in GPUS if re.search(pattern, text)), None)
+    return next((name for pattern, name in GPUS if re.search(rf"(?:{pattern})(?!\d)", text)), None)
 
 
 def model_name(stated: str) -> str:

@@ -73,6 +73,7 @@ def test_formats_of_kv_in_flags_and_columns() -> None:
 
 def test_another_gpu_is_no_h200() -> None:
     assert gpu_name("GH200 96GB") is None
+    assert gpu_name("H1000") is None
     assert gpu_name("NVIDIA H200 SXM") == "h200"
 
 
