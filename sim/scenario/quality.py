@@ -99,4 +99,4 @@ def _figures(scenario: Scenario, document: Document, generating: list[str]) -> l
                     document.problem(("quality",), p.message, expected=p.expected, nearest=p.nearest)
                     for p in error.problems
                 ]
-    return problems
+    return list(dict.fromkeys(problems))  # the same of several pools is said once

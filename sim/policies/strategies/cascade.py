@@ -28,6 +28,10 @@ class Cascade(Strategy):
     judged: ClassVar[bool] = True
     looks_at_load: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        if self.discrimination < 0:
+            raise ValueError("discrimination must be at least 0")
+
     def run(self, query: QueryView) -> Run:
         first = yield generation(0, self.first_pool, budget_of(self.thinking_token_budget, query.category))
         if first.ok:

@@ -51,6 +51,9 @@ class DifficultyRouting(Strategy):
         for name in ("hard_share", "sensitivity", "specificity"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1")
+        for name in ("delay_s", "read_tokens", "easy_budget", "hard_budget"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must be at least 0")
 
     def probes_in_line(self) -> Probes | None:
         return PRESETS.get(self.early_exit)
