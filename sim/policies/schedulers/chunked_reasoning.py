@@ -204,5 +204,5 @@ class ChunkedReasoning:
         if least is None:
             least = min([left for left, _ in self._left(step, notes)], default=FOREVER)
         else:  # of those who stay, before this step; who has entered meanwhile has a whole chunk before him
-            least = min(least, self.quantum_tokens) - 1
+            least = min(least, self.quantum_tokens)
         step.hold = max(1, least)
