@@ -155,6 +155,26 @@ def test_a_planners_alarm_rings_when_its_plan_ends() -> None:
     assert rung == [9, 9, 12, 20]
 
 
+def test_a_planner_without_a_plan_has_a_silent_alarm() -> None:
+    clock, rung = Clock(), []
+
+    class Plans(Plan):
+        def plan(self, now_ps: int, quiet_until_ps: int) -> int | None:
+            return self.ends.pop(0)
+
+    both = []
+    for number in range(2):
+        one = Plans(number, [])
+        one.alarm = clock.alarm(COMPLETION, number, lambda n=number: rung.append((clock.now_ps, n)))
+        one.ends = [9 + number, None]
+        both.append(one)
+    clock.at(5, ARRIVAL, 0, lambda: [clock.touch(one) for one in both])
+    clock.at(8, ARRIVAL, 0, lambda: [clock.touch(one) for one in both])
+    clock.run()
+    assert rung == []
+    assert [one.ends for one in both] == [[], []]
+
+
 def test_time_never_runs_back() -> None:
     clock = Clock()
     clock.at(10, TICK, 0, lambda: clock.at(9, TICK, 0, print))
