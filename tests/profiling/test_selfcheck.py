@@ -131,7 +131,7 @@ def test_work_around_the_step_is_taken_from_the_warm_up(tmp_path: Path) -> None:
         def execute(self, work: Sequence[Work]) -> float:
             return super().execute(work) + self.outside_s
 
-    report = selfcheck(bench, lambda: Around(bench), schedule(), out=tmp_path / "m.parquet")
+    report = selfcheck(bench, lambda: Around(bench), schedule(6, seats=3, budget=32), out=tmp_path / "m.parquet")
     assert report.conditions.host_s == 2e-3
     assert all(abs(item.error) < 1e-3 for item in report.comparisons)
 
@@ -148,7 +148,9 @@ def test_flushed_caches_are_stated_and_not_in_the_prediction(tmp_path: Path) -> 
             return super().measure(point, repeats)
 
     bench = Flushed(COST, noise=0.0, bursts=0.0)
-    report = selfcheck(bench, lambda: SyntheticExecutor(bench), schedule(), out=tmp_path / "m.parquet")
+    report = selfcheck(
+        bench, lambda: SyntheticExecutor(bench), schedule(6, seats=3, budget=32), out=tmp_path / "m.parquet"
+    )
     assert report.conditions.flushed == pytest.approx(0.2)
     assert report.conditions.pairs == 4 * report.repeats
     assert all(abs(item.error) < 1e-3 for item in report.comparisons)
@@ -156,9 +158,9 @@ def test_flushed_caches_are_stated_and_not_in_the_prediction(tmp_path: Path) -> 
 
 
 @given(jobs, st.integers(1, 12), st.integers(1, 200))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_the_loop_of_median_steps_is_the_loop_itself_without_noise(found: list[Job], seats: int, extra: int) -> None:
-    runs = [serve(found, SyntheticExecutor(quiet()), seats=seats, budget=seats + extra) for _ in range(3)]
+    runs = [serve(found, SyntheticExecutor(quiet()), seats=seats, budget=seats + extra) for _ in range(2)]
     steady = of_median_steps(runs)
     assert steady.first_s == pytest.approx(runs[0].first_s, rel=1e-12)
     assert steady.finished_s == pytest.approx(runs[0].finished_s, rel=1e-12)
