@@ -162,12 +162,16 @@ def _check_header(path: Path) -> None:
 def contradiction(frame: pd.DataFrame) -> tuple[int, int] | None:
     """Two rows of whole steps (by position) that cannot both be in milliseconds, None where there are none.
 
-    Of two steps the one that computes and reads at least as much of everything takes at least about as long; one that
-    takes `CONTRADICTION` times shorter was written in another unit.
+    Of two steps the one with at least as many tokens computed, tokens read and pairs of them takes at least about as long,
+    decodes or prefills; one that takes `CONTRADICTION` times shorter was written in another unit.
     """
     import numpy as np
 
-    sizes = frame[["decodes", "context", "chunks", "chunk_tokens", "chunk_cached"]].to_numpy(float)
+    decodes, context, chunks, new, cached = (
+        frame[name].to_numpy(float) for name in ("decodes", "context", "chunks", "chunk_tokens", "chunk_cached")
+    )
+    tokens, read = decodes + chunks * new, decodes * context + chunks * (new + cached)
+    sizes = np.stack([tokens, read, decodes * context + chunks * new * (cached + new / 2)], axis=1)
     times = frame["time_ms"].to_numpy(float)
     suspects = np.flatnonzero(times > CONTRADICTION * times.min(initial=np.inf))
     for slow in suspects[np.argsort(-times[suspects])]:

@@ -139,10 +139,14 @@ def _same_length(row: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def _plausible(ttft_s: FloatArray, stated_ms: Any) -> None:
-    """Raise a ValueError for times to the first token that are negative or not in the unit of the stated mean."""
+    """Raise a ValueError for times to the first token that are no numbers, negative, or not in the unit of the stated mean."""
+    if not np.isfinite(ttft_s).all():
+        raise ValueError(
+            f"a time to the first token is no number: entry {int(np.argmin(np.isfinite(ttft_s)))} of ttfts"
+        )
     if (ttft_s < 0).any():
-        raise ValueError(f"a negative time to the first token ({float(np.nanmin(ttft_s)):g} s)")
-    mean_ms = 1e3 * float(np.nanmean(ttft_s))
+        raise ValueError(f"a negative time to the first token ({float(np.min(ttft_s)):g} s)")
+    mean_ms = 1e3 * float(np.mean(ttft_s))
     if isinstance(stated_ms, int | float) and stated_ms > 0 and not stated_ms / UNIT < mean_ms < stated_ms * UNIT:
         raise ValueError(
             f"contradictory units: ttfts are {mean_ms:,.4g} ms in the mean if they are seconds, "

@@ -275,6 +275,7 @@ def test_what_later_versions_nest_is_found(pool: Any, tmp_path: Path) -> None:
         ({"output_lens": [0] * 12}, "every request failed"),
         ({"input_lens": [5]}, "lists of different length: 12 of output_lens, 1 of input_lens"),
         ({"ttfts": [-1.0] * 12}, "a negative time to the first token"),
+        ({"ttfts": [0.2, float("nan")] + [0.2] * 10}, "a time to the first token is no number: entry 1"),
         ({"ttfts": [60.0] * 12, "mean_ttft_ms": 60.0}, "contradictory units"),
         ({"request_rate": -3}, "a rate above zero or inf is expected"),
         ({"completed": 0, "num_prompts": 0}, "no completed request"),

@@ -131,3 +131,15 @@ def test_rows_in_another_unit_are_found() -> None:
     assert frame.loc[found[1], "decodes"] >= 2
     frame.loc[2, "time_ms"] /= 1e6
     assert contradiction(frame) is not None, "or shorter than smaller ones"
+
+
+@pytest.mark.parametrize(("decodes", "factor"), [(True, 1000), (True, 0.001), (False, 1000), (False, 0.001)])
+def test_all_of_one_kind_in_another_unit_are_found(decodes: bool, factor: float) -> None:
+    rows = [(b, c, 0, 0, 0, 20 + 0.02 * b + 1e-5 * b * c) for b in (1, 8, 64) for c in (64, 1024)]
+    rows += [
+        (0, 0, 1, n, cached, 20 + 0.02 * n + 1e-8 * n * (n + cached)) for n in (16, 512, 8192) for cached in (0, 4096)
+    ]
+    frame = pd.DataFrame(rows, columns=["decodes", "context", "chunks", "chunk_tokens", "chunk_cached", "time_ms"])
+    assert contradiction(frame) is None
+    frame.loc[(frame["decodes"] > 0) == decodes, "time_ms"] *= factor
+    assert contradiction(frame) is not None
