@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sim.cluster.clock import ARRIVAL, FAILURE, TICK, Clock
 from sim.cluster.shell import Shell
-from sim.cluster.view import LiveView, StaleView
+from sim.cluster.view import Classifier, LiveView, StaleView
 from sim.engine.request import Request
 from sim.errors import PolicyError
 from sim.policies.overload import Admission
@@ -62,7 +62,9 @@ class Dispatcher:
         admission: Admission | None = None,
         predicting: bool = False,
         refresh_ps: int | None = None,
+        classifier: Classifier | None = None,
     ) -> None:
+        self._classifier = classifier
         self.clock = clock
         self.router = router
         self.emptied: Callable[[int], None] | None = None
@@ -88,11 +90,13 @@ class Dispatcher:
         self.live = LiveView(shells, self.outstanding, self._categories, self._expected)
         for shell in shells:
             shell.bounds = self.live.bounds
+        self.live.classifier = self._classifier
         self._view = self.live
         if self._refresh_ps is not None:
             needs = {self.router.needs(), self._admission.sees if self._admission else "nothing"}
             inside = "snapshots" in needs
             stale = StaleView(shells, self.outstanding, self._categories, self._expected, inside)
+            stale.classifier = self._classifier
             self._view = stale
             if needs != {"nothing"}:
                 self._refresh_alarm = self.clock.alarm(TICK, REFRESH, partial(self._refresh, stale))

@@ -109,8 +109,11 @@ class Gateway:
             admission=admission,
             predicting=predictor is not None,
             refresh_ps=self.settings.refresh_ps,
+            classifier=judged.looks_hard if judged is not None else None,
         )
         self.maker = RequestMaker(clock, source, self.tally, predictor, self.settings.deadlines_ps)
+        if judged is not None:
+            self.maker.prompts = judged.prompts
         self.make = self.maker.make
         self.copy = self.maker.copy
         self.patience = Patience(self, self.settings.timeout_ps)

@@ -118,6 +118,13 @@ class Judged:
         place = self.pool(pool)
         return not any(self.keeps_probes) if place is None else not self.keeps_probes[place]
 
+    def looks_hard(self, query: int, hard_share: float, sensitivity: float, specificity: float) -> bool:
+        """Whether a classifier takes *query* for one of the hardest *hard_share*."""
+        judge = self.judge
+        hard = judge.easiness_of(query, self.prompts.get(query, -1)) < hard_share
+        u = judge.uniform("classifier", query)
+        return u < sensitivity if hard else u >= specificity
+
     def begin(self, row: tuple[int, ...]) -> QueryJudge:
         """What is known of the query in *row*."""
         if row[8] >= 0:
@@ -308,9 +315,7 @@ class QueryJudge:
         """What a call that takes no time comes to."""
         judge, query = self._judge, self.row[0]
         if isinstance(call, Classify):
-            hard = judge.easiness_of(query, self.row[8]) < call.hard_share
-            u = judge.uniform("classifier", query)
-            return u < call.sensitivity if hard else u >= call.specificity
+            return self._run.looks_hard(query, call.hard_share, call.sensitivity, call.specificity)
         label = self._labels.get(call.outcome.request, NONE)
         noise = judge.normal("confidence", query, call.outcome.sample)
         score = -math.inf if label == NONE else noise + (call.discrimination if label == RIGHT else 0.0)

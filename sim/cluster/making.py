@@ -34,6 +34,8 @@ class RequestMaker:
         self._deadlines_ps = deadlines_ps
         self._shares_words = words_recur(source)
         self._parents: dict[int, Request] = {}
+        self.prompts: dict[int, int] | None = None
+        """By query, which prompt it shares with others; None: nobody asks."""
         self.turns: dict[int, int] = {}
         """Request of the turn before, by request of a later turn."""
 
@@ -64,6 +66,8 @@ class RequestMaker:
             _,
         ) = row
         key = self.key(prompt, group)
+        if prompt >= 0 and self.prompts is not None:
+            self.prompts[query] = prompt
         if prompt >= 0 and self._shares_words:
             prefix_len = prompt_tokens
         number = self._tally.requests

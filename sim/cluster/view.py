@@ -7,10 +7,14 @@ from math import inf
 from operator import mul
 from typing import TYPE_CHECKING, Any
 
-from sim.policies.routing import ReplicaInfo, View
+from sim.policies.routing import ReplicaInfo, RoutedRequest, View
 
 if TYPE_CHECKING:
     from sim.cluster.shell import Shell
+
+
+Classifier = Callable[[int, float, float, float], bool]
+"""Whether a query looks hard: its number, the share of hard ones, sensitivity and specificity."""
 
 
 class Bounds:
@@ -42,6 +46,7 @@ class LiveView:
         "bounds",
         "candidates",
         "categories",
+        "classifier",
         "now_ps",
         "outstanding",
         "replicas",
@@ -66,6 +71,7 @@ class LiveView:
         self.outstanding: Sequence[int] = outstanding
         self.categories = categories
         self.candidates: Sequence[int] = ()
+        self.classifier: Classifier | None = None
         self.now_ps = 0
 
     def state(self, index: int) -> Any:
@@ -167,6 +173,11 @@ class LiveView:
         shell.looked = True
         self.bounds.use[index] = 1 - free / state.total_blocks
         return float(state.kv_use)
+
+    def looks_hard(self, request: RoutedRequest, hard_share: float, sensitivity: float, specificity: float) -> bool:
+        """See `View.looks_hard`."""
+        assert self.classifier is not None, "how hard queries are takes a quality model"
+        return self.classifier(request.query, hard_share, sensitivity, specificity)
 
     def among(self, candidates: Sequence[int]) -> View:
         """The same view with fewer candidates."""
@@ -277,6 +288,9 @@ class _Among:
         self, candidates: Sequence[int], weights: Sequence[float], limit: Callable[[int], float]
     ) -> int | None:
         return self._view.most_loaded(candidates, weights, limit)
+
+    def looks_hard(self, request: RoutedRequest, hard_share: float, sensitivity: float, specificity: float) -> bool:
+        return self._view.looks_hard(request, hard_share, sensitivity, specificity)
 
     def among(self, candidates: Sequence[int]) -> View:
         return _Among(self._view, candidates)

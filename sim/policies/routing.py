@@ -161,6 +161,11 @@ class View(Protocol):
         the first; None when there is none. *weights* are by replica. Looks into as few as it can."""
         ...
 
+    def looks_hard(self, request: RoutedRequest, hard_share: float, sensitivity: float, specificity: float) -> bool:
+        """Whether a classifier takes the query of *request* for one of the hardest *hard_share*: it finds the hard ones with
+        probability *sensitivity*, the others with *specificity*. Its draw is the query's own. Needs a quality model."""
+        ...
+
     def among(self, candidates: Sequence[int]) -> View:
         """The same view with fewer candidates, for a router that asks another."""
         ...
@@ -175,6 +180,8 @@ class Router:
     sees: ClassVar[Sees] = "nothing"
     per_request: ClassVar[bool] = False
     """True: each request of a query is routed by itself; False: they follow the query's first one."""
+    judges: ClassVar[bool] = False
+    """Whether it asks how hard queries are, which takes a quality model."""
 
     def needs(self) -> Sees:
         """What this router reads of the replicas."""

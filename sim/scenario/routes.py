@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class _NamesPools(Protocol):
     def named_pools(self) -> Sequence[str]: ...
     def needs(self) -> str: ...
+    @property
+    def judges(self) -> bool: ...
 
 
 def check_routes(scenario: Scenario, document: Document) -> list[Problem]:
@@ -48,6 +50,14 @@ def check_routes(scenario: Scenario, document: Document) -> list[Problem]:
             document.problem(("router",), problem.message, expected=problem.expected, nearest=problem.nearest)
             for problem in error.problems
         ]
+    if router is not None and router.judges and scenario.quality is None:
+        problems.append(
+            document.problem(
+                ("router",),
+                f"{scenario.router.name} asks how hard queries are, and nothing says it",
+                expected="a quality section: quality: {benchmark: math-500}",
+            )
+        )
     apart = any(pool.role == "prefill" for pool in scenario.pools.values())
     if not apart and scenario.kv_transfer != KvTransfer():
         problems.append(

@@ -24,6 +24,7 @@ LENGTHS: dict[str, Any] = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "by_category": {"pools": {"math": "old"}, "default": "new"},
+    "by_difficulty": {"easy_pool": "new", "hard_pool": "old", "hard_share": 0.4},
     "by_length_class": {"pools": ["new", "old"], "bounds": [250], "by": "prompt"},
     "priority_tiers": {"per_replica": {0: 20, 1: 4}},
     "predicted": {"rates_per_s": [1.0, 8.0], "lead_s": 5.0, "period_s": 20.0},
@@ -53,7 +54,9 @@ def run(pools: dict[str, Any], **sections: Any) -> Any:
 @pytest.mark.parametrize("name", registry("router").names())
 def test_every_router_serves_mixed_pools(name: str, stale: bool) -> None:
     pools = {"new": POOL, "old": POOL | {"hardware": "a100"}}
-    gateway = {"gateway": {"refresh_interval": "2 s"}} if stale else {}
+    gateway: dict[str, Any] = {"gateway": {"refresh_interval": "2 s"}} if stale else {}
+    if registry("router").make(name).judges:
+        gateway["quality"] = {"benchmark": "b", "models": {"any": {"b": {"accuracy": 0.6, "concentration": 2.0}}}}
     results = run(pools, router={"name": name} | OPTIONS.get(name, {}), predictor="lognormal_error", **gateway)
     assert len(results.requests.groupby(["pool", "replica"], observed=True)) > 1
 

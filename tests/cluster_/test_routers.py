@@ -296,6 +296,21 @@ def test_by_length_class() -> None:
     assert choose(Scene([0, 0]), Asked(predicted_tokens=-1)) == 1
 
 
+def test_by_difficulty() -> None:
+    class Judging(Scene):
+        def looks_hard(self, request: Any, *rates: float) -> bool:
+            assert rates == (0.3, 0.9, 0.8)
+            return request.query % 2 == 1
+
+    options = {"hard_share": 0.3, "sensitivity": 0.9, "specificity": 0.8}
+    choose = begin("by_difficulty", easy_pool="a", hard_pool="b", **options)
+    assert choose(Judging([1, 0, 0, 0]), Asked(query=4)) == 2
+    assert choose(Judging([0, 1, 0, 0]), Asked(query=5)) == 3
+    choose = begin("by_difficulty", hard_pool="b", **options)
+    assert choose(Judging([0, 0, 1, 1]), Asked(query=4)) == 0, "the others may go anywhere"
+    assert choose(Judging([0, 5, 0, 1]), Asked(query=5)) == 3
+
+
 def test_cost_aware_takes_the_cheapest_that_is_free_enough() -> None:
     infos = (
         ReplicaInfo(0, "h100", 0, 0, token_ps=10e9, price_usd_per_hour=10.0),
@@ -346,6 +361,7 @@ def test_bad_options_are_refused() -> None:
         ("join_idle_queue", {"idle_below": 0}),
         ("by_length_class", {"pools": ("a", "b"), "bounds": ()}),
         ("slo_aware", {"margin": 0}),
+        ("by_difficulty", {"sensitivity": 1.2}),
         ("consistent_hash", {"points": 0}),
     ):
         with pytest.raises(ValueError, match=r"must|need"):

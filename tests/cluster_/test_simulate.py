@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sim import load, simulate
+from sim.errors import InputError
 from sim.results.results import PROVENANCE_FILE
 
 
@@ -168,3 +169,31 @@ def test_an_interrupt_passes_through() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         simulate(scenario(), progress=stop)
+
+
+def _two_pools(**changes: Any) -> Any:
+    pools = scenario().resolved()["pools"]
+    pools["hard"] = pools["main"] | {"model": "llama-3.1-70b", "tensor_parallel_size": 4}
+    quality = {"benchmark": "b", "models": {"any": {"b": {"accuracy": 0.6, "concentration": 2.0}}}}
+    return scenario(pools=pools, quality=quality, **changes)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_router_and_a_strategy_find_the_same_queries_hard(shared: bool) -> None:
+    options = {"easy_pool": "main", "hard_pool": "hard", "hard_share": 0.3, "sensitivity": 0.8, "specificity": 0.9}
+    words = {"recurrence": {"problems": 20}} if shared else {}
+    work = scenario().resolved()["workload"] | words
+    routed = simulate(_two_pools(router={"name": "by_difficulty", **options}, workload=work))
+    told = simulate(_two_pools(strategy={"name": "difficulty_routing", **options}, workload=work))
+    count = min(len(routed.queries), len(told.queries))  # they run on until the last measured one has its answer
+    mine, theirs = (each.queries.set_index(["replication", "query"])["pool"].astype(str) for each in (routed, told))
+    both = mine.index.intersection(theirs.index)
+    assert len(both) > 0.9 * count
+    assert (mine[both] == theirs[both]).all()
+    share = (mine == "hard").mean()
+    assert abs(share - (0.3 * 0.8 + 0.7 * 0.1)) < (0.25 if shared else 0.12)
+
+
+def test_a_router_that_judges_needs_to_know_how_hard_queries_are() -> None:
+    with pytest.raises(InputError, match=r"by_difficulty asks how hard queries are.*quality section"):
+        scenario(router={"name": "by_difficulty", "hard_pool": "main"})
