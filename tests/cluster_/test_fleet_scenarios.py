@@ -53,7 +53,7 @@ def autoscaling(**options: Any) -> dict[str, Any]:
     return {"autoscaling": quick | {"policy": {"name": "queue_depth", "up": 2}} | options}
 
 
-@pytest.mark.parametrize("stepwise", [False, True])
+@pytest.mark.parametrize("stepwise", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_crashes_lose_no_query_and_are_counted(stepwise: bool) -> None:
     """Every balance of a run is checked by `simulate` itself, crashes included."""
     failures = {
@@ -69,6 +69,7 @@ def test_crashes_lose_no_query_and_are_counted(stepwise: bool) -> None:
     assert set(np.unique(queries["status"])) <= {Status.COMPLETED, Status.UNFINISHED, Status.FAILED}
 
 
+@pytest.mark.slow
 def test_a_crash_is_the_same_in_both_modes() -> None:
     failures = {"outages": [{"pool": "main", "at": "9123456789 ns", "lasts": "4 s"}]}
     one, two = (simulate(scenario(failures=failures), stepwise=stepwise) for stepwise in (True, False))
