@@ -70,8 +70,8 @@ def simulate(
 ) -> Results:
     """Run *scenario* and return its tables and summary.
 
-    All its replications are run, or only number *replication*; where the second equals the first, since nothing is drawn at
-    random, the first one is all. *stepwise* walks every engine step by step:
+    All its replications are run, or only number *replication*; where all come to the same, as
+    when nothing is drawn at random, one stands for all. *stepwise* walks every engine step by step:
     the same tables, to the last bit, at a cost that grows with tokens. Paths in the workload are looked for
     under *base* first. With several *workers* each replication is split over so many processes, with the same results
     (`sim.cluster.split`); an InputError says where it cannot be. Raise
@@ -93,9 +93,8 @@ def simulate(
             check_categories(scenario, source.categories)
         description = {"name": source.name, **source.describe()}
         runs.append(run_once(scenario, pools, source, number, stepwise=stepwise, pulse=pulse, workers=workers))
-        if len(runs) == 2 and _same(*runs):
-            runs = [_only(runs[0][0], len(numbers), runs[0][1])]
-            break
+    if len(runs) > 1 and all(_same(runs[0], other) for other in runs[1:]):
+        runs = [_only(*runs[0], asked=len(numbers))]
     wall_s = time.perf_counter() - clock
     requests = [tables["requests"] for _, tables in runs]
     results = Results(
@@ -127,11 +126,11 @@ def _same(one: _Replication, other: _Replication) -> bool:
     )
 
 
-def _only(info: RunInfo, asked: int, tables: dict[str, Table]) -> _Replication:
+def _only(info: RunInfo, tables: dict[str, Table], *, asked: int) -> _Replication:
     """The first of *asked* replications, which stands for all."""
     text = (
-        f"nothing in this scenario is drawn at random, so its {asked} replications are the same: one was counted, and there "
-        "are no intervals"
+        f"all {asked} replications came to the same, to the last bit: chance decides nothing here, so one is counted, and "
+        "there are no intervals"
     )
     return replace(info, banners=(*info.banners, text)), tables
 

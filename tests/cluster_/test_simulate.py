@@ -11,6 +11,7 @@ import pytest
 from sim import load, simulate
 from sim.errors import InputError
 from sim.results.results import PROVENANCE_FILE
+from sim.simulate import run_once
 
 
 def scenario(**changes: Any) -> Any:
@@ -87,12 +88,24 @@ def test_where_nothing_is_drawn_one_replication_stands_for_all(tmp_path: Path) -
     replay = {"trace": str(trace)}
     drawn = simulate(scenario())
     assert drawn.summary["replications"] == 2
-    assert not any("at random" in text for text in drawn.summary["banners"])
+    assert not any("came to the same" in text for text in drawn.summary["banners"])
     once = simulate(scenario(workload=replay, measure={"replications": 3}))
     assert once.summary["replications"] == 1
     assert once.summary["metrics"]["tta"]["n"] == 90
     assert not any(key.endswith("_ci") for key in once.summary["metrics"]["tta"])
-    assert any("its 3 replications are the same" in text for text in once.summary["banners"])
+    assert any("all 3 replications came to the same" in text for text in once.summary["banners"])
+    late = iter([False, False, True])  # the third differs: chance decides, though it took a while to tell
+    once_more = run_once
+
+    def differs(*args: Any, **options: Any) -> Any:
+        info, tables = once_more(*args, **options)
+        if next(late):
+            tables["queries"].columns["correct"][:] = 1.0
+        return info, tables
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sim.simulate.run_once", differs)
+        assert simulate(scenario(workload=replay, measure={"replications": 3})).summary["replications"] == 3
     by_chance = simulate(scenario(workload=replay, router="random", measure={"replications": 3}))
     assert by_chance.summary["replications"] == 3
 
