@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.errors import InputError
 from sim.policies.schedulers import scheduler
+from sim.policies.schedulers.chunked_reasoning import ChunkedReasoning, _Notes
 from sim.results.columns import Status
 
 STEP = 1000
@@ -101,3 +103,22 @@ def test_chunks_go_to_the_host_only_where_there_is_a_way(between: str, kv: str |
         return
     with pytest.raises(InputError, match="between_chunks: host together with kv: swap"):
         load(data)
+
+
+def test_of_those_parked_in_one_instant_the_first_to_come_goes_on_first() -> None:
+    """They were parked by what was left of their chunks, which is not the order of the queue."""
+    policy, resumed = ChunkedReasoning(), []
+    requests = [Request(number, arrived_ps=0, prompt_tokens=4, output_tokens=9) for number in range(3)]
+    for request, yielded_ps in zip(requests, (50, 50, 60), strict=True):
+        request.yielded_ps = yielded_ps
+    parked = dict.fromkeys([requests[1], requests[0], requests[2]])
+    step: Any = SimpleNamespace(
+        seats=1,
+        now_ps=100,
+        settings=EngineSettings(num_gpu_blocks=9),
+        resume=resumed.append,
+        candidates=lambda: iter(()),
+    )
+    policy._resume(step, _Notes({}, parked), set())
+    assert resumed == [requests[0]]
+    assert list(parked) == [requests[1], requests[2]]
