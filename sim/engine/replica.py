@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -44,6 +44,7 @@ class Sink(Protocol):
     def write_pattern(self, pattern: Any, /) -> object: ...
     def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None: ...
     def add_reserved(self, row: tuple[int, ...], takes: bytes, at: int, unused: bytes, window: bytes) -> None: ...
+    def join(self, joined: Sequence[tuple[int, int]]) -> None: ...
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None: ...
 
 
@@ -61,6 +62,9 @@ class NoSink:
 
     def add_reserved(self, row: tuple[int, ...], takes: bytes, at: int, unused: bytes, window: bytes) -> None:
         """Drop *row*."""
+
+    def join(self, joined: Sequence[tuple[int, int]]) -> None:
+        """Drop who joined."""
 
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None:
         """Drop the stall."""

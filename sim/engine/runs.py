@@ -10,12 +10,11 @@ from bisect import bisect_right
 from heapq import heappop, heappush
 from itertools import accumulate
 from math import isqrt
-from typing import Any
 
 from sim.engine.counted_batch import CountedBatch
 from sim.engine.step import NEVER_PS
 from sim.engine.step_log import StepRow
-from sim.results.growth import WIDTH, Run
+from sim.results.growth import WIDTH
 from sim.results.sinks import pack_segment
 
 WHOLE_PATTERN = 64
@@ -261,8 +260,8 @@ class Runs(CountedBatch):
                window_now, self.copies.duplicates)  # fmt: skip
         self._run_fresh = 0
         if joined and joined[0][0] < steps:
-            self._add_split(row, Run(takes, at, unused, window))
-        elif unused and takes:
+            self.sink.join(joined)
+        if unused and takes:
             self.sink.add_reserved(row, takes, at, unused, window)
         else:
             if takes:
@@ -270,20 +269,6 @@ class Runs(CountedBatch):
             self._write_row(pack_segment(*row, at, len(takes) // WIDTH))
         if self._points and not self.compression:
             self._ended_looks()
-
-    def _add_split(self, row: tuple[int, ...], run: Run) -> None:
-        """Rows of a run that others joined the queue behind: one for each length of the queue."""
-        done, steps, waiting = 0, row[1], self._waited
-        for upto, longer in [*(entry for entry in self._joined if entry[0] < steps), (steps, 0)]:
-            if upto > done:
-                part = run.part(row, done, upto, self.kv.total, waiting)
-                rest: Any = run.rest(done) if upto - done > 1 else ()
-                if len(rest) > 2:
-                    self.sink.add_reserved(part, *rest)
-                else:
-                    self.sink.add(part, *rest)
-                done = upto
-            waiting = longer
 
     def _parts(self, ahead: int = 0) -> tuple[int, int]:
         """Blocks reserved and not reached by tokens, and blocks of windows, of all that run, *ahead* steps from now."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.results.growth import WIDTH, Run, RunGrowth, ended_before
+from sim.results.splits import Place, split
 
 IntArray = NDArray[np.int64]
 
@@ -53,6 +54,11 @@ where it begins and its length, 0 and 0 where there is none."""
 
 unpack_segment = _PACKED.unpack
 """The reverse of ``pack_segment``."""
+
+_PLACE = Place(*((*SEGMENT_ROW, "at", "length").index(name) for name in Place._fields))
+
+_MANY = 4096
+"""Notes of who joined behind a run that are worked in at once."""
 
 _TURNED = 2048
 """Rows that are turned into columns at once: as many as the processor's cache holds."""
@@ -176,6 +182,8 @@ class SegmentSink:
     __slots__ = (
         "_parts",
         "_segments",
+        "_splits",
+        "_splits_from",
         "_stall_pack",
         "_stalls",
         "_takes",
@@ -199,6 +207,9 @@ class SegmentSink:
         self._segments = segments
         self._takes = takes
         self._parts = parts
+        self._splits: list[tuple[int, int, int]] = []
+        self._splits_from = (0, 0)
+        """Where the first row with such notes lies: its number, and the place of its pattern."""
         self.write: Callable[[bytes], object] = segments.extend
         """Append a row that `pack_segment` has packed; what it grows by has been written before."""
         self.write_pattern: Callable[[Any], object] = takes.extend
@@ -214,6 +225,29 @@ class SegmentSink:
         self._parts[len(self)] = (unused, window)
         self.add(row, takes, at)
 
+    def join(self, joined: Sequence[tuple[int, int]]) -> None:
+        """Behind the run that is written next others join the queue: pairs of a step and how many wait from that step on."""
+        splits = self._splits
+        if len(splits) > _MANY:
+            self._split()
+        number = len(self._segments) // _PACKED.size
+        if not splits:
+            self._splits_from = (number, len(self._takes))
+        number -= self._splits_from[0]
+        splits += [(number, step, waiting) for step, waiting in joined]
+
+    def _split(self) -> None:
+        """Make of each run that others joined behind a row for each length of the queue."""
+        number, begin = self._splits_from
+        at, splits, self._splits[:] = number * _PACKED.size, self._splits.copy(), []
+        rows = np.frombuffer(bytes(self._segments[at:]), dtype=np.int64).reshape(-1, len(SEGMENT_ROW) + 2)
+        takes = np.frombuffer(bytes(self._takes[begin:]), dtype=np.uint16)
+        parts = {row - number: self._parts.pop(row) for row in range(number, len(self)) if row in self._parts}
+        rows, takes, parts = split(rows, takes, parts, splits, _PLACE, self.blocks)
+        self._segments[at:] = rows.tobytes()
+        self._takes[begin:] = takes.tobytes()
+        self._parts |= {row + number: part for row, part in parts.items()}
+
     def growth(self) -> RunGrowth:
         """How the blocks of the rows of several steps grow."""
         at, length = self._packed()[:, len(SEGMENT_ROW) :].T
@@ -227,6 +261,8 @@ class SegmentSink:
         )
 
     def _packed(self) -> IntArray:
+        if self._splits:
+            self._split()
         return np.frombuffer(self._segments, dtype=np.int64).reshape(-1, len(SEGMENT_ROW) + 2)
 
     def stall(self, request: int, at_ps: int, gap_ps: int) -> None:
@@ -238,6 +274,8 @@ class SegmentSink:
 
         Such steps become rows of their own, whose decodes are dropped; stalls that such tokens would have ended are none.
         """
+        if self._splits:
+            self._split()
         stalls = self.stalls()
         seen = stalls[:, STALL_ROW.index("at_ps")] <= now_ps  # fast-forward writes them ahead of their time
         if not seen.all():
@@ -269,6 +307,8 @@ class SegmentSink:
 
     def packed(self) -> tuple[Any, ...]:
         """All that was added, as the sink of the same replica in another process takes it."""
+        if self._splits:
+            self._split()
         return self._stalls, self._segments, self._takes, self._parts
 
     def restore(self, packed: tuple[Any, ...]) -> None:
@@ -278,6 +318,7 @@ class SegmentSink:
 
     def forget_segments(self) -> None:
         """Let go of all segments: they stand in a table now. (Emptied, since an engine that still is there writes to them.)"""
+        self._splits.clear()
         self._segments.clear()
         self._takes.clear()
         self._parts.clear()

@@ -10,7 +10,7 @@ policy that says it holds for longer than it does is found out here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -94,6 +94,11 @@ class TraceSink:
         self.trace = trace
         self.blocks = blocks
         self.pattern = b""
+        self.joined: list[tuple[int, int]] = []
+
+    def join(self, joined: Sequence[tuple[int, int]]) -> None:
+        """Keep who joins the queue behind the row that follows."""
+        self.joined = list(joined)
 
     def write_pattern(self, pattern: Any) -> None:
         """Keep what the row that follows grows by."""
@@ -116,8 +121,12 @@ class TraceSink:
         # what is cached without a reference has a place beside what is held
         assert named["reserved_blocks"] + named["cached_blocks"] <= self.blocks, named
         steps, run = named["steps"], Run(takes, at, unused, window)
+        joined, self.joined = self.joined, []
+        waiting = named["waiting"]
         for index in range(steps):
-            one = run.part(row, index, index + 1, self.blocks)
+            while joined and joined[0][0] <= index:
+                waiting = joined.pop(0)[1]
+            one = run.part(row, index, index + 1, self.blocks, waiting)
             trace.segments.append(one)
         part = dict(zip(SEGMENT_ROW, one, strict=True))
         assert part["reserved_blocks_last"] == named["reserved_blocks_last"]
