@@ -32,7 +32,7 @@ class Planning(Shortcuts):
         self.next_end_ps = ends[0] if ends else None
         self._processed_ps = now_ps
         if self._run_steps:
-            if self._short_ways and not (self._joined or self._pending or self._cancels or self._points):
+            if self._short_ways and not (self._pending or self._cancels or self._points):
                 return self._end_run(now_ps)
             self._close_run()
         if self._pending or self._cancels or self.log is not None:

@@ -271,8 +271,7 @@ class Shortcuts(Pressure):
     def _end_run(self, now_ps: int) -> list[Request]:
         """The run under way is over; return who came to an end by it, as `_close_run` and then `_process` do.
 
-        Only with blocks that are taken as needed, no log, nobody who joined the queue meanwhile, no end pending and no
-        cancel.
+        Only with blocks that are taken as needed, no log, no end pending and no cancel.
         """
         steps, applied, kv, size, crossing = (
             self._run_steps,
@@ -304,6 +303,9 @@ class Shortcuts(Pressure):
             extra = steps
             place = (at - 1) % size
         pattern = 0
+        joined = self._joined
+        if joined and joined[0][0] < steps:
+            self.sink.join(joined)
         if steps > 1:
             if size <= WHOLE_PATTERN:
                 pattern = size

@@ -57,7 +57,7 @@ unpack_segment = _PACKED.unpack
 
 _PLACE = Place(*((*SEGMENT_ROW, "at", "length").index(name) for name in Place._fields))
 
-_MANY = 4096
+_MANY = 1024
 """Notes of who joined behind a run that are worked in at once."""
 
 _TURNED = 2048
@@ -240,12 +240,12 @@ class SegmentSink:
         """Make of each run that others joined behind a row for each length of the queue."""
         number, begin = self._splits_from
         at, splits, self._splits[:] = number * _PACKED.size, self._splits.copy(), []
-        rows = np.frombuffer(bytes(self._segments[at:]), dtype=np.int64).reshape(-1, len(SEGMENT_ROW) + 2)
-        takes = np.frombuffer(bytes(self._takes[begin:]), dtype=np.uint16)
+        rows = np.frombuffer(self._segments[at:], dtype=np.int64).reshape(-1, len(SEGMENT_ROW) + 2)
+        takes = np.frombuffer(self._takes[begin:], dtype=np.uint16)
         parts = {row - number: self._parts.pop(row) for row in range(number, len(self)) if row in self._parts}
         rows, takes, parts = split(rows, takes, parts, splits, _PLACE, self.blocks)
-        self._segments[at:] = rows.tobytes()
-        self._takes[begin:] = takes.tobytes()
+        self._segments[at:] = rows.data.cast("B")
+        self._takes[begin:] = takes.data.cast("B")
         self._parts |= {row + number: part for row, part in parts.items()}
 
     def growth(self) -> RunGrowth:

@@ -61,7 +61,7 @@ def one_by_one(sink, row, run, joined):
         waiting = longer
 
 
-@pytest.mark.parametrize("at_once", [0, 3, 4096])
+@pytest.mark.parametrize("at_once", [0, 3, 1024])
 @settings(max_examples=25)
 @given(rows=st.lists(runs(), max_size=8))
 def test_as_row_by_row(at_once, rows):
