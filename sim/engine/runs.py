@@ -135,19 +135,41 @@ class Runs(CountedBatch):
             wake_at_ps = step.wake_at_ps
             if wake_at_ps < NEVER_PS and wake_at_ps < steps * (first + growth * steps) + start:
                 steps = min(steps, max(1, self._steps_until(wake_at_ps - start) + self.lag))
-        self._run_steps = steps
         last = steps - 1
         self.gpu_free_ps = end = start + steps * first + growth * (steps * last // 2)
         if last or self._before is not None:
+            self._run_steps = steps
             ends.clear()
             if self.lag:
                 ends.append(end - first - growth * last)
             ends.append(end)
-        else:
-            ends.append(end)
-            self._close_run()
-            if self._compressed:
-                self._compress()
+            return
+        ends.append(end)
+        if applied and self._short_ways and not self._points:
+            self._write_step(start, first)
+            return
+        self._run_steps = steps
+        self._close_run()
+        if self._compressed:
+            self._compress()
+
+    def _write_step(self, start: int, span: int) -> None:
+        """A step of nothing but decodes, already applied, that stands by itself: what `_close_run` comes to then."""
+        # NOTE: there for performance reasons: under pressure a plan in three holds for one step
+        kv, counter, decodes = self.kv, self.counter, self.decoders
+        unused, window = self._no_parts
+        context, computed, running = self.context - decodes, self.computed_tokens, len(self.running)
+        free, fresh, dropped, marks = kv.free, self._run_fresh, 0, self._marks
+        held = kv.total - free
+        self._run_fresh = 0
+        self.batches += 1
+        if self._stops[0][0] <= counter or (marks and marks[0][0] <= counter):
+            dropped = self._settle(start, span, 0, 1)
+        self._write_row(
+            pack_segment(start, 1, span, self._run_growth_ps, decodes, fresh, dropped, context, 0, 0, 0, 0, held, held,
+                         computed - (self.table_blocks - held) * self._block_size, running, self._waited,
+                         len(self._step.preempted), free - kv._unhashed, unused, window, self.copies.duplicates, 0, 0)
+        )  # fmt: skip
 
     def _run_length(self, hold: int, applied: int) -> int:
         """For how many steps the decode batch stays as it is, the *applied* ones included, *hold* at the most."""
@@ -203,7 +225,13 @@ class Runs(CountedBatch):
             self._log_run(steps, self._before is not None)
         self._run_steps = 0
         self._before = None
-        decodes, counter, size, context = self.decoders, self.counter, self._block_size, self.context
+        decodes, counter, size, context, crossing = (
+            self.decoders,
+            self.counter,
+            self._block_size,
+            self.context,
+            self.crossing,
+        )
         held = last = kv.total - kv.free
         computed = self.computed_tokens
         live = computed - (self.table_blocks - held) * size
@@ -213,23 +241,33 @@ class Runs(CountedBatch):
             extra = steps - 1
         else:
             live += decodes
-            held += self.crossing[-counter % size]
+            held += crossing[-counter % size]
             extra = steps
         cached = kv.free - kv._unhashed
         if cached and not applied:
-            first_takes = self.crossing[-counter % size]
+            first_takes = crossing[-counter % size]
             if first_takes > kv._unhashed:
                 cached -= first_takes - kv._unhashed
-        takes, (unused_now, window_now), unused, window = b"", self._no_parts, b"", b""
+        unused_now, window_now = self._no_parts
+        unused = window = b""
         at = (applied - 1 - counter) % size
         if not self._paged:
             unused_now, window_now = self._parts(1 - applied)
             unused, window = self._set_aside.unused_takes.tobytes(), self._set_aside.window_takes.tobytes()
+        pattern, takes = 0, b""
+        if joined and joined[0][0] < steps:
+            self.sink.join(joined)
         if steps > 1:
-            if size <= WHOLE_PATTERN:
-                takes = self.crossing.tobytes()
+            if unused or size > WHOLE_PATTERN:
+                takes = crossing.tobytes()
+                if size > WHOLE_PATTERN:
+                    takes, at, unused, window = self._short_patterns(min(steps - 1, size), at, unused, window)
+                pattern = len(takes) // WIDTH
+                if not unused:
+                    self._write_pattern(takes)
             else:
-                takes, at, unused, window = self._short_patterns(min(steps - 1, size), at, unused, window)
+                pattern = size
+                self._write_pattern(crossing)
         if extra:
             # NOTE: inlined from _blocks_of_steps() for performance reasons
             rest = extra % size
@@ -237,9 +275,9 @@ class Runs(CountedBatch):
             if rest:
                 upto = -counter % size + 1
                 if upto >= rest:
-                    blocks += sum(self.crossing[upto - rest : upto])
+                    blocks += sum(crossing[upto - rest : upto])
                 else:
-                    blocks += sum(self.crossing[:upto]) + sum(self.crossing[upto - rest :])
+                    blocks += sum(crossing[:upto]) + sum(crossing[upto - rest :])
             if blocks:
                 kv.take(blocks)
                 self.table_blocks += blocks
@@ -255,18 +293,19 @@ class Runs(CountedBatch):
             dropped = self._settle(start, first, growth, steps)
         else:
             dropped = 0
-        row = (start, steps, first, growth, decodes, self._run_fresh, dropped, context, 0, 0, 0, 0, held, last, live,
-               running, self._waited, len(self._step.preempted), cached, unused_now,
-               window_now, self.copies.duplicates)  # fmt: skip
-        self._run_fresh = 0
-        if joined and joined[0][0] < steps:
-            self.sink.join(joined)
+        fresh, self._run_fresh = self._run_fresh, 0
         if unused and takes:
-            self.sink.add_reserved(row, takes, at, unused, window)
+            self.sink.add_reserved(
+                (start, steps, first, growth, decodes, fresh, dropped, context, 0, 0, 0, 0, held, last, live, running,
+                 self._waited, len(self._step.preempted), cached, unused_now, window_now, self.copies.duplicates),
+                takes, at, unused, window,
+            )  # fmt: skip
         else:
-            if takes:
-                self._write_pattern(takes)
-            self._write_row(pack_segment(*row, at, len(takes) // WIDTH))
+            self._write_row(
+                pack_segment(start, steps, first, growth, decodes, fresh, dropped, context, 0, 0, 0, 0, held, last, live, running,
+                             self._waited, len(self._step.preempted), cached, unused_now, window_now, self.copies.duplicates, at,
+                             pattern)
+            )  # fmt: skip
         if self._points and not self.compression:
             self._ended_looks()
 
