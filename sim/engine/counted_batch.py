@@ -186,6 +186,7 @@ class CountedBatch(Replica):
         request.counted = True
         request.base = base = computed - counter
         request.counted_from = counter
+        request.stop = stop = counter + left
         evicted = request.evicted
         self.decoders += 1
         self.context += computed - evicted
@@ -201,7 +202,6 @@ class CountedBatch(Replica):
         self.growing += growth
         if request.looks is not None and request.point:
             heappush(self._points, (request.point - base, order, request))
-        request.stop = stop = counter + left
         heappush(self._stops, (stop, order, request))
         request.mark = -1
         if request.first_answer_ps < 0:
@@ -287,12 +287,13 @@ class CountedBatch(Replica):
         return int(computed >= request.reserved * size) + int(computed < self.settings.window_blocks * size)
 
     def _set_growth(self, request: Request) -> None:
-        """Note that of *request*, and when it changes."""
-        size, computed = self._block_size, request.base + self.counter
+        """Note that of *request*, and when it changes, if it does before it stops."""
+        size, counter = self._block_size, self.counter
         request.growth = self._growth_of(request)
         for border in (request.reserved, self.settings.window_blocks):
-            if border * size > computed:
-                heappush(self._borders, (border * size - request.base, request.order, request))
+            at = border * size - request.base
+            if counter < at < request.stop:
+                heappush(self._borders, (at, request.order, request))
 
     def _cross_borders(self) -> None:
         """Apply the changes of growth that the counter has reached. Who pauses and goes on has left notes that hold no more,

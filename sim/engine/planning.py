@@ -231,7 +231,11 @@ class Planning(Shortcuts):
             self._log_step(step, start, end, context + cached + decodes + chunk_tokens, counted)
         self.batches = batches + 1
         dropped, marks, counter = 0, self._marks, self.counter
-        if counted and (self._stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders):
+        if counted and (
+            self._stops[0][0] <= counter
+            or (marks and marks[0][0] <= counter)
+            or (self._borders and self._borders[0][0] <= counter)
+        ):
             dropped = self._settle(start, span, 0, 1)
         self._write_row(
             pack_segment(start, 1, span, 0 if chunks else self._kv_ps * decodes, decodes, fresh, dropped, context,

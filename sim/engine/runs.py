@@ -289,7 +289,11 @@ class Runs(CountedBatch):
         self.batches += steps
         marks = self._marks
         running = len(self.running)
-        if self._stops[0][0] <= counter or (marks and marks[0][0] <= counter) or self._borders:
+        if (
+            self._stops[0][0] <= counter
+            or (marks and marks[0][0] <= counter)
+            or (self._borders and self._borders[0][0] <= counter)
+        ):
             dropped = self._settle(start, first, growth, steps)
         else:
             dropped = 0

@@ -31,16 +31,18 @@ class SetAside:
         steps, size = counter - self._at, self._size
         if steps:
             self.unused -= _taken(self.unused_takes, self._at, steps, size)
-            self.window += _taken(self.window_takes, self._at, steps, size)
+            if self._window_blocks:
+                self.window += _taken(self.window_takes, self._at, steps, size)
             self._at = counter
 
     def after(self, steps: int) -> tuple[int, int]:
         """Both sums *steps* steps from the counter on."""
-        size = self._size
-        return (
-            self.unused - _taken(self.unused_takes, self._at, steps, size),
-            self.window + _taken(self.window_takes, self._at, steps, size),
-        )
+        size, unused, window = self._size, self.unused, self.window
+        if steps:
+            unused -= _taken(self.unused_takes, self._at, steps, size)
+            if self._window_blocks:
+                window += _taken(self.window_takes, self._at, steps, size)
+        return unused, window
 
     def join(self, request: Request, counter: int) -> None:
         """*request* is counted from here on."""
@@ -77,10 +79,10 @@ class SetAside:
 
 
 def _taken(takes: array[int], counter: int, steps: int, size: int) -> int:
-    """What *takes* sums up to in *steps* steps from *counter* on; a step looks one place further down, round and round."""
-    if not steps:
-        return 0
-    rounds, rest = divmod(steps, size)
+    """What *takes* sums up to in *steps* steps, one at least, from *counter* on; a step looks one place further down, round and round."""
     upto = -counter % size + 1
+    if steps == 1:
+        return takes[upto - 1]
+    rounds, rest = divmod(steps, size)
     some = sum(takes[upto - rest : upto]) if upto >= rest else sum(takes[:upto]) + sum(takes[upto - rest :])
-    return rounds * sum(takes) + some
+    return rounds * sum(takes) + some if rounds else some
