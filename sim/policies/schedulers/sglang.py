@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
@@ -36,6 +36,7 @@ class Sglang:
     new_token_ratio: float = 0.7
     min_ratio_factor: float = 0.14
     decay_steps: int = 600
+    serves_all_when_nobody_waits: ClassVar[bool] = True
 
     def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
         """By arrival; a retracted request goes to the back."""
@@ -45,20 +46,16 @@ class Sglang:
         notes = step.memory
         running = step.running
         if not running:
-            notes.update(ratio=self.new_token_ratio, steps=0, full=False, decoding=False)
+            notes.update(ratio=self.new_token_ratio, since=step.number, prefills=0, full=False)
         least = self.new_token_ratio * self.min_ratio_factor
         decay = (self.new_token_ratio - least) / self.decay_steps
-        if notes["decoding"]:
-            steps = notes["steps"] + step.number - notes["number"]
-            notes["steps"] = steps
-        else:
-            steps = notes["steps"]
-        notes["number"] = step.number
+        decodes = step.number - notes["since"] - notes["prefills"]
         if len(running) < notes.get("size", 0):
             notes["full"] = False
-        self._prefill(step, max(least, notes["ratio"] - decay * steps))
-        notes["decoding"] = not step.work
-        if not step.work:
+        self._prefill(step, max(least, notes["ratio"] - decay * decodes))
+        if step.work:
+            notes["prefills"] += 1
+        else:
             self._decode(step)
         notes["size"] = len(running)
 
@@ -67,35 +64,34 @@ class Sglang:
         step.serve_running(decodes=False)
         if notes["full"] or not step.waiting:
             return
-        size = step.settings.block_size
-        room = step.free_blocks * size - ratio * sum(self._to_come(step, request) for request in step.running)
-        for request in self._queue(step):
+        size, held = step.settings.block_size, len(step.running)
+        room, ahead, counted = step.free_blocks * size, CLIP_TOKENS * held, False
+        for request, cached in self._queue(step):
             if step.seats <= 0:
                 notes["full"] = True
                 return
             if step.budget <= 0:
                 return
-            ahead = self._to_come(step, request)
-            whole = request.known - step.cached_tokens(request) + ahead
-            alone = not step.running
-            if (whole >= room and not alone) or not step.admit(request):
+            if step.admitted:
+                cached = step.cached_tokens(request)  # who went before may have brought some, or thrown some out
+            limit = request.foreseen_end - request.prompt_tokens
+            whole = request.known - cached + min(limit - step.generated(request), CLIP_TOKENS)
+            if not counted and whole >= room - ratio * ahead:
+                ahead, counted = _ahead(step, held), True  # only now does it matter how much it is
+            if (whole >= room - ratio * ahead and step.running) or not step.admit(request):
                 notes["full"] = bool(step.running)
                 return
             room -= whole + size
 
-    def _to_come(self, step: Step, request: Request) -> int:
-        limit = request.foreseen_end - request.prompt_tokens
-        return min(limit - step.generated(request), CLIP_TOKENS)
-
-    def _queue(self, step: Step) -> Iterable[Request]:
-        """By place in the queue; with ``lpm`` the longest cached prefix goes first."""
-        if self.order == "fcfs" or not step.settings.enable_prefix_caching:
-            return step.candidates()
-        waiting = list(islice(step.candidates(), LPM_LIMIT + 1))
-        if len(waiting) > LPM_LIMIT:
-            return step.candidates()
-        cached = {request: step.cached_tokens(request) for request in waiting}
-        return sorted(waiting, key=lambda request: -cached[request])
+    def _queue(self, step: Step) -> Iterable[tuple[Request, int]]:
+        """Who waits, with the tokens cached, by place in the queue; with ``lpm`` the longest cached prefix goes first."""
+        if not step.settings.enable_prefix_caching:
+            return ((request, 0) for request in step.candidates())
+        if self.order == "lpm" and len(step.waiting) <= LPM_LIMIT:
+            found = [(request, step.cached_tokens(request)) for request in step.candidates()]
+            found.sort(key=lambda entry: -entry[1])
+            return found
+        return ((request, step.cached_tokens(request)) for request in step.candidates())
 
     def _decode(self, step: Step) -> None:
         if step.blocks_needed() > step.free_blocks:
@@ -114,4 +110,12 @@ class Sglang:
             step.preempt(victim)
         done = sum(step.generated(request) for request in stay)
         allowed = sum(request.foreseen_end - request.prompt_tokens for request in stay)
-        notes.update(ratio=min(1.0, (done + RETRACT_STEPS * len(stay)) / (allowed + 1)), steps=0, full=False)
+        ratio = min(1.0, (done + RETRACT_STEPS * len(stay)) / (allowed + 1))
+        notes.update(ratio=ratio, since=step.number, prefills=0, full=False)
+
+
+def _ahead(step: Step, first: int) -> int:
+    """Output tokens that the *first* of those who run still have to come, as far as estimates look."""
+    generated = islice(step.generated_by_all(), first)
+    left = (request.foreseen_end - request.prompt_tokens - done for request, done in zip(step.running, generated))
+    return sum(tokens if tokens < CLIP_TOKENS else CLIP_TOKENS for tokens in left)
