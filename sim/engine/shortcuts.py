@@ -12,7 +12,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from math import sqrt
 
-from sim.engine.pressure import Pressure
+from sim.engine.chunks import Chunks
 from sim.engine.request import Request
 from sim.engine.runs import WHOLE_PATTERN
 from sim.results.columns import Status
@@ -21,7 +21,7 @@ from sim.results.sinks import pack_segment
 _COMPLETED = int(Status.COMPLETED)  # an enum's attributes are slow to read
 
 
-class Shortcuts(Pressure):
+class Shortcuts(Chunks):
     """A replica that takes the short way where it may."""
 
     __slots__ = ()
