@@ -157,9 +157,9 @@ class Planning(Shortcuts):
         return True
 
     def _schedule(self, now_ps: int) -> bool:
-        if self._holds_out and not (self.walking or self.paused or self.resting):
-            if self._chunk_on(now_ps) if self.chunking else self._hold_out(now_ps):
-                return True
+        short = self._holds_out and not (self.walking or self.paused or self.resting)
+        if short and (self._chunk_on(now_ps) if self.chunking else self._hold_out(now_ps)):
+            return True
         step = self._step
         step.begin(now_ps)
         if self.walking:

@@ -79,8 +79,8 @@ class SetAside:
 
 
 def _taken(takes: array[int], counter: int, steps: int, size: int) -> int:
-    """What *takes* sums up to in *steps* steps, one at least, from *counter* on; a step looks one place further down, round and round."""
-    upto = -counter % size + 1
+    """What *takes* sums up to in *steps* steps, one at least, from *counter* on."""
+    upto = -counter % size + 1  # a step looks one place further down, round and round
     if steps == 1:
         return takes[upto - 1]
     rounds, rest = divmod(steps, size)

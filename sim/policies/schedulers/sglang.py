@@ -117,5 +117,8 @@ class Sglang:
 def _ahead(step: Step, first: int) -> int:
     """Output tokens that the *first* of those who run still have to come, as far as estimates look."""
     generated = islice(step.generated_by_all(), first)
-    left = (request.foreseen_end - request.prompt_tokens - done for request, done in zip(step.running, generated))
+    left = (
+        request.foreseen_end - request.prompt_tokens - done
+        for request, done in zip(step.running, generated, strict=False)
+    )
     return sum(tokens if tokens < CLIP_TOKENS else CLIP_TOKENS for tokens in left)
