@@ -53,6 +53,7 @@ class CountedBatch(Replica):
         "_paged",
         "_pending",
         "_points",
+        "_quiet_until_ps",
         "_rested_ps",
         "_run_applied",
         "_run_fresh",
@@ -127,6 +128,8 @@ class CountedBatch(Replica):
         """Of the first: how many steps of the run under way are applied; of the last: who was left out before it."""
         self._before: tuple[int, ...] | None = None
         """Ends of the batches in flight before a chained run, None when the run under way is not chained."""
+        self._quiet_until_ps = 0
+        """Until when nothing comes from outside, as who had it planned has said."""
         self._left = False
         self._borders: list[tuple[int, int, Request]] = []
         self._points: list[tuple[int, int, Request]] = []

@@ -42,6 +42,7 @@ class Planning(Shortcuts):
     def plan(self, now_ps: int, quiet_until_ps: int = 0) -> int | None:
         """See :meth:`Replica.plan`."""
         waiting, ends = self.waiting, self._ends
+        self._quiet_until_ps = quiet_until_ps
         if self._run_steps:
             if self._joins and len(waiting) == 1 and self._join(now_ps, quiet_until_ps):
                 return self.next_end_ps

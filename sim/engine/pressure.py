@@ -8,7 +8,9 @@ under way, and the scheduler has said that it serves all and then admits heads.
 
 from __future__ import annotations
 
-from sim.engine.runs import Runs
+from heapq import heappop
+
+from sim.engine.runs import WHOLE_PATTERN, Runs
 from sim.results.sinks import pack_segment
 
 
@@ -70,100 +72,153 @@ class Pressure(Runs):
 
     def _make_room(self, now_ps: int, crossing: int) -> bool:
         """The next step needs *crossing* blocks, and fewer are free: the last admitted go, and nobody is admitted in that step.
-        Then all decode, if the head of the queue stays out.
+        Then all decode, if the head of the queue stays out, until somebody comes to an end or comes in; where blocks are short
+        again before that, the last admitted go again.
         """
-        # NOTE: CountedStep._serve_short(), evict(), _uncount(), _start_run() and _close_run() in one. Somebody stays: whoever
-        # runs alone fits, and the last admitted holds at least one block that nobody admitted before it does.
+        # NOTE: CountedStep._serve_short(), evict(), _uncount(), _start_run(), _decode_on() and _close_run() in one. Somebody
+        # stays: whoever runs alone fits, and the last admitted holds at least one block that nobody admitted before it does.
         running, kv, size, lag, counts = self.running, self.kv, self._block_size, self.lag, self.crossing
-        counter, gpu_free_ps = self.counter, self.gpu_free_ps
         if len(running) < 2 or self._pending or self._cancels:
             return False
-        table, computed, context = self.table_blocks, self.computed_tokens, self.context
-        step = self._step
-        step.now_ps = now_ps
-        step.preempted = preempted = []
+        step, ends, waiting, stops, marks = self._step, self._ends, self.waiting, self._stops, self._marks
+        quiet_until_ps, costs, kv_ps, write = self._quiet_until_ps, self._decode_ps, self._kv_ps, self._write_row
+        unused, window = self._no_parts
+        counter, table, computed, context = self.counter, self.table_blocks, self.computed_tokens, self.context
         step.copied_ps = self._fruitless = 0
         while True:
-            free = kv.free
-            taken = crossing if crossing < free else free
-            kv.take(taken)
-            table += taken
-            crossing -= taken
-            if not crossing:
-                break
-            victim = next(reversed(running))
-            base = victim.base
-            mine = base + counter
-            blocks, at = -(-mine // size), base % size
-            if not mine % size:
-                crossing -= 1  # the last of those not yet served
-            yielded = counter - victim.counted_from
-            victim.counted = victim.decoding = victim.running = False
-            victim.scheduled_tokens += yielded
-            victim.steps += yielded
-            self.decoders -= 1
-            self.growing -= 1
-            context -= mine
-            computed -= mine
-            table -= blocks
-            counts[at] -= 1
-            victim.last_token_ps = victim.busy_until_ps = gpu_free_ps
-            victim.known = mine + 1
-            if lag and mine + 1 >= victim.end:
-                self._leave(victim, gpu_free_ps)
+            step.now_ps = now_ps
+            step.preempted = preempted = []
+            gpu_free_ps = self.gpu_free_ps
+            while True:
+                free = kv.free
+                taken = crossing if crossing < free else free
+                kv.take(taken)
+                table += taken
+                crossing -= taken
+                if not crossing:
+                    break
+                victim = next(reversed(running))
+                base = victim.base
+                mine = base + counter
+                blocks, at = -(-mine // size), base % size
+                if not mine % size:
+                    crossing -= 1  # the last of those not yet served
+                yielded = counter - victim.counted_from
+                victim.counted = victim.decoding = victim.running = False
+                victim.scheduled_tokens += yielded
+                victim.steps += yielded
+                self.decoders -= 1
+                self.growing -= 1
+                context -= mine
+                computed -= mine
+                table -= blocks
+                counts[at] -= 1
+                victim.last_token_ps = victim.busy_until_ps = gpu_free_ps
                 victim.known = mine + 1
-            if victim.shared_blocks:
-                self.copies.drop(victim)
-            if victim.tenure is None:
-                kv._unhashed += blocks
-                kv.free += blocks
+                if lag and mine + 1 >= victim.end:
+                    self._leave(victim, gpu_free_ps)
+                    victim.known = mine + 1
+                if victim.shared_blocks:
+                    self.copies.drop(victim)
+                if victim.tenure is None:
+                    kv._unhashed += blocks
+                    kv.free += blocks
+                else:
+                    kv.release(victim, blocks, mine - lag)
+                peak = victim.peak
+                again = (peak if peak < mine else mine) - victim.reused
+                if again > 0:
+                    victim.recomputed_tokens += again
+                if mine > peak:
+                    victim.peak = mine
+                victim.computed = victim.in_flight = 0
+                del running[victim]
+                waiting.push_front(victim)
+                victim.preemptions += 1
+                preempted.append(victim)
+            # ---- the step
+            decodes, before = self.decoders, context
+            self.counter = counter = counter + 1
+            self.table_blocks = table
+            self.context = context = context + decodes
+            self.computed_tokens = computed = computed + decodes
+            start = now_ps if now_ps > gpu_free_ps else gpu_free_ps
+            cost = costs[decodes] if decodes < len(costs) else self.cost.decode_ps(decodes, 0)
+            first = cost + kv_ps * before
+            growth = kv_ps * decodes
+            self.gpu_free_ps = start_ps = start + first
+            ends.append(start_ps)
+            self.batches += 1
+            dropped, waited, duplicates, runs = 0, len(waiting), self.copies.duplicates, len(running)
+            if stops[0][0] <= counter or (marks and marks[0][0] <= counter):
+                dropped = self._settle(start, first, growth, 1)
+            free = kv.free
+            held = kv.total - free
+            write(
+                pack_segment(start, 1, first, growth, decodes, 0, dropped, before, 0, 0, 0, 0, held, held,
+                             computed - (table - held) * size, runs, waited, len(preempted), free - kv._unhashed, unused, window,
+                             duplicates, 0, 0)
+            )  # fmt: skip
+            # ---- and the run that follows, unless something comes before it is planned
+            planned_ps = ends[0]
+            crossing = counts[-counter % size]
+            if (
+                len(ends) <= lag
+                or self.decoders <= 0
+                or self._pending
+                or crossing > free
+                or not self._stays_out(planned_ps, crossing)
+            ):
+                return True
+            while True:
+                stop, order, request = stops[0]
+                if request.stop == stop and request.order == order and request.counted:
+                    break
+                heappop(stops)
+            most = steps = stop - counter
+            if self.growing * (steps // size + 1) > free:
+                steps = self._steps_that_fit(steps)
+            first = cost + kv_ps * context
+            last = steps - 1
+            end = start_ps + steps * first + growth * (steps * last // 2)
+            plan_ps = end - first - growth * last if lag else end
+            if steps >= most or plan_ps >= quiet_until_ps:
+                self._before = tuple(ends)
+                self._decode_on(planned_ps, waiting=waited, wake=False)
+                return True
+            # ---- nobody comes until blocks are short again: the run is over
+            held, cached = held + crossing, free - kv._unhashed
+            if cached and crossing > kv._unhashed:
+                cached -= crossing - kv._unhashed
+            live = computed - (table - (held - crossing)) * size + decodes
+            at = -(counter + 1) % size
+            if steps == 1:
+                pattern = 0
+            elif size <= WHOLE_PATTERN:
+                pattern = size
+                self._write_pattern(counts)
             else:
-                kv.release(victim, blocks, mine - lag)
-            peak = victim.peak
-            again = (peak if peak < mine else mine) - victim.reused
-            if again > 0:
-                victim.recomputed_tokens += again
-            if mine > peak:
-                victim.peak = mine
-            victim.computed = victim.in_flight = 0
-            del running[victim]
-            self.waiting.push_front(victim)
-            victim.preemptions += 1
-            preempted.append(victim)
-        self.counter = counter = counter + 1
-        decodes = self.decoders
-        self.table_blocks = table
-        self.context = context + decodes
-        self.computed_tokens = computed = computed + decodes
-        # ---- the step
-        start = now_ps if now_ps > gpu_free_ps else gpu_free_ps
-        costs, kv_ps = self._decode_ps, self._kv_ps
-        first = (costs[decodes] if decodes < len(costs) else self.cost.decode_ps(decodes, 0)) + kv_ps * context
-        growth = kv_ps * decodes
-        self.gpu_free_ps = end = start + first
-        ends = self._ends
-        ends.append(end)
-        self.batches += 1
-        dropped, marks, waited = 0, self._marks, len(self.waiting)
-        if self._stops[0][0] <= counter or (marks and marks[0][0] <= counter):
-            dropped = self._settle(start, first, growth, 1)
-        held = kv.total - kv.free
-        unused, window = self._no_parts
-        self._write_row(
-            pack_segment(start, 1, first, growth, decodes, 0, dropped, context, 0, 0, 0, 0, held, held,
-                         computed - (table - held) * size, len(running), waited, len(preempted), kv.free - kv._unhashed, unused,
-                         window, self.copies.duplicates, 0, 0)
-        )  # fmt: skip
-        # ---- and the run that follows, unless something comes before it is planned
-        planned_ps = ends[0]
-        crossing = counts[-counter % size]
-        if (
-            len(ends) > lag
-            and self.decoders > 0
-            and not self._pending
-            and crossing <= kv.free
-            and self._stays_out(planned_ps, crossing)
-        ):
-            self._before = tuple(ends)
-            self._decode_on(planned_ps, waiting=waited, wake=False)
-        return True
+                pattern = last if last < size else size
+                takes, at, _, _ = self._short_patterns(pattern, at, b"", b"")
+                self._write_pattern(takes)
+            blocks = self._blocks_of_steps(steps)
+            kv.take(blocks)
+            table += blocks
+            before = context
+            context += decodes * steps
+            computed += decodes * steps
+            self.counter = counter = counter + steps
+            self.table_blocks, self.context, self.computed_tokens = table, context, computed
+            self.batches += steps
+            if marks and marks[0][0] <= counter:
+                self._settle(start_ps, first, growth, steps)
+            write(
+                pack_segment(start_ps, steps, first, growth, decodes, 0, 0, before, 0, 0, 0, 0, held, kv.total - kv.free, live,
+                             runs, waited, 0, cached, unused, window, duplicates, at, pattern)
+            )  # fmt: skip
+            ends.clear()
+            if lag:
+                ends.append(end)
+            self.gpu_free_ps = end
+            self._processed_ps = now_ps = plan_ps
+            crossing = counts[-counter % size]
