@@ -67,6 +67,11 @@ class BlockPool:
             found.append(copies[0])
         return found, len(found)
 
+    @staticmethod
+    def finds_unheld(request: Request) -> bool:
+        """See :meth:`PagedKv.finds_unheld`; here it is always looked."""
+        return False
+
     def revived(self, hits: list[int]) -> int:
         """How many of *hits* have no reference now."""
         return sum(self._references[block] == 0 for block in hits)

@@ -215,6 +215,19 @@ class PagedKv:
                 at = stop
         return hits, at
 
+    @staticmethod
+    def finds_unheld(request: Request) -> bool:
+        """Whether nothing that `lookup` may find for *request*, which waits, has a reference: then it needs as many blocks as
+        if it found nothing, since each one that it finds is taken from the free list.
+        """
+        space = request.space
+        if request.shared_blocks or space is None:
+            return False
+        runs = space.runs
+        if len(runs) == 1:  # NOTE: the usual case, for performance reasons
+            return not runs[0].tenure.holders
+        return not any(run.tenure.holders for run in runs)
+
     def revived(self, hits: list[Hit]) -> int:
         """How many of the blocks in *hits* have no reference now: reusing them takes them from the free list."""
         return sum(b - a for tenure, lo, hi in hits for a, b in tenure.unheld(lo, hi))

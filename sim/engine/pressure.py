@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from heapq import heappop
 
+from sim.engine.request import Request
 from sim.engine.runs import WHOLE_PATTERN, Runs
 from sim.results.sinks import pack_segment
 
@@ -33,7 +34,7 @@ class Pressure(Runs):
             self._fruitless = 0
             self._decode_on(now_ps, waiting=len(self.waiting), wake=not self._last_goes)
             return True
-        return False
+        return bool(self.waiting) and self._let_in(now_ps, crossing)
 
     def _stays_out(self, planned_ps: int, crossing: int) -> bool:
         """Whether a step planned at *planned_ps* refuses the head of the queue, and so does each later one while all merely
@@ -52,12 +53,12 @@ class Pressure(Runs):
         if head._kin or head.awaits_kv or head.busy_until_ps > planned_ps:
             return False
         kv, size, limit = self.kv, self._block_size, settings.max_model_len
-        spare, hit = kv.free - crossing - self.watermark_blocks, 0
-        if kv.caching:
+        spare, hit, known = kv.free - crossing - self.watermark_blocks, 0, head.known
+        if kv.caching and (known > budget or not kv.finds_unheld(head)):
             hits, hit = kv.lookup(head)
             if hit:
                 spare -= kv.revived(hits)
-        known, cached = head.known, hit * size
+        cached = hit * size
         if known - cached > budget:
             if not settings.enable_chunked_prefill:
                 return True
@@ -69,6 +70,165 @@ class Pressure(Runs):
                 return True
             known = cached + budget
         return -(-(known if known < limit else limit) // size) - hit > spare
+
+    def _let_in(self, now_ps: int, crossing: int) -> bool:
+        """The next step gives the decodes *crossing* blocks, and admits heads of the queue as long as they fit. Then all
+        decode, if the next head stays out. False, with nothing changed, where the first of them is none of the usual kind.
+        """
+        # NOTE: CountedStep.serve_running(), Step.admit_heads() and _admit(), seat(), _schedule_mixed() and _count() in one
+        running, waiting, kv, size, settings = self.running, self.waiting, self.kv, self._block_size, self.settings
+        head = waiting.head()
+        if len(running) >= self._full_step or not self._usual(head, now_ps):
+            return False
+        step, lag, ends, decodes, counts = self._step, self.lag, self._ends, self.decoders, self.crossing
+        limit, seats, watermark = settings.max_model_len, settings.max_num_seqs, self.watermark_blocks
+        step.begin(now_ps)
+        step.served = True
+        self._fruitless = 0
+        if crossing:
+            kv.take(crossing)
+            self.table_blocks += crossing
+        context = self.context
+        self.counter = counter = self.counter + 1
+        self.context = context + decodes
+        self.computed_tokens += decodes
+        budget = self._full_step - decodes
+        admitted: list[tuple[Request, int]] = []
+        fresh = chunks = chunk_tokens = pairs = under = table = computed = 0
+        usual = True
+        while budget > 0 and len(running) < seats:
+            known, hits, hit, spare = head.known, None, 0, kv.free - watermark
+            if kv.caching:
+                hits, hit = kv.lookup(head)
+                if hit:
+                    spare -= kv.revived(hits)
+            cached = hit * size
+            new = known - cached
+            if new > budget:
+                if not settings.enable_chunked_prefill:
+                    break
+                new = budget
+            if -(-(known if known < limit else limit) // size) - hit > spare and settings.scheduler_reserve_full_isl:
+                break
+            upto = cached + new
+            need = -(-(upto if upto < limit else limit) // size) - hit
+            if need > spare:
+                break
+            waiting.remove(head)
+            if hits is not None:
+                kv.admit(head, hits, hit, need)
+            elif need <= kv._unhashed:
+                kv._unhashed -= need
+                kv.free -= need
+            else:
+                kv.take(need)
+            head.computed = upto
+            self._admissions = head.order = self._admissions + 1
+            head.running = True
+            running[head] = None
+            head.reused = cached
+            head.cached_tokens += cached
+            if head.cached_tokens_first < 0:
+                head.cached_tokens_first = cached
+            table += hit + need
+            computed += upto
+            if hits is not None:
+                kv.register(head, upto // size)
+            budget -= new
+            admitted.append((head, new))
+            if new == 1:
+                fresh += 1
+                context += cached
+            else:
+                chunks += 1
+                chunk_tokens += new
+                pairs += new * (new + 2 * cached)
+                under += cached
+            if not waiting:
+                break
+            head = waiting.head()
+            if not self._usual(head, now_ps):
+                usual = False
+                break
+        self.table_blocks += table
+        self.computed_tokens = computed = self.computed_tokens + computed
+        if not (admitted and usual):
+            step.budget = budget
+            step.work = dict(admitted)
+            step.admitted = [(request, request.reused) for request, _ in admitted]
+            step.admit_heads(overtaking=not self._last_goes)
+            if step.work:
+                self._schedule_mixed(step)
+            else:
+                self._start_run(now_ps, step.hold, applied=1, wake=step.wake_on_arrival)
+            return True
+        # ---- the step
+        start = self.gpu_free_ps
+        if start < now_ps:
+            start = now_ps
+        span = self.cost.step_ps(
+            decodes=decodes + fresh,
+            context=context,
+            chunks=chunks,
+            chunk_tokens=chunk_tokens,
+            pairs=pairs,
+            cached=under,
+        )
+        self.gpu_free_ps = end = start + span
+        ends.append(end)
+        self.batches += 1
+        dropped, marks, stops = 0, self._marks, self._stops
+        if stops[0][0] <= counter or (marks and marks[0][0] <= counter):
+            dropped = self._settle(start, span, 0, 1)
+        held = kv.total - kv.free
+        unused, window = self._no_parts
+        growth = 0 if chunks else self._kv_ps * (decodes + fresh)
+        self._write_row(
+            pack_segment(start, 1, span, growth, decodes + fresh, fresh, dropped, context, chunks, chunk_tokens, pairs, under,
+                         held, held, computed - (self.table_blocks - held) * size, len(running), len(waiting), 0,
+                         kv.free - kv._unhashed, unused, window, self.copies.duplicates, 0, 0)
+        )  # fmt: skip
+        # ---- from then on they decode
+        chunking = self.chunking = []
+        for request, new in admitted:
+            request.scheduled_tokens += new
+            request.steps += 1
+            request.busy_until_ps = end
+            if request.first_scheduled_ps < 0:
+                request.first_scheduled_ps = start
+            known = request.known
+            if request.computed != known:
+                chunking.append(request)
+                continue
+            if request.first_token_ps < 0:
+                request.first_token_ps = end
+            else:
+                self.sink.stall(request.id, end, end - request.last_token_ps)
+            if known - request.prompt_tokens + request.probe_tokens == request.reasoning_tokens:
+                request.first_answer_ps = end
+            self._count(request, end)
+        # ---- and the run that follows, unless something comes before it is planned
+        crossing = counts[-counter % size]
+        if (
+            len(ends) > lag
+            and not (chunking or self._pending or self._cancels)
+            and 0 < self.decoders <= self._budget
+            and crossing <= kv.free
+        ):
+            planned_ps = ends[0]
+            if not waiting:
+                if self._asks_nothing:
+                    self._before = tuple(ends)
+                    self._decode_on(planned_ps)
+            elif self._stays_out(planned_ps, crossing):
+                self._before = tuple(ends)
+                self._decode_on(planned_ps, waiting=len(waiting), wake=not self._last_goes)
+        return True
+
+    @staticmethod
+    def _usual(head: Request, now_ps: int) -> bool:
+        """Whether *head* can be looked at now, and shares no prefix and is not looked into."""
+        return not (head.awaits_kv or head.shared_blocks or head.busy_until_ps > now_ps or head.looks is not None)
 
     def _make_room(self, now_ps: int, crossing: int) -> bool:
         """The next step needs *crossing* blocks, and fewer are free: the last admitted go, and nobody is admitted in that step.

@@ -88,6 +88,9 @@ class Step:
             settings.window_blocks or settings.swap_block_ps or settings.compression
         )
 
+        self._refuses_unheld = self._paged and settings.scheduler_reserve_full_isl and not settings.host_blocks
+        """Whether the blocks of all that is known of a request decide, before what the prefix cache has of it."""
+
     def begin(self, now_ps: int) -> None:
         """Start a new pass at *now_ps*."""
         self.now_ps = now_ps
@@ -332,6 +335,12 @@ class Step:
         hit = revived = loaded = 0
         caching = self._caching
         if caching and not request.swapped:
+            if self._refuses_unheld and kv.finds_unheld(request):
+                # NOTE: what a look at the cache comes to then, for performance reasons
+                known, limit = request.known, settings.max_model_len
+                need = -(-(known if known < limit else limit) // block)
+                if need > kv.free - (replica.watermark_blocks if replica.running else 0):
+                    return False
             hits, hit = kv.lookup(request)
             if hit:
                 revived = kv.revived(hits)
