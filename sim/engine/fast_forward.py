@@ -11,8 +11,9 @@ walked but counted: one counter of decode steps for all, a request's computed to
 
 What a run does is applied when it is over, since an arrival may cut it short: it then ends with the step under way.
 
-What is planned when is in ``planning.py``, who is counted is kept by ``counted_batch.py``, runs are ``runs.py``, and what a
-scheduler does is carried out by ``counted_step.py``. Here is what comes from outside while many steps are under way.
+What is planned when is in ``planning.py``, who is counted is kept by ``counted_batch.py``, runs are ``runs.py``, mixed steps
+``mixed.py``, and what a scheduler does is carried out by ``counted_step.py``; ``pressure.py``, ``chunks.py`` and
+``shortcuts.py`` do at once what happens most. Here is what comes from outside while many steps are under way.
 """
 
 from __future__ import annotations

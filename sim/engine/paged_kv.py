@@ -223,10 +223,11 @@ class PagedKv:
         space = request.space
         if request.shared_blocks or space is None:
             return False
-        runs = space.runs
-        if len(runs) == 1:  # NOTE: the usual case, for performance reasons
-            return not runs[0].tenure.holders
-        return not any(run.tenure.holders for run in runs)
+        # A child may have computed blocks of this space itself.
+        for run in space.runs:  # noqa: SIM110  (a loop, for performance reasons)
+            if run.tenure.alive or run.tenure.holders:
+                return False
+        return True
 
     def revived(self, hits: list[Hit]) -> int:
         """How many of the blocks in *hits* have no reference now: reusing them takes them from the free list."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from heapq import heappop
 
+from sim.engine.mixed import Mixed
 from sim.engine.request import Request
-from sim.engine.runs import WHOLE_PATTERN, Runs
+from sim.engine.runs import WHOLE_PATTERN
 from sim.results.sinks import pack_segment
 
 
-class Pressure(Runs):
+class Pressure(Mixed):
     """A replica that takes the short way where it may."""
 
     __slots__ = ()

@@ -12,6 +12,7 @@ from itertools import accumulate
 from math import isqrt
 
 from sim.engine.counted_batch import CountedBatch
+from sim.engine.counted_step import CountedStep
 from sim.engine.step import NEVER_PS
 from sim.engine.step_log import StepRow
 from sim.results.growth import WIDTH
@@ -405,3 +406,17 @@ class Runs(CountedBatch):
             )  # fmt: skip
             planned = start if self.lag else end
             start = end
+
+    def _log_step(self, step: CountedStep, start: int, end: int, context: int, counted: int) -> None:
+        assert self.log is not None
+        if counted:
+            order = [(r.id, 1 if r.counted else step.work[r]) for r in self.running if r.counted or r in step.work]
+        else:
+            order = [(request.id, new) for request, new in step.work.items()]
+        self.log.rows.append(
+            StepRow(
+                step.now_ps, start, end, sum(new for _, new in order), context, len(self.running), len(self.waiting),
+                self.kv.free, self.kv.free, [(request.id, hit) for request, hit in step.admitted],
+                sorted(request.id for request in step.preempted), [], order,
+            )
+        )  # fmt: skip

@@ -83,6 +83,9 @@ class Twins:
         hit = self._same([blocks for _, blocks in found])
         revived = self._same([side.pool.revived(hits) for side, (hits, _) in zip(self.sides, found, strict=True)])
         request = self.sides[0].requests[index]
+        if caching and self.sides[0].pool.finds_unheld(request):
+            assert revived == hit
+            self.seen["unheld"] += hit
         computed = min(request.known, hit * self.size + tokens)
         need = -(-computed // self.size) - hit
         if need + revived > self.free:
@@ -191,7 +194,7 @@ def _sweep(seeds: range) -> None:
             seen += _play(seed, 150)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
-    for name in ("hits", "revived", "stretches", "evictions", "short"):
+    for name in ("hits", "revived", "stretches", "evictions", "short", "unheld"):
         assert seen[name] > len(seeds) / 4, f"{name} hardly occurred: {seen}"
 
 
