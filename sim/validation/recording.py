@@ -322,7 +322,7 @@ class _Reader:
                 if text == "" and default is not None:
                     return default
                 try:
-                    value = int(text)
+                    value = int(text.removesuffix(".0"))  # pandas writes a column with gaps as 5.0
                 except ValueError:
                     value = low - 1
                 if value < low:

@@ -13,7 +13,7 @@ from sim.engine.replica import make_replica
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.policies.schedulers.vllm import Vllm
-from sim.validation.recording import load
+from sim.validation.recording import find, load
 
 ROOT = Path(__file__).parents[2]
 FIGURES = (
@@ -122,7 +122,7 @@ RECORDED = {
     "scheduled_tokens": "scheduled_tokens",
     "steps": "n_steps_scheduled",
 }
-SYNCHRONOUS = sorted(folder for folder in (ROOT / "tests" / "golden").iterdir() if folder.name[0] in "dx")
+SYNCHRONOUS = [folder for folder in find([ROOT / "tests" / "golden"]) if not load(folder).settings.async_scheduling]
 
 
 @pytest.mark.parametrize("folder", [pytest.param(folder, id=folder.name) for folder in SYNCHRONOUS])

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sim.cli.main import main
@@ -198,6 +199,16 @@ def test_what_a_spreadsheet_writes_is_read(case: Path) -> None:
     text = (case / "workload.csv").read_text()
     (case / "workload.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() + b"\r\n")
     assert load(case).arrivals == load(HERE / CASE).arrivals
+
+
+def test_what_pandas_writes_is_read(tmp_path: Path) -> None:
+    """A column of integers with gaps becomes one of floats there."""
+    name = "r01_async_conversations"
+    shutil.copytree(HERE / name, tmp_path / name)
+    frame = pd.read_csv(tmp_path / name / "workload.csv")
+    assert frame["parent"].dtype == float
+    frame.to_csv(tmp_path / name / "workload.csv", index=False)
+    assert load(tmp_path / name).arrivals == load(HERE / name).arrivals
 
 
 def test_equal_different_and_broken_together(case: Path, capsys: pytest.CaptureFixture[str]) -> None:

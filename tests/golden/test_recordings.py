@@ -30,8 +30,17 @@ def test_recording_is_met_row_by_row(folder: Path, stepwise: bool) -> None:
 
 def test_recordings_cover_what_the_scheduler_can_do() -> None:
     """A folder that got lost must not make this suite easier."""
-    assert len(FOLDERS) == 18
-    settings = [load(folder).settings for folder in FOLDERS]
+    assert len(FOLDERS) == 25
+    recordings = [load(folder) for folder in FOLDERS]
+    settings = [recording.settings for recording in recordings]
+    assert any(arrival.parent is not None for recording in recordings for arrival in recording.arrivals)
+    together = {(own.async_scheduling, own.policy, own.enable_prefix_caching) for own in settings}
+    assert {
+        (True, "fcfs", True),
+        (True, "priority", False),
+        (True, "priority", True),
+        (False, "priority", True),
+    } <= together
     for name in (
         "policy",
         "enable_prefix_caching",
@@ -56,6 +65,13 @@ def test_recordings_cover_what_the_scheduler_can_do() -> None:
         ("d07_priority", {"policy": "fcfs"}),
         ("a05_async_prefix_lru", {"async_scheduling": False}),
         ("d06_shared_prefix_lru", {"enable_prefix_caching": False}),
+        ("r01_async_conversations", {"num_gpu_blocks": -1}),
+        ("r02_async_priority_prefix", {"policy": "fcfs"}),
+        ("r03_async_priority_refund", {"long_prefill_token_threshold": 39}),
+        ("r04_async_watermark_adaptive", {"long_prefill_token_threshold_adaptive": False}),
+        ("r05_async_no_chunked_length", {"max_model_len": 255}),
+        ("r06_conversations_block_128", {"async_scheduling": True}),
+        ("r07_burst_priority_block_1", {"max_num_seqs": 16}),
     ],
 )
 @pytest.mark.parametrize("stepwise", MODES)
