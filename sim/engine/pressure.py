@@ -253,9 +253,10 @@ class Pressure(Mixed):
             while True:
                 free = kv.free
                 taken = crossing if crossing < free else free
-                kv.take(taken)
-                table += taken
-                crossing -= taken
+                if taken:
+                    kv.take(taken)
+                    table += taken
+                    crossing -= taken
                 if not crossing:
                     break
                 victim = next(reversed(running))

@@ -6,9 +6,7 @@ A run is planned for as long as its batch stays as it is, and applied when it is
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from heapq import heappop, heappush
-from itertools import accumulate
 from math import isqrt
 
 from sim.engine.counted_batch import CountedBatch
@@ -199,12 +197,20 @@ class Runs(CountedBatch):
 
     def _steps_that_fit(self, most: int) -> int:
         """How many steps, *most* at the most, the free blocks suffice for."""
-        free, growing = self.kv.free, self.growing
-        rounds = free // growing
-        at = -self.counter % self._block_size  # a step looks one place further down, round and round
-        taken = list(accumulate(self.crossing[at::-1] + self.crossing[:at:-1]))
-        steps = rounds * self._block_size + bisect_right(taken, free - rounds * growing)
-        return steps if steps < most else most
+        left, growing, crossing, size = self.kv.free, self.growing, self.crossing, self._block_size
+        rounds = left // growing
+        left -= rounds * growing
+        steps = rounds * size
+        if steps >= most:
+            return most
+        at = -self.counter % size  # a step looks one place further down, round and round
+        for places in (crossing[at::-1], crossing[:at:-1]):
+            for taken in places:
+                left -= taken
+                if left < 0:
+                    return steps if steps < most else most
+                steps += 1
+        return most
 
     def _blocks_of_steps(self, steps: int, after: int = 0) -> int:
         """Blocks that the counted batch takes in *steps* steps, the next *after* ones left out."""
