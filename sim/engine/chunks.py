@@ -40,7 +40,7 @@ class Chunks(Pressure):
         kv, size, counter = self.kv, self._block_size, self.counter
         upto = computed + room
         taken = self.crossing[-counter % size] - (-upto // size) + (-computed // size)
-        if taken > kv.free:
+        if taken > kv.free or (self._displaces is not None and self.waiting and self._takes_place(now_ps)):
             return False
         kv.take(taken)
         self.table_blocks = table = self.table_blocks + taken

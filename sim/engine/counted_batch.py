@@ -41,15 +41,17 @@ class CountedBatch(Replica):
         "_budget",
         "_compressed",
         "_decode_ps",
+        "_displaces",
         "_full_step",
+        "_head",
         "_holds_out",
         "_joined",
         "_joins",
         "_kv_ps",
-        "_last_goes",
         "_left",
         "_marks",
         "_no_parts",
+        "_overtakes",
         "_paged",
         "_pending",
         "_points",
@@ -67,6 +69,7 @@ class CountedBatch(Replica):
         "_stops",
         "_waited",
         "_wake",
+        "_who_yields",
         "_write_pattern",
         "_write_row",
         "chunking",
@@ -147,8 +150,12 @@ class CountedBatch(Replica):
         """Whether an arrival into a batch that decodes needs no asking; see `_join`."""
         self._holds_out = self._joins and settings.policy == "fcfs"
         """Whether those who wait need no asking while all decode and the head does not fit; see `_hold_out`."""
-        self._last_goes = self._holds_out and isinstance(self.waiting, FcfsQueue)
-        """Whether the last admitted makes room where blocks are short, and goes to the front of the queue."""
+        self._who_yields = getattr(scheduler, "who_yields", None)
+        """Who makes room where blocks are short; None: the last admitted."""
+        self._displaces = getattr(scheduler, "displaces", None)
+        """Whether somebody's place may be taken for the head of the queue; None: never."""
+        self._overtakes = not isinstance(self.waiting, FcfsQueue)
+        """Whether somebody who comes may stand before the head of the queue."""
         limit = getattr(scheduler, "tokens_a_step", None)
         self._full_step = min(self._budget, limit(settings)) if limit is not None else self._budget
         """Tokens that a step may have in all where decodes alone are fewer."""
@@ -156,6 +163,8 @@ class CountedBatch(Replica):
             bool(getattr(scheduler, "serves_all_when_nobody_waits", False)) and not settings.compression
         )
         self._wake = True
+        self._head: Request | None = None
+        """Who has to stay the head of the queue for the run under way to go on, whoever comes."""
         self._no_parts = _NO_PARTS
         """Blocks set aside outside the batch, and of windows there: what a row begins with."""
         self._set_aside = SetAside(settings.block_size, settings.window_blocks)

@@ -79,7 +79,9 @@ class Planning(Shortcuts):
         """Plan for *now_ps*; a run under way ends with the step under way if what came may change the plan."""
         waiting = self.waiting
         if self._run_steps:
-            if self._left or (self._wake and len(waiting) > self._waited):
+            if self._left or (
+                self._wake and len(waiting) > self._waited and (self._head is None or self._head is not waiting.head())
+            ):
                 self._left = False
                 if not self._cut(now_ps):
                     return self.next_end_ps
@@ -157,10 +159,18 @@ class Planning(Shortcuts):
 
     def _schedule(self, now_ps: int) -> bool:
         short = self._holds_out and not (self.walking or self.paused or self.resting)
-        if short and (self._chunk_on(now_ps) if self.chunking else self._hold_out(now_ps)):
+        step, held = (
+            self._step,
+            False if not short else self._chunk_on(now_ps) if self.chunking else self._hold_out(now_ps),
+        )
+        if held:
             return True
-        step = self._step
-        step.begin(now_ps)
+        if held is None:  # they have made room already
+            now_ps, preempted = step.now_ps, step.preempted
+            step.begin(now_ps)
+            step.preempted = preempted
+        else:
+            step.begin(now_ps)
         if self.walking:
             self.walk(now_ps)
         self.scheduler.schedule(step)

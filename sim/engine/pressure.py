@@ -1,4 +1,4 @@
-"""What an engine does when blocks are short, in one go: the last admitted make room, and the queue stays out.
+"""What an engine does when blocks are short, in one go: some of those that run make room, and the queue stays out.
 
 Both are what the general path does, call by call, written out without what cannot be the case then: all decode, no prefill is
 under way, and the scheduler has said that it serves all and then admits heads.
@@ -21,21 +21,31 @@ class Pressure(Mixed):
 
     __slots__ = ()
 
-    def _hold_out(self, now_ps: int) -> bool:
+    def _hold_out(self, now_ps: int) -> bool | None:
         """All decode, and no prefill is under way: make room where blocks are short, else decode on where the head of the queue
-        does not fit. False, with nothing changed, where neither is so or more may happen.
+        does not fit. False, with nothing changed, where neither is so or more may happen; None where those who make room have
+        done so (they stand in the step's ``preempted``, the moment in its ``now_ps``), and the scheduler has to say the rest.
         """
         decodes = self.decoders
         if not 0 < decodes <= self._budget or self.standing or self._points:
             return False
         crossing = self.crossing[-self.counter % self._block_size]
         if crossing > self.kv.free:
-            return self._last_goes and self._make_room(now_ps, crossing)
+            return self._make_room(now_ps, crossing)
         if self._stays_out(now_ps, crossing):
+            if self._displaces is not None and self._takes_place(now_ps):
+                return False
             self._fruitless = 0
-            self._decode_on(now_ps, waiting=len(self.waiting), wake=not self._last_goes)
+            self._decode_on(now_ps, len(self.waiting), self._overtakes, self.waiting.head())
             return True
         return bool(self.waiting) and self._let_in(now_ps, crossing)
+
+    def _takes_place(self, planned_ps: int) -> bool:
+        """Whether the scheduler may take somebody's place for the head of the queue."""
+        if self._displaces is None:
+            return False
+        head = self.waiting.head()
+        return head.busy_until_ps > planned_ps or self._displaces(self._step, head)
 
     def _stays_out(self, planned_ps: int, crossing: int) -> bool:
         """Whether a step planned at *planned_ps* refuses the head of the queue, and so does each later one while all merely
@@ -81,6 +91,12 @@ class Pressure(Mixed):
         head = waiting.head()
         if len(running) >= self._full_step or not self._usual(head, now_ps):
             return False
+        if self._displaces is not None:
+            known, limit = head.known, settings.max_model_len
+            whole = -(-(known if known < limit else limit) // size) + self.watermark_blocks
+            # where the head fits by what is cached alone, a scheduler that counts all its blocks may take a place
+            if whole > kv.free and self._displaces(self._step, head):
+                return False
         step, lag, ends, decodes, counts = self._step, self.lag, self._ends, self.decoders, self.crossing
         limit, seats, watermark = settings.max_model_len, settings.max_num_seqs, self.watermark_blocks
         step.begin(now_ps)
@@ -157,11 +173,12 @@ class Pressure(Mixed):
             step.budget = budget
             step.work = dict(admitted)
             step.admitted = [(request, request.reused) for request, _ in admitted]
-            step.admit_heads(overtaking=not self._last_goes)
+            step.admit_heads(overtaking=self._overtakes)
             if step.work:
                 self._schedule_mixed(step)
             else:
-                self._start_run(now_ps, step.hold, applied=1, wake=step.wake_on_arrival)
+                hold = step.hold if self._displaces is None else 1
+                self._start_run(now_ps, hold, applied=1, wake=step.wake_on_arrival)
             return True
         # ---- the step
         start = self.gpu_free_ps
@@ -221,9 +238,9 @@ class Pressure(Mixed):
                 if self._asks_nothing:
                     self._before = tuple(ends)
                     self._decode_on(planned_ps)
-            elif self._stays_out(planned_ps, crossing):
+            elif self._stays_out(planned_ps, crossing) and not self._takes_place(planned_ps):
                 self._before = tuple(ends)
-                self._decode_on(planned_ps, waiting=len(waiting), wake=not self._last_goes)
+                self._decode_on(planned_ps, len(waiting), self._overtakes, waiting.head())
         return True
 
     @staticmethod
@@ -231,10 +248,10 @@ class Pressure(Mixed):
         """Whether *head* can be looked at now, and shares no prefix and is not looked into."""
         return not (head.awaits_kv or head.shared_blocks or head.busy_until_ps > now_ps or head.looks is not None)
 
-    def _make_room(self, now_ps: int, crossing: int) -> bool:
-        """The next step needs *crossing* blocks, and fewer are free: the last admitted go, and nobody is admitted in that step.
-        Then all decode, if the head of the queue stays out, until somebody comes to an end or comes in; where blocks are short
-        again before that, the last admitted go again.
+    def _make_room(self, now_ps: int, crossing: int) -> bool | None:
+        """The next step needs *crossing* blocks, and fewer are free: the last admitted go, or whom the scheduler names, and
+        nobody is admitted in that step. Then all decode, if the head of the queue stays out, until somebody comes to an end or
+        comes in; where blocks are short again before that, others go again. See `_hold_out`.
         """
         # NOTE: CountedStep._serve_short(), evict(), _uncount(), _start_run(), _decode_on() and _close_run() in one. Somebody
         # stays: whoever runs alone fits, and the last admitted holds at least one block that nobody admitted before it does.
@@ -246,20 +263,26 @@ class Pressure(Mixed):
         unused, window = self._no_parts
         counter, table, computed, context = self.counter, self.table_blocks, self.computed_tokens, self.context
         step.copied_ps = self._fruitless = 0
+        who_yields, stays_out = self._who_yields, False
         while True:
             step.now_ps = now_ps
             step.preempted = preempted = []
             gpu_free_ps = self.gpu_free_ps
             while True:
                 free = kv.free
-                taken = crossing if crossing < free else free
-                if taken:
-                    kv.take(taken)
-                    table += taken
-                    crossing -= taken
-                if not crossing:
-                    break
-                victim = next(reversed(running))
+                if who_yields is not None:  # chosen before anybody is served
+                    if crossing <= free:
+                        break
+                    victim = who_yields(step)
+                else:
+                    taken = crossing if crossing < free else free
+                    if taken:
+                        kv.take(taken)
+                        table += taken
+                        crossing -= taken
+                    if not crossing:
+                        break
+                    victim = next(reversed(running))
                 base = victim.base
                 mine = base + counter
                 blocks, at = -(-mine // size), base % size
@@ -298,6 +321,13 @@ class Pressure(Mixed):
                 waiting.push_front(victim)
                 victim.preemptions += 1
                 preempted.append(victim)
+            if who_yields is not None:
+                stays_out = self._stays_out(now_ps, crossing)
+                if not stays_out:
+                    self.table_blocks, self.context, self.computed_tokens = table, context, computed
+                    return None
+                kv.take(crossing)
+                table += crossing
             # ---- the step
             decodes, before = self.decoders, context
             self.counter = counter = counter + 1
@@ -329,7 +359,8 @@ class Pressure(Mixed):
                 or self.decoders <= 0
                 or self._pending
                 or crossing > free
-                or not self._stays_out(planned_ps, crossing)
+                or not (stays_out or self._stays_out(planned_ps, crossing))
+                or (self._displaces is not None and self._takes_place(planned_ps))
             ):
                 return True
             while True:
@@ -346,7 +377,7 @@ class Pressure(Mixed):
             plan_ps = end - first - growth * last if lag else end
             if steps >= most or plan_ps >= quiet_until_ps:
                 self._before = tuple(ends)
-                self._decode_on(planned_ps, waiting=waited, wake=False)
+                self._decode_on(planned_ps, waited, self._overtakes, waiting.head())
                 return True
             # ---- nobody comes until blocks are short again: the run is over
             held, cached = held + crossing, free - kv._unhashed

@@ -11,6 +11,7 @@ from math import isqrt
 
 from sim.engine.counted_batch import CountedBatch
 from sim.engine.counted_step import CountedStep
+from sim.engine.request import Request
 from sim.engine.step import NEVER_PS
 from sim.engine.step_log import StepRow
 from sim.results.growth import WIDTH
@@ -48,9 +49,9 @@ class Runs(CountedBatch):
         """What *steps* steps of the run take."""
         return steps * self._run_step_ps + self._run_growth_ps * (steps * (steps - 1) // 2)
 
-    def _decode_on(self, now_ps: int, waiting: int = 0, wake: bool = True) -> None:
+    def _decode_on(self, now_ps: int, waiting: int = 0, wake: bool = True, head: Request | None = None) -> None:
         """All decode until one stops, blocks run out, or somebody comes; the scheduler is not asked. Or *waiting* wait who
-        stay out, and who comes does not matter unless *wake*.
+        stay out, and who comes does not matter unless *wake*, nor with a *head* unless it goes before that.
         """
         # NOTE: Step.begin(), _start_run() and _run_length() in one for performance reasons, without what only a scheduler
         # can bring about; this is where half of all plans end
@@ -61,6 +62,7 @@ class Runs(CountedBatch):
         step.copied_ps = self._run_applied = 0
         self._waited = waiting
         self._wake = wake
+        self._head = head
         if self._joined:
             self._joined.clear()
         self._run_planned_ps = now_ps
@@ -118,8 +120,10 @@ class Runs(CountedBatch):
             first += step.copied_ps
         self._run_step_ps = first
         self._run_growth_ps = growth = kv_ps * decodes
-        self._waited = len(self.waiting)
+        waiting = self.waiting
+        self._waited = len(waiting)
         self._wake = wake
+        self._head = waiting.head() if step.wake_on_new_head and waiting else None
         if self._joined:
             self._joined.clear()
         if self.compression and (due := self._due()):

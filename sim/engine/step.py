@@ -34,7 +34,10 @@ class Scheduler(Protocol):
     ``admit_heads``, with the chunk limit of the settings), nobody in a step that preempts, sets
     ``serves_all_then_admits_heads = True``: it is not asked either when a first request comes while all decode, when blocks are
     short for the next decodes, or when the head does not fit. Where blocks are short it leaves the choice to
-    ``serve_running``, unless its queue is ordered by a key. If its steps have fewer tokens than ``max_num_batched_tokens``,
+    ``serve_running``, or says by ``who_yields(step)`` whom it preempts next, before anybody is served, until the others'
+    blocks suffice or one is left; somebody may be admitted in such a step then. If it ever preempts for somebody who waits,
+    ``displaces(step, head)`` says whether it may do so for the head of the queue, who does not fit: once it says no it has to
+    stay so for as long as all merely decode. If its steps have fewer tokens than ``max_num_batched_tokens``,
     ``tokens_a_step(settings)`` says how many; decodes alone may be more.
     One that has to reserve memory says how by a class attribute ``reservation``, as ``EngineSettings`` has it.
     One that looks at the first waiting request of each client sets ``queues_by_client = True`` and reads ``Step.firsts()``.
@@ -69,6 +72,9 @@ class Step:
         """For how many steps the plan stays right if nothing arrives, ends or runs out; set by the scheduler."""
         self.wake_on_arrival = True
         """Whether an arrival may change the plan before ``hold`` is over; set by the scheduler."""
+        self.wake_on_new_head = False
+        """Where an arrival may change the plan: whether only one that becomes the head of the queue does; set by the
+        scheduler."""
         self.wake_on_phase = False
         """Whether a request's change from reasoning to answering may change the plan; set by the scheduler."""
         self.wake_at_ps = NEVER_PS
@@ -97,7 +103,7 @@ class Step:
         self.budget = self._budget
         self.hold = 1
         self.wake_on_arrival = True
-        self.wake_on_phase = False
+        self.wake_on_new_head = self.wake_on_phase = False
         self.wake_at_ps = NEVER_PS
         self.copied_ps = 0
         if self.work:
@@ -401,7 +407,8 @@ class Step:
         return True
 
     def admit_heads(self, *, chunk_limit: int = 0, overtaking: bool = True) -> None:
-        """Admit the head of the queue as long as it fits, nobody passing it, and set ``hold`` and ``wake_on_arrival``.
+        """Admit the head of the queue as long as it fits, nobody passing it, and set ``hold``, ``wake_on_arrival`` and
+        ``wake_on_new_head``.
 
         With *overtaking* somebody who comes later may stand before a head that was refused.
         """
@@ -421,6 +428,7 @@ class Step:
                 if not (request._kin or self._host_decides) or self.stays_refused(request):
                     self.hold = FOREVER
                     self.wake_on_arrival = overtaking
+                    self.wake_on_new_head = not chunk_limit  # that may depend on how many there are
                 return
         self.hold = FOREVER
         self.wake_on_arrival = False

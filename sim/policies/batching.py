@@ -21,8 +21,13 @@ def admit_listed(step: Step, order: Iterable[Request]) -> Request | None:
 
 def make_room(step: Step, worst: Callable[[Request], Any], *, chunk_limit: int = 0) -> None:
     """Preempt, largest *worst* first, until everybody who runs finds the blocks of its next tokens."""
+    make_room_by(step, lambda step: max(step.running, key=worst), chunk_limit=chunk_limit)
+
+
+def make_room_by(step: Step, who_yields: Callable[[Step], Request], *, chunk_limit: int = 0) -> None:
+    """The same, whomever *who_yields* names next, which a scheduler may also tell the engine (see its protocol)."""
     while step.blocks_needed(chunk_limit=chunk_limit) > step.free_blocks and len(step.running) > 1:
-        step.preempt(max(step.running, key=worst))
+        step.preempt(who_yields(step))
 
 
 def clear_place(step: Step, request: Request, victims: Iterable[Request], *, seat: bool = True) -> bool:
@@ -32,12 +37,23 @@ def clear_place(step: Step, request: Request, victims: Iterable[Request], *, sea
     Counts the blocks of what *request* has to compute and the watermark; blocks that the prefix cache would
     give are counted as needed. Once it says no it says so for as long as the batch merely decodes: what the
     others take is gone, and the victims' own blocks grow by what they take at the most."""
+    chosen = victims_for(step, request, victims, seat=seat)
+    if chosen is None:
+        return False
+    for victim in chosen:
+        step.preempt(victim)
+    return True
+
+
+def victims_for(step: Step, request: Request, victims: Iterable[Request], *, seat: bool = True) -> list[Request] | None:
+    """Whom `clear_place` preempts, nobody where there is room; None where all of them are not enough. Whether they are does
+    not depend on their order."""
     replica, size = step.replica, step.settings.block_size
     need = replica.blocks_for(request, replica.first_tokens(request))
     need = max(need, replica.reservation(request)) + replica.watermark_blocks
     free, seats = step.free_blocks, step.seats
     if free >= need and (seats > 0 or not seat):
-        return True  # and nobody has looked for victims
+        return []  # and nobody has looked for victims
     chosen = []
     for victim in victims:
         if free >= need and (seats > 0 or not seat):
@@ -48,10 +64,8 @@ def clear_place(step: Step, request: Request, victims: Iterable[Request], *, sea
         free += max(-(-step.held(victim) // size), victim.reserved)
         seats += not victim.paused
     if free < need or (seat and seats <= 0):
-        return False
-    for victim in chosen:
-        step.preempt(victim)
-    return True
+        return None
+    return chosen
 
 
 def steps_to_refinement(step: Step) -> int:

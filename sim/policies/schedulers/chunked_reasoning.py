@@ -30,23 +30,33 @@ class _Notes:
 @scheduler("chunked_reasoning")
 @dataclass(frozen=True)
 class ChunkedReasoning:
-    """Reasoning is interrupted every ``quantum_tokens`` where somebody waits for the place, so that short queries do
+    """Reasoning is interrupted every ``quantum_tokens`` where somebody waits and no seat is free, so that short queries do
     not wait for the end of long chains. Answers are not interrupted. Between two chunks a request's KV is kept in
     the pool (``keep``), checkpointed to the host and brought back (``host``, needs ``kv: swap``), or thrown away and
-    computed again (``recompute``). What is kept is reclaimed, the oldest first, when nothing else can run.
+    computed again (``recompute``); these two give blocks back, so a chunk ends there also where it is blocks that somebody
+    lacks. What is kept is reclaimed, the oldest first, when nothing else can run.
     Newcomers enter before those that have yielded, unless ``newcomers_first`` is false: then it goes round and round.
     """
 
     quantum_tokens: int = 2048
     between_chunks: Literal["keep", "host", "recompute"] = "keep"
     newcomers_first: bool = True
-    serves_all_when_nobody_waits: ClassVar[bool] = False
+    serves_all_when_nobody_waits: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.quantum_tokens < 1:
             raise ValueError(f"quantum_tokens must be at least 1, not {self.quantum_tokens}")
         if self.between_chunks not in ("keep", "host", "recompute"):
             raise ValueError(f"between_chunks must be keep, host or recompute, not {self.between_chunks!r}")
+
+    @property
+    def serves_all_then_admits_heads(self) -> bool:
+        """Whether that is all it does where blocks are short."""
+        return self.between_chunks == "keep"
+
+    def displaces(self, step: Step, head: Request) -> bool:
+        """Whether somebody may yield to who waits."""
+        return step.seats <= 0
 
     @property
     def swaps(self) -> bool:
@@ -83,6 +93,8 @@ class ChunkedReasoning:
         notes: _Notes | None = step.memory.get("chunks")
         if notes is None:
             notes = step.memory["chunks"] = _Notes({}, {})
+        if notes.refused and (step.seats <= 0 or notes.refused.finished_ps >= 0):
+            notes.refused = None  # it was noted plans ago, since plans that admit nobody may go unasked
         if len(notes.parked) != step.replica.paused:  # some were cancelled
             for gone in [request for request in notes.parked if not (request.running and request.paused)]:
                 del notes.parked[gone]
@@ -103,12 +115,10 @@ class ChunkedReasoning:
         return len(step.running) > step.replica.paused
 
     def _wanted(self, step: Step, notes: _Notes) -> int:
-        """How many places those who wait, or are parked, lack."""
-        others = len(step.waiting) + len(notes.parked)
-        if not others:
-            return 0
-        least = 1 if notes.refused and self.between_chunks != "keep" else 0  # it is blocks that are short
-        return max(others - step.seats, least)
+        """How many have to yield for those who wait, or are parked."""
+        if step.seats <= 0:
+            return len(step.waiting) + len(notes.parked)
+        return int(notes.refused is not None and self.between_chunks != "keep")  # it is blocks that are short
 
     def _yield(self, step: Step, notes: _Notes) -> int | None:
         """As many as others wait for a place give it up, who has had it longest first. Return how many tokens are left of a
@@ -200,6 +210,7 @@ class ChunkedReasoning:
             return  # the next plan fills these seats
         if not self._wanted(step, notes):
             step.hold = FOREVER  # whose chunk is over goes on
+            step.wake_on_new_head = True  # who comes after one who is refused is not looked at
             return
         if least is None:
             least = min([left for left, _ in self._left(step, notes)], default=FOREVER)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import clear_place, make_room
+from sim.policies.batching import clear_place, make_room_by, victims_for
 from sim.policies.schedulers import scheduler
 
 
@@ -23,22 +23,31 @@ class Edf:
 
     preempt: bool = False
     serves_all_when_nobody_waits: ClassVar[bool] = True
-
-    @property
-    def serves_all_then_admits_heads(self) -> bool:
-        """Whether nobody is preempted for somebody who waits."""
-        return not self.preempt
+    serves_all_then_admits_heads: ClassVar[bool] = True
 
     def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
         """Earliest deadline first, then earliest arrival."""
         return lambda request: (request.deadline_ps, request.arrived_ps)
 
+    def who_yields(self, step: Step) -> Request:
+        """The one with the latest deadline, of those the last admitted."""
+        return max(step.running, key=lambda request: (request.deadline_ps, request.order))
+
+    @staticmethod
+    def _later(step: Step, head: Request) -> list[Request]:
+        """Who runs with a later deadline than *head*."""
+        return [request for request in step.running if request.deadline_ps > head.deadline_ps]
+
+    def displaces(self, step: Step, head: Request) -> bool:
+        """Whether *head* would take the places of later deadlines."""
+        return self.preempt and victims_for(step, head, self._later(step, head)) is not None
+
     def schedule(self, step: Step) -> None:
-        make_room(step, lambda request: (request.deadline_ps, request.order))
+        make_room_by(step, self.who_yields)
         head = step.next_candidate() if self.preempt and not step.preempted else None
         cleared = False
         if head is not None:
-            later = [request for request in step.running if request.deadline_ps > head.deadline_ps]
+            later = self._later(step, head)
             cleared = clear_place(step, head, sorted(later, key=lambda r: (-r.deadline_ps, -r.order)))
         step.serve_running()
         if step.preempted:

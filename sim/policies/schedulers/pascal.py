@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import admit_listed, clear_place
+from sim.policies.batching import admit_listed, clear_place, make_room_by, victims_for
 from sim.policies.schedulers import scheduler
 
 
@@ -31,6 +31,13 @@ class Pascal:
         if self.first not in ("answering", "reasoning"):
             raise ValueError(f"first must be 'answering' or 'reasoning', not {self.first!r}")
 
+    @property
+    def serves_all_when_nobody_waits(self) -> bool:
+        """Whether nothing has to be noted then: with ``first: reasoning`` it is when each began to answer."""
+        return self.first == "answering"
+
+    serves_all_then_admits_heads = serves_all_when_nobody_waits
+
     def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
         """Phase, then arrival; nothing changes while a request waits."""
 
@@ -48,10 +55,16 @@ class Pascal:
         """Who runs in that phase, in order of admission."""
         return step.in_phase(answering=self.first == "reasoning")
 
-    def _make_room(self, step: Step) -> None:
-        """The last admitted of that phase, then of the other, until everybody who runs finds the blocks of its next token."""
-        while step.blocks_needed() > step.free_blocks and len(step.running) > 1:
-            step.preempt((self._yielding(step) or [*step.running])[-1])
+    def who_yields(self, step: Step) -> Request:
+        """The last admitted of that phase, then of the other."""
+        for request in reversed(step.running):
+            if self._later(step, request):
+                return request
+        return next(reversed(step.running))
+
+    def displaces(self, step: Step, head: Request) -> bool:
+        """Whether *head* would take places of the phase that yields."""
+        return not self._later(step, head) and victims_for(step, head, self._yielding(step)) is not None
 
     def _ahead(self, step: Step, request: Request) -> bool:
         """Whether the reader of an answer that yields is still busy with what was written."""
@@ -61,27 +74,14 @@ class Pascal:
         written = step.generated(request) - request.reasoning_tokens
         return bool(written > self.reading_tokens_per_s * (step.now_ps - begun_ps) * 1e-12)
 
-    @staticmethod
-    def _admit(step: Step, cleared: bool) -> Request | None:
-        """Admit in the queue's order, but nobody who was preempted just now; return who was refused, if anybody."""
-        if cleared:
-            return admit_listed(step, (request for request in step.candidates() if request not in step.preempted))
-        while step.budget > 0 and step.seats > 0:
-            request = step.next_candidate()
-            if request is None:
-                break
-            if not step.admit(request):
-                return request
-        return None
-
     def schedule(self, step: Step) -> None:
-        step.wake_on_phase = True
+        step.wake_on_phase = self.first == "reasoning"  # else who begins to answer merely yields no more
         for request in [request for request in step.memory if request.finished_ps >= 0]:
             del step.memory[request]
         if self.first == "reasoning":
             for request in step.in_phase(answering=True):
                 step.memory.setdefault(request, step.now_ps)
-        self._make_room(step)
+        make_room_by(step, self.who_yields)
         head = step.next_candidate()
         cleared, yielding = False, []
         if head is not None and not step.preempted and not self._later(step, head):
@@ -90,10 +90,12 @@ class Pascal:
         step.serve_running()
         if step.preempted and not cleared:
             return
-        refused = self._admit(step, cleared)
-        if cleared and step.waiting:
+        if cleared:
+            out = {*step.preempted}  # who was preempted just now comes back later
+            admit_listed(step, (request for request in step.candidates() if request not in out))
+            step.hold = 1 if step.waiting else FOREVER
             return
+        step.admit_heads()
+        step.wake_on_arrival = True  # even where no seat is free
         if self.first == "reasoning" and yielding:
-            return  # readers catch up with time, not with steps
-        if refused is None or step.stays_refused(refused):
-            step.hold = FOREVER
+            step.hold = 1  # readers catch up with time, not with steps

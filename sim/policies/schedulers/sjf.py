@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import make_room
+from sim.policies.batching import make_room_by
 from sim.policies.schedulers import scheduler
 
 
@@ -32,8 +32,13 @@ class Sjf:
         """Fewest predicted output tokens first."""
         return lambda request: (_expected(request, settings), request.arrived_ps)
 
+    def who_yields(self, step: Step) -> Request:
+        """The one with the most predicted output tokens, of those the last admitted."""
+        settings = step.settings
+        return max(step.running, key=lambda request: (_expected(request, settings), request.order))
+
     def schedule(self, step: Step) -> None:
-        make_room(step, lambda request: (_expected(request, step.settings), request.order))
+        make_room_by(step, self.who_yields)
         step.serve_running()
         if step.preempted:
             return

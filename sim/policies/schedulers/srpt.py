@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
-from sim.policies.batching import clear_place, make_room, steps_to_refinement
+from sim.policies.batching import clear_place, make_room_by, steps_to_refinement, victims_for
 from sim.policies.schedulers import scheduler
 
 
@@ -24,6 +24,7 @@ class Srpt:
 
     factor: float = 2.0
     serves_all_when_nobody_waits: ClassVar[bool] = True
+    serves_all_then_admits_heads: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.factor < 1:
@@ -43,15 +44,30 @@ class Srpt:
 
         return key
 
+    def who_yields(self, step: Step) -> Request:
+        """The one with the most tokens to go, of those the last admitted."""
+        remaining = step.remaining
+        return max(step.running, key=lambda request: (remaining(request), request.order))
+
+    def _longer(self, step: Step, head: Request) -> list[tuple[int, int, Request]]:
+        """Who runs and has ``factor`` times as many tokens to go as *head*: how many, its place in the order, itself."""
+        limit, remaining = self.factor * step.remaining(head), step.remaining
+        return [(left, request.order, request) for request in step.running if (left := remaining(request)) > limit]
+
+    def displaces(self, step: Step, head: Request) -> bool:
+        """Whether *head* would take the places of longer ones, or may as soon as a prediction is refined."""
+        if steps_to_refinement(step) < FOREVER:
+            return True
+        return victims_for(step, head, (request for _, _, request in self._longer(step, head))) is not None
+
     def schedule(self, step: Step) -> None:
-        make_room(step, lambda request: (step.remaining(request), request.order))
-        head, cleared = step.next_candidate(), False
+        make_room_by(step, self.who_yields)
+        head, cleared, refined = step.next_candidate(), False, FOREVER
         if head is not None and not step.preempted:
-            limit = self.factor * step.remaining(head)
-            left = [(step.remaining(request), request.order, request) for request in step.running]
-            longer = sorted((each for each in left if each[0] > limit), reverse=True)
+            longer = sorted(self._longer(step, head), reverse=True)
             cleared = clear_place(step, head, (request for _, _, request in longer))
-        refined = steps_to_refinement(step)
+        if step.waiting:
+            refined = steps_to_refinement(step)
         step.serve_running()
         if step.preempted:
             if head is not None and step.budget > 0 and step.seats > 0:
