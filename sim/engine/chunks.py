@@ -33,6 +33,7 @@ class Chunks(Pressure):
             or request.known - computed <= room
             or request is not next(reversed(running))
             or request.decoding
+            or (self._admits_firsts and self._somebody_came_back())
             or self.standing
             or self._points
         ):

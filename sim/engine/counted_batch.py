@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sim.engine.counted_step import CountedStep, by_order
 from sim.engine.host_tier import HostTier
@@ -19,9 +19,9 @@ from sim.engine.replica import Replica, Sink
 from sim.engine.request import Request
 from sim.engine.set_aside import SetAside
 from sim.engine.settings import EngineSettings
-from sim.engine.step import Scheduler, Step
+from sim.engine.step import AdmitsFirsts, Scheduler, Step
 from sim.engine.step_log import StepLog
-from sim.engine.waiting import FcfsQueue
+from sim.engine.waiting import ClientQueue, KeyQueue
 
 if TYPE_CHECKING:
     from calibration.step_cost import StepCost
@@ -35,10 +35,12 @@ class CountedBatch(Replica):
 
     # NOTE: slots for performance reasons: with more than 30 attributes a dictionary is slow to read
     __slots__ = (
+        "_admits_firsts",
         "_asks_nothing",
         "_before",
         "_borders",
         "_budget",
+        "_by_client",
         "_compressed",
         "_decode_ps",
         "_displaces",
@@ -141,7 +143,13 @@ class CountedBatch(Replica):
         self._paged = settings.reservation == "none" and not settings.window_blocks
         self._short_ways = self._paged and log is None and not settings.swap_block_ps and not settings.compression
         """Whether nothing is at work that the module of short ways leaves out."""
-        self._joins = (
+        self._by_client = isinstance(self.waiting, ClientQueue)
+        self._admits_firsts: AdmitsFirsts | None = None
+        """The scheduler, where no whole plan is needed while all decode and the first of the client who is next does not fit."""
+        asked_less = bool(getattr(scheduler, "serves_all_then_admits_firsts", False))
+        if asked_less and self._by_client and self._short_ways and not settings.host_blocks:
+            self._admits_firsts = cast(AdmitsFirsts, scheduler)
+        self._joins = self._admits_firsts is not None or (
             self._short_ways
             and not settings.host_blocks
             and not settings.long_prefill_token_threshold
@@ -154,7 +162,7 @@ class CountedBatch(Replica):
         """Who makes room where blocks are short; None: the last admitted."""
         self._displaces = getattr(scheduler, "displaces", None)
         """Whether somebody's place may be taken for the head of the queue; None: never."""
-        self._overtakes = not isinstance(self.waiting, FcfsQueue)
+        self._overtakes = isinstance(self.waiting, KeyQueue)
         """Whether somebody who comes may stand before the head of the queue."""
         limit = getattr(scheduler, "tokens_a_step", None)
         self._full_step = min(self._budget, limit(settings)) if limit is not None else self._budget

@@ -96,6 +96,52 @@ class CountedStep(Step):
             for request in self.replica.running
         ]
 
+    def generated_by_client(self) -> dict[int, int]:
+        """See :meth:`Step.generated_by_client`."""
+        # NOTE: generated() where it is simple, for performance reasons
+        after, generated = self.replica.counter + 1, self.generated
+        sums: dict[int, int] = {}
+        for request in self.replica.running:
+            client, computed = request.client, request.base + after
+            if request.counted and computed > request.peak:
+                tokens = computed - request.prompt_tokens + request.probe_tokens
+            else:
+                tokens = generated(request)
+            sums[client] = sums[client] + tokens if client in sums else tokens
+        return sums
+
+    def stays_out(self, request: Request) -> bool:
+        """See :meth:`Step.stays_out`."""
+        if not self._paged or self._host_decides or request.swapped:
+            return False
+        return self.refuses(request, self.now_ps, self.budget, self.replica.kv.free)
+
+    def refuses(self, request: Request, now_ps: int, budget: int, free: int) -> bool:
+        """The same of paged memory with *budget* tokens and *free* blocks left at *now_ps*, once the decodes have theirs."""
+        # NOTE: Step._admit(), as far as it refuses for good
+        if request._kin or request.awaits_kv or request.busy_until_ps > now_ps:
+            return False
+        replica, size, settings = self.replica, self._block_size, self.settings
+        kv, limit, hit, known = replica.kv, settings.max_model_len, 0, request.known
+        if replica.running:
+            free -= replica.watermark_blocks
+        if kv.caching and (known > budget or not kv.finds_unheld(request)):
+            hits, hit = kv.lookup(request)
+            if hit:
+                free -= kv.revived(hits)
+        cached = hit * size
+        if known - cached > budget:
+            if not settings.enable_chunked_prefill:
+                return True
+            if hit:
+                # what the decodes take first may be what the request would hit: with less of it cached, its next chunk needs as
+                # many blocks, and more are free
+                return False
+            if settings.scheduler_reserve_full_isl and -(-(known if known < limit else limit) // size) - hit > free:
+                return True
+            known = cached + budget
+        return -(-(known if known < limit else limit) // size) - hit > free
+
     def answering(self, request: Request) -> bool:
         """See :meth:`Step.answering`."""
         return self.generated(request) > request.reasoning_tokens

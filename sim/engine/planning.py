@@ -80,7 +80,11 @@ class Planning(Shortcuts):
         waiting = self.waiting
         if self._run_steps:
             if self._left or (
-                self._wake and len(waiting) > self._waited and (self._head is None or self._head is not waiting.head())
+                len(waiting) > self._waited
+                and (
+                    (self._wake and (self._head is None or self._head is not waiting.head()))
+                    or (self._by_client and self._somebody_came_back())
+                )
             ):
                 self._left = False
                 if not self._cut(now_ps):

@@ -13,6 +13,8 @@ from heapq import heappop
 from sim.engine.mixed import Mixed
 from sim.engine.request import Request
 from sim.engine.runs import WHOLE_PATTERN
+from sim.engine.step import FOREVER, AdmitsFirsts
+from sim.engine.waiting import ClientQueue
 from sim.results.sinks import pack_segment
 
 
@@ -29,16 +31,20 @@ class Pressure(Mixed):
         decodes = self.decoders
         if not 0 < decodes <= self._budget or self.standing or self._points:
             return False
+        if self._admits_firsts and self._somebody_came_back():
+            return False
         crossing = self.crossing[-self.counter % self._block_size]
         if crossing > self.kv.free:
             return self._make_room(now_ps, crossing)
-        if self._stays_out(now_ps, crossing):
+        hold = self._stays_out(now_ps, crossing)
+        if hold:
             if self._displaces is not None and self._takes_place(now_ps):
                 return False
             self._fruitless = 0
-            self._decode_on(now_ps, len(self.waiting), self._overtakes, self.waiting.head())
+            head = None if self._by_client else self.waiting.head()
+            self._decode_on(now_ps, len(self.waiting), self._overtakes, head, hold)
             return True
-        return bool(self.waiting) and self._let_in(now_ps, crossing)
+        return bool(self.waiting) and not self._admits_firsts and self._let_in(now_ps, crossing)
 
     def _takes_place(self, planned_ps: int) -> bool:
         """Whether the scheduler may take somebody's place for the head of the queue."""
@@ -47,40 +53,44 @@ class Pressure(Mixed):
         head = self.waiting.head()
         return head.busy_until_ps > planned_ps or self._displaces(self._step, head)
 
-    def _stays_out(self, planned_ps: int, crossing: int) -> bool:
-        """Whether a step planned at *planned_ps* refuses the head of the queue, and so does each later one while all merely
-        decode; *crossing* blocks go to the decodes before.
+    def _stays_out(self, planned_ps: int, crossing: int) -> int:
+        """For how many steps from the one planned at *planned_ps* on the head of the queue is refused, or the first of the client
+        who is next, while all merely decode; *crossing* blocks go to the decodes before.
         """
-        # NOTE: Step.admit_heads() and _admit(), as far as they refuse
+        # NOTE: Step.admit_heads(), as far as it refuses
         waiting, running, settings = self.waiting, self.running, self.settings
-        if not waiting:
-            return False
-        if len(running) >= self._full_step:
-            return False
+        if not waiting or len(running) >= self._full_step:
+            return 0
         budget = self._full_step - self.decoders
         if len(running) >= settings.max_num_seqs or not budget:
-            return True
-        head = waiting.head()
-        if head._kin or head.awaits_kv or head.busy_until_ps > planned_ps:
-            return False
-        kv, size, limit = self.kv, self._block_size, settings.max_model_len
-        spare, hit, known = kv.free - crossing - self.watermark_blocks, 0, head.known
-        if kv.caching and (known > budget or not kv.finds_unheld(head)):
-            hits, hit = kv.lookup(head)
-            if hit:
-                spare -= kv.revived(hits)
-        cached = hit * size
-        if known - cached > budget:
-            if not settings.enable_chunked_prefill:
-                return True
-            if hit:
-                # what the decodes take first may be what the head would hit: with less of it cached, its next chunk needs as
-                # many blocks, and more are free
-                return False
-            if settings.scheduler_reserve_full_isl and -(-(known if known < limit else limit) // size) - hit > spare:
-                return True
-            known = cached + budget
-        return -(-(known if known < limit else limit) // size) - hit > spare
+            return FOREVER
+        free = self.kv.free - crossing
+        if self._admits_firsts:
+            return self._firsts_stay_out(self._admits_firsts, planned_ps, budget, free)
+        return FOREVER if self._step.refuses(waiting.head(), planned_ps, budget, free) else 0
+
+    def _firsts_stay_out(self, scheduler: AdmitsFirsts, planned_ps: int, budget: int, free: int) -> int:
+        """The same of the first of that client whom *scheduler* says to be next, or of all firsts."""
+        step, waiting, hold = self._step, self.waiting, 1
+        assert isinstance(waiting, ClientQueue)
+        if step.next_until < self.batches or step.next_client not in waiting.clients():
+            if all(step.refuses(head, planned_ps, budget, free) for head in waiting.heads()):
+                return FOREVER
+            if self._pending or self._cancels:
+                return 0
+            now_ps, step.now_ps = step.now_ps, planned_ps
+            hold = scheduler.say_who_is_next(step)
+            step.now_ps = now_ps
+            if not hold:
+                return 0
+        if step.refuses(waiting.head_of(step.next_client), planned_ps, budget, free):
+            return max(hold, step.next_until - self.batches + 1)
+        return 0
+
+    def _somebody_came_back(self) -> bool:
+        waiting = self.waiting
+        assert isinstance(waiting, ClientQueue)
+        return bool(waiting.come_back)
 
     def _let_in(self, now_ps: int, crossing: int) -> bool:
         """The next step gives the decodes *crossing* blocks, and admits heads of the queue as long as they fit. Then all
@@ -263,7 +273,7 @@ class Pressure(Mixed):
         unused, window = self._no_parts
         counter, table, computed, context = self.counter, self.table_blocks, self.computed_tokens, self.context
         step.copied_ps = self._fruitless = 0
-        who_yields, stays_out = self._who_yields, False
+        who_yields, stays_out = self._who_yields, 0
         while True:
             step.now_ps = now_ps
             step.preempted = preempted = []
@@ -359,7 +369,7 @@ class Pressure(Mixed):
                 or self.decoders <= 0
                 or self._pending
                 or crossing > free
-                or not (stays_out or self._stays_out(planned_ps, crossing))
+                or not (hold := stays_out or self._stays_out(planned_ps, crossing))
                 or (self._displaces is not None and self._takes_place(planned_ps))
             ):
                 return True
@@ -368,7 +378,7 @@ class Pressure(Mixed):
                 if request.stop == stop and request.order == order and request.counted:
                     break
                 heappop(stops)
-            most = steps = stop - counter
+            most = steps = min(stop - counter, hold)
             if self.growing * (steps // size + 1) > free:
                 steps = self._steps_that_fit(steps)
             first = cost + kv_ps * context
@@ -377,7 +387,8 @@ class Pressure(Mixed):
             plan_ps = end - first - growth * last if lag else end
             if steps >= most or plan_ps >= quiet_until_ps:
                 self._before = tuple(ends)
-                self._decode_on(planned_ps, waited, self._overtakes, waiting.head())
+                head = None if self._by_client else waiting.head()
+                self._decode_on(planned_ps, waited, self._overtakes, head, hold)
                 return True
             # ---- nobody comes until blocks are short again: the run is over
             held, cached = held + crossing, free - kv._unhashed

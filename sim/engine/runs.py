@@ -12,7 +12,7 @@ from math import isqrt
 from sim.engine.counted_batch import CountedBatch
 from sim.engine.counted_step import CountedStep
 from sim.engine.request import Request
-from sim.engine.step import NEVER_PS
+from sim.engine.step import FOREVER, NEVER_PS
 from sim.engine.step_log import StepRow
 from sim.results.growth import WIDTH
 from sim.results.sinks import pack_segment
@@ -49,9 +49,11 @@ class Runs(CountedBatch):
         """What *steps* steps of the run take."""
         return steps * self._run_step_ps + self._run_growth_ps * (steps * (steps - 1) // 2)
 
-    def _decode_on(self, now_ps: int, waiting: int = 0, wake: bool = True, head: Request | None = None) -> None:
+    def _decode_on(
+        self, now_ps: int, waiting: int = 0, wake: bool = True, head: Request | None = None, hold: int = FOREVER
+    ) -> None:
         """All decode until one stops, blocks run out, or somebody comes; the scheduler is not asked. Or *waiting* wait who
-        stay out, and who comes does not matter unless *wake*, nor with a *head* unless it goes before that.
+        stay out for *hold* steps, and who comes does not matter unless *wake*, nor with a *head* unless it goes before that.
         """
         # NOTE: Step.begin(), _start_run() and _run_length() in one for performance reasons, without what only a scheduler
         # can bring about; this is where half of all plans end
@@ -88,6 +90,8 @@ class Runs(CountedBatch):
                 steps = min(steps, self._borders[0][0] - self.counter)
             if self._points:
                 steps = min(steps, self._until_point())
+            if steps > hold:
+                steps = hold
             if self.growing * (steps // self._block_size + 1) > self.kv.free:
                 steps = self._steps_that_fit(steps)
             if steps < 1:

@@ -142,6 +142,8 @@ class Shortcuts(Chunks):
         step.copied_ps = self._fruitless = 0
         self.counter = counter = counter + 1
         self.context = context + decodes
+        if self._admits_firsts:
+            self._admits_firsts.note_admission(step, request)
         self.waiting.remove(request)
         cached = 0
         if kv.caching:

@@ -40,11 +40,31 @@ class Scheduler(Protocol):
     stay so for as long as all merely decode. If its steps have fewer tokens than ``max_num_batched_tokens``,
     ``tokens_a_step(settings)`` says how many; decodes alone may be more.
     One that has to reserve memory says how by a class attribute ``reservation``, as ``EngineSettings`` has it.
-    One that looks at the first waiting request of each client sets ``queues_by_client = True`` and reads ``Step.firsts()``.
+    One that looks at the first waiting request of each client sets ``queues_by_client = True`` and reads ``Step.firsts()``; see
+    :class:`AdmitsFirsts`, too.
     """
 
     def schedule(self, step: Step) -> None:
         """Plan one step, and say by ``step.hold`` for how many steps the plan stays right if nothing changes."""
+        ...
+
+
+class AdmitsFirsts(Scheduler, Protocol):
+    """A scheduler that ``queues_by_client``, serves all who run, and then admits the first of one client after another until one
+    does not fit, nobody in a step that preempts, without a chunk limit. Who is next depends on what was admitted and computed and
+    on who came back to the queue, not on when it was asked. It sets ``serves_all_then_admits_firsts = True``, and is asked for
+    less than whole plans where all decode.
+    """
+
+    def say_who_is_next(self, step: Step) -> int:
+        """A step is planned in which all that run decode, which is not done yet: set ``step.next_client`` and
+        ``step.next_until``; return for how many steps that client stays next while all merely decode, 0 when nobody can be looked
+        at now.
+        """
+        ...
+
+    def note_admission(self, step: Step, request: Request) -> None:
+        """*request*, the only one that waits, is about to be admitted unasked; all who run have been served."""
         ...
 
 
@@ -71,12 +91,16 @@ class Step:
         self.hold = 1
         """For how many steps the plan stays right if nothing arrives, ends or runs out; set by the scheduler."""
         self.wake_on_arrival = True
-        """Whether an arrival may change the plan before ``hold`` is over; set by the scheduler."""
+        """Whether an arrival may change the plan before ``hold`` is over; set by the scheduler. A client that comes back to a
+        queue by clients always may."""
         self.wake_on_new_head = False
         """Where an arrival may change the plan: whether only one that becomes the head of the queue does; set by the
         scheduler."""
         self.wake_on_phase = False
         """Whether a request's change from reasoning to answering may change the plan; set by the scheduler."""
+        self.next_client = self.next_until = -1
+        """The client whose first is next, and the `number` of the step up to which it stays so whoever is preempted or ends, as
+        long as nobody is admitted and no client comes back; set by a scheduler that :class:`AdmitsFirsts`."""
         self.wake_at_ps = NEVER_PS
         """A moment from which on the plan may change by itself; set by the scheduler."""
         settings = self.settings
@@ -105,6 +129,7 @@ class Step:
         self.wake_on_arrival = True
         self.wake_on_new_head = self.wake_on_phase = False
         self.wake_at_ps = NEVER_PS
+        self.next_until = -1
         self.copied_ps = 0
         if self.work:
             self.work = {}
@@ -148,6 +173,13 @@ class Step:
     def generated_by_all(self) -> list[int]:
         """`generated` of all who run, in order of admission."""
         return [self.generated(request) for request in self.running]
+
+    def generated_by_client(self) -> dict[int, int]:
+        """`generated` of all who run, summed up by client."""
+        sums: dict[int, int] = {}
+        for request in self.running:
+            sums[request.client] = sums.get(request.client, 0) + self.generated(request)
+        return sums
 
     def predicted(self, request: Request) -> int:
         """Output tokens that the predictor expects of *request* in all, by what it has generated so far; without a
@@ -502,6 +534,12 @@ class Step:
         if head.busy_until_ps <= self.now_ps:
             return head
         return next(self.candidates(), None)
+
+    def stays_out(self, request: Request) -> bool:
+        """Whether a waiting *request* would be refused now, and is at each later step as long as the batch merely decodes. False
+        may mean that it cannot be said.
+        """
+        return False
 
     def stays_refused(self, request: Request) -> bool:
         """Whether a request refused now is refused at each later step, as long as the batch merely decodes.

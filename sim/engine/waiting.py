@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, KeysView
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -90,10 +90,13 @@ class KeyQueue:
 class ClientQueue:
     """First come, first served, a preempted request in front, and the first of each client at hand."""
 
-    __slots__ = ("_back", "_by_client", "_front", "_size")
+    __slots__ = ("_back", "_by_client", "_front", "_size", "come_back")
 
     def __init__(self) -> None:
         self._by_client: dict[int, deque[tuple[int, Request]]] = {}
+        self.come_back: set[int] = set()
+        """Clients of whom nobody waited when a new request of theirs joined; for the scheduler to take note of and clear.
+        Who is merely preempted brings no client back."""
         self._front = self._back = self._size = 0
 
     def __len__(self) -> int:
@@ -107,7 +110,11 @@ class ClientQueue:
         """A new arrival joins."""
         self._size += 1
         self._back += 1
-        self._by_client.setdefault(request.client, deque()).append((self._back, request))
+        entries = self._by_client.get(request.client)
+        if entries is None:
+            self.come_back.add(request.client)
+            entries = self._by_client[request.client] = deque()
+        entries.append((self._back, request))
 
     def push_front(self, request: Request) -> None:
         """A preempted request joins."""
@@ -133,6 +140,19 @@ class ClientQueue:
         self._size -= 1
         if not entries:
             del self._by_client[request.client]
+            self.come_back.discard(request.client)
+
+    def clients(self) -> KeysView[int]:
+        """Clients of whom somebody waits."""
+        return self._by_client.keys()
+
+    def head_of(self, client: int) -> Request:
+        """Who stands first of *client*, whether or not it can be looked at now."""
+        return self._by_client[client][0][1]
+
+    def heads(self) -> list[Request]:
+        """Who stands first of each client, whether or not it can be looked at now."""
+        return [entries[0][1] for entries in self._by_client.values()]
 
     def first_of(self, client: int, now_ps: int) -> Request | None:
         """The first request of *client* that can be looked at now."""
@@ -143,8 +163,13 @@ class ClientQueue:
 
     def firsts(self, now_ps: int) -> dict[int, Request]:
         """The first request of each client that can be looked at now."""
-        found = ((client, self.first_of(client, now_ps)) for client in self._by_client)
-        return {client: request for client, request in found if request is not None}
+        found: dict[int, Request] = {}
+        for client, entries in self._by_client.items():
+            head = entries[0][1]
+            first = head if head.busy_until_ps <= now_ps else self.first_of(client, now_ps)
+            if first is not None:
+                found[client] = first
+        return found
 
 
 WaitingQueue = FcfsQueue | KeyQueue | ClientQueue

@@ -42,6 +42,11 @@ def test_a_queue_by_client_is_first_come_first_served_and_knows_each_clients_fir
             if request.busy_until_ps <= 0:
                 firsts.setdefault(request.client, request)
         assert by_client.firsts(0) == firsts
+        heads: dict[int, Request] = {}
+        for request in plain:
+            heads.setdefault(request.client, request)
+        assert by_client.heads() == [by_client.head_of(client) for client in by_client.clients()]
+        assert {request.client: request for request in by_client.heads()} == heads
     by_client.push(_request(1, 0))
     with pytest.raises(ValueError, match="does not wait"):
         by_client.remove(_request(1, 0))
@@ -80,3 +85,23 @@ def test_a_queue_by_key_is_sorted_and_whoever_iterates_sees_it_as_it_was() -> No
         queue.head()
     with pytest.raises(KeyError):
         queue.remove(_request(0, 0))
+
+
+def test_a_client_comes_back_by_a_new_request_where_nobody_of_his_waits() -> None:
+    queue = ClientQueue()
+    first, second, other = _request(0, 7), _request(1, 7), _request(2, 8)
+    queue.push_front(other)
+    assert queue.come_back == set()  # it was preempted, and was here before
+    queue.push(_request(3, 8))
+    assert queue.come_back == set()
+    queue.push(first)
+    assert queue.come_back == {7}
+    queue.push(second)
+    queue.remove(first)
+    assert queue.come_back == {7}
+    queue.remove(second)
+    assert queue.come_back == set()
+    queue.push(first)
+    queue.come_back.clear()
+    queue.push(second)
+    assert queue.come_back == set()

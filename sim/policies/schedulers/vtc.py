@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from math import floor
+from operator import attrgetter
 from typing import ClassVar
 
 from sim.engine.request import Request
 from sim.engine.step import FOREVER, Step
+from sim.engine.waiting import ClientQueue
 from sim.policies.schedulers import scheduler
+
+_client_of = attrgetter("client")
 
 
 @dataclass
 class _Books:
-    """Tokens charged: to each client, and of that for the output of each request that has not ended."""
+    """What each client was served, in whole tokens: so what it is charged does not depend on when that was summed up."""
 
-    counter: dict[int, float]
-    charged: dict[Request, int]
-    ran: dict[Request, None]
-    """Who has run since all were charged last."""
-    queued: set[int]
-    last: int | None
+    prompts: dict[int, int] = field(default_factory=dict)
+    outputs: dict[int, int] = field(default_factory=dict)
+    """Of requests that do not run."""
+    lifts: dict[int, float] = field(default_factory=dict)
+    ran: dict[Request, None] = field(default_factory=dict)
+    """Who ran when the clients were charged last, or was admitted since."""
+    left: dict[Request, int] = field(default_factory=dict)
+    """Output counted of those that were preempted and wait."""
+    last: int | None = None
     """The client that left the queue last."""
 
 
@@ -36,33 +45,41 @@ class Vtc:
     prompt_weight: float = 1.0
     output_weight: float = 2.0
     queues_by_client: ClassVar[bool] = True
+    serves_all_when_nobody_waits: ClassVar[bool] = True
+    serves_all_then_admits_firsts: ClassVar[bool] = True
 
     def schedule(self, step: Step) -> None:
-        books = step.memory.get("books")
-        if books is None:
-            books = step.memory["books"] = _Books({}, {}, {}, set(), None)
+        books: _Books = step.memory.get("books") or step.memory.setdefault("books", _Books())
         step.serve_running()
-        if not step.waiting:
-            books.queued = set()
+        waiting = step.waiting
+        if not waiting:
             step.hold = FOREVER
             return
-        firsts = step.firsts()
-        contested = len(firsts) > 1 or not books.queued.issuperset(firsts)
-        if contested or len(books.ran) > 4 * len(step.running) + 64:
-            self._charge(step, books)  # at other times nobody asks who was charged what
-        self._lift(books, firsts)
+        assert isinstance(waiting, ClientQueue)
+        if waiting.come_back:
+            self._lift(step, books, waiting)
         if step.preempted:
             return
+        firsts = step.firsts()
+        # where only one client waits nobody asks who was charged what
+        counters = self._charge(step, books) if len(firsts) > 1 else {}
         while firsts and step.budget > 0 and step.seats > 0:
-            client = min(firsts, key=lambda each: (books.counter[each], each))
+            if len(firsts) > 1:
+                client = min([(counters[each], each) for each in firsts])[1]
+            else:
+                (client,) = firsts
             request = firsts[client]
             if not step.admit(request):
-                if step.stays_refused(request):
-                    step.hold = self._steps_to_flip(step, books, client, firsts)
+                if len(firsts) > 1:
+                    self._hold(step, counters, client, firsts)
+                elif step.stays_refused(request):
+                    step.hold = FOREVER
+                # who joins behind others of his client changes nothing, unless none of them can be looked at yet
+                step.wake_on_arrival = len(firsts) < len(waiting.clients())
                 return
-            books.counter[client] += self.prompt_weight * request.prompt_tokens
-            books.charged[request] = max(books.charged.get(request, 0), 0)
-            books.ran[request] = None
+            self._note(books, client, request)
+            if counters:
+                counters[client] += self.prompt_weight * request.prompt_tokens
             following = step.first_of(client)
             if following is None:
                 del firsts[client]
@@ -72,46 +89,132 @@ class Vtc:
         if not firsts or step.seats <= 0:
             step.hold = FOREVER
 
-    def _charge(self, step: Step, books: _Books) -> None:
-        """Charge every client for the output since the last plan."""
-        counter, charged, weight = books.counter, books.charged, self.output_weight
+    def note_admission(self, step: Step, request: Request) -> None:
+        """*request*, the only one that waits, is about to be admitted unasked, all others have been served."""
+        books: _Books = step.memory.get("books") or step.memory.setdefault("books", _Books())
+        waiting = step.waiting
+        assert isinstance(waiting, ClientQueue)
+        if len(books.ran) > 2 * len(step.running) + 16:
+            self._settle(step, books)
+        if waiting.come_back:
+            self._lift(step, books, waiting)
+        self._note(books, request.client, request)
+        books.last = request.client
+
+    @staticmethod
+    def _note(books: _Books, client: int, request: Request) -> None:
+        if client not in books.prompts:
+            books.prompts[client] = books.outputs[client] = 0
+        books.prompts[client] += request.prompt_tokens
+        books.outputs[client] -= books.left.pop(request, 0)
+        books.ran[request] = None
+
+    @staticmethod
+    def _settle(step: Step, books: _Books) -> None:
+        """Take note of the output of those that do not run any more."""
+        totals = books.outputs
         for request in books.ran:
             if request.finished_ps >= 0:
-                now = request.known - request.prompt_tokens + request.probe_tokens
-                counter[request.client] += weight * (now - charged.pop(request))
+                totals[request.client] += request.known - request.prompt_tokens + request.probe_tokens
             elif not request.running:
-                now = step.generated(request)
-                counter[request.client] += weight * (now - charged[request])
-                charged[request] = now
-        running = step.running
-        for request, now in zip(running, step.generated_by_all(), strict=True):
-            before = charged.get(request, now)  # whose KV came from another engine was never admitted here
-            if now != before:
-                counter[request.client] += weight * (now - before)
-                charged[request] = now
-        books.ran = dict.fromkeys(running)
+                books.left[request] = generated = step.generated(request)
+                totals[request.client] += generated
+        books.ran = dict.fromkeys(step.running)
 
-    def _lift(self, books: _Books, firsts: dict[int, Request]) -> None:
-        """Clients new in the queue are lifted."""
-        stayed = [books.counter[client] for client in books.queued if client in firsts]
-        least = min(stayed) if stayed else books.counter.get(books.last, 0.0) if books.last is not None else 0.0
-        for client in firsts:
-            if client not in books.queued:
-                books.counter[client] = max(books.counter.get(client, 0.0), least)
-        books.queued = set(firsts)
+    def _charge(self, step: Step, books: _Books) -> defaultdict[int, float]:
+        """What each client is charged by now."""
+        if books.ran.keys() != step.running:
+            self._settle(step, books)
+        totals, running_now = books.outputs, step.generated_by_client()
+        by_prompt, by_output = self.prompt_weight, self.output_weight
+        counters: defaultdict[int, float] = defaultdict(float, books.lifts)
+        for client, prompts in books.prompts.items():
+            counters[client] += by_prompt * prompts + by_output * (totals[client] + running_now.get(client, 0))
+        return counters
 
-    def _steps_to_flip(self, step: Step, books: _Books, client: int, firsts: dict[int, Request]) -> int:
+    def _lift(self, step: Step, books: _Books, waiting: ClientQueue) -> None:
+        """Clients that have come back are lifted: to the least counter of those that have waited, or where nobody has, to that
+        of the client that left the queue last."""
+        back = waiting.come_back
+        if len(back) < len(waiting.clients()):
+            counters = self._charge(step, books)
+            least = min([counters[client] for client in waiting.clients() if client not in back])
+        elif books.last is None:
+            counters, least = defaultdict(float), 0.0
+        else:
+            counters = self._charge_some(step, books, {*back, books.last})
+            least = counters[books.last]
+        for client in back:
+            missing = least - counters[client]
+            if missing > 0:
+                books.lifts[client] = books.lifts.get(client, 0.0) + missing
+        back.clear()
+
+    def _charge_some(self, step: Step, books: _Books, clients: set[int]) -> defaultdict[int, float]:
+        """What `_charge` says of *clients*."""
+        # NOTE: without looking at the requests of others, for performance reasons: asked when a request comes to an empty queue
+        outputs, generated = dict.fromkeys(clients, 0), step.generated
+        for request in books.ran:
+            client = request.client
+            if client in clients:
+                if request.finished_ps >= 0:
+                    outputs[client] += request.known - request.prompt_tokens + request.probe_tokens
+                else:
+                    outputs[client] += generated(request)
+        counters: defaultdict[int, float] = defaultdict(float)
+        for client, tokens in outputs.items():
+            if client in books.prompts:
+                counters[client] = books.lifts.get(client, 0.0) + (
+                    self.prompt_weight * books.prompts[client] + self.output_weight * (books.outputs[client] + tokens)
+                )
+            elif client in books.lifts:
+                counters[client] = books.lifts[client]
+        return counters
+
+    def say_who_is_next(self, step: Step) -> int:
+        """All that run are about to decode: say for how long which client is the one charged least after it; return for how many
+        steps it surely is while all merely decode, 0 when nobody can be looked at."""
+        firsts = step.firsts()
+        if not firsts:
+            return 0
+        counters, rate = self._charge(step, step.memory["books"]), Counter(map(_client_of, step.running))
+        for client, decodes in rate.items():
+            counters[client] += self.output_weight * decodes
+        client = min([(counters[each], each) for each in firsts])[1]
+        self._promise(step, counters, rate, client)
+        return self._until_passed(counters, rate, client, firsts)
+
+    def _promise(self, step: Step, counters: dict[int, float], rate: Counter[int], client: int) -> None:
+        # Whatever becomes of the others, they are not charged less than now, but for a token of each that may be dropped; and
+        # this one is charged for a token a step of each at most, and one more for a prefill.
+        mine, weight = rate[client], self.output_weight
+        assert isinstance(step.waiting, ClientQueue)
+        queued = step.waiting.clients()
+        others = [each for other, each in counters.items() if other != client and (other in rate or other in queued)]
+        least = min(others, default=0.0)
+        gap = least - counters[client] - weight * (len(step.running) + mine)
+        step.next_client = client
+        if gap <= 0:
+            step.next_until = -1
+        else:
+            step.next_until = step.number + floor(gap / (weight * mine)) - 1 if weight * mine > 0 else FOREVER
+
+    def _until_passed(self, counters: dict[int, float], rate: Counter[int], client: int, firsts: Iterable[int]) -> int:
         """For how many steps *client* stays the one charged least, while all that run decode."""
-        rate: dict[int, int] = {}
-        for request in step.running:
-            if not request.paused:
-                rate[request.client] = rate.get(request.client, 0) + 1
-        steps = FOREVER
-        if len(firsts) == 1:
-            return steps
-        for other in firsts:
-            faster = self.output_weight * (rate.get(client, 0) - rate.get(other, 0))
-            if other != client and faster > 0:
-                gap = books.counter[other] - books.counter[client]
-                steps = min(steps, max(1, floor(gap / faster)))
-        return steps
+        weight, own, mine = self.output_weight, counters[client], rate[client]
+        if weight <= 0:
+            return FOREVER
+        gaps = [(counters[other] - own) / (weight * (mine - rate[other])) for other in firsts if rate[other] < mine]
+        return max(1, floor(min(gaps))) if gaps else FOREVER
+
+    def _hold(self, step: Step, counters: dict[int, float], client: int, firsts: dict[int, Request]) -> None:
+        """The first of *client* was refused: say for how many steps that client stays the one charged least."""
+        rate = Counter(map(_client_of, step.running))
+        if not step.settings.speculation:
+            self._promise(step, counters, rate, client)
+        if not step.work and step.stays_refused(firsts[client]):
+            # Those whose first would be refused as well do not matter.
+            able = [
+                other for other, request in firsts.items() if rate[other] < rate[client] and not step.stays_out(request)
+            ]
+            step.hold = self._until_passed(counters, rate, client, able)
