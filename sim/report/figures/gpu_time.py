@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sim.report import formats, theme
+from sim.report import formats, stacked, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,55 +71,17 @@ def finding(data: pd.DataFrame) -> str:
 
 def figure(data: pd.DataFrame) -> go.Figure:
     """Stacked shares of GPU time, one bar a pool, from ``pool, part, gpu_hours, share`` (see ``table``)."""
-    import plotly.graph_objects as go
-
     title = finding(data)
     if data.empty or float(data["gpu_hours"].sum()) <= 0:
         return theme.empty("The step cost of this run is not at hand.", title=title)
-    pools = list(dict.fromkeys(data["pool"]))[::-1]
-    fig = theme.new_figure(120 + 62 * len(pools), barmode="stack", uniformtext={"mode": "hide", "minsize": 11})
-    for part in PARTS:
-        rows = data[data["part"] == part].set_index("pool").reindex(pools)
-        if not rows["share"].fillna(0).any():
-            continue
-        style = theme.PART_STYLES[part]
-        fig.add_trace(
-            go.Bar(
-                y=[theme.label(pool) for pool in pools],
-                x=[float(f"{100 * value:.5g}") for value in rows["share"]],
-                orientation="h",
-                name=part,
-                marker={
-                    "color": style.color,
-                    "line": {"color": theme.LIGHT.paper, "width": 1},
-                    "pattern": theme.hatch(style),
-                },
-                text=[formats.percent(value, 2) if value > 0.05 else "" for value in rows["share"]],
-                textposition="inside",
-                insidetextanchor="middle",
-                textangle=0,
-                insidetextfont={"color": theme.on(style), "size": 12},
-                customdata=[
-                    [PARTS[part], formats.percent(share), formats.number(hours)]
-                    for share, hours in zip(rows["share"], rows["gpu_hours"], strict=True)
-                ],
-                hovertemplate="%{customdata[1]}, %{customdata[2]} GPU-hours<br>%{customdata[0]}"
-                "<extra>%{fullData.name}</extra>",
-            )
-        )
-    fig.update_xaxes(range=[0, 100], ticksuffix=" %", title_text="share of GPU time in the measured window")
-    fig.update_yaxes(showgrid=False)
-    fig.update_layout(legend_traceorder="normal")
-    theme.narrow(fig, xaxis={"nticks": 5, "title": {"text": "share of GPU time"}})
-    said = "; ".join(
-        f"{pool}: "
-        + ", ".join(f"{row.part} {formats.percent(row.share)}" for row in theme.rows(data[data["pool"] == pool]))
-        for pool in pools[::-1]
-    )
-    words = "; ".join(f"{part} = {PARTS[part]}" for part in dict.fromkeys(data["part"]))
-    return theme.describe(
-        fig,
+    return stacked.figure(
+        data,
+        "share",
+        PARTS,
+        stacked.Scale(100, "%", "share of GPU time in the measured window", "share of GPU time", factor=100),
+        words=lambda share: formats.percent(share, 2),
+        exactly=lambda row: f"{formats.percent(row.share)}, {formats.number(row.gpu_hours)} GPU-hours",
         title=title,
-        caption=f"All GPUs that were on. {words}.",
-        alt=f"Share of GPU time by pool. {said}.",
+        caption="All GPUs that were on.",
+        alt="Share of GPU time by pool.",
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sim.report import formats, theme
+from sim.report import formats, stacked, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,47 +84,18 @@ def finding(data: pd.DataFrame) -> str:
 
 def figure(data: pd.DataFrame) -> go.Figure:
     """Stacked gigabytes of one GPU, one bar a pool, from ``pool, part, gigabytes`` (see ``table``)."""
-    import plotly.graph_objects as go
-
     title = finding(data)
     if data.empty:
         return theme.empty("No pool states its memory.", title=title)
-    pools = list(dict.fromkeys(data["pool"]))[::-1]
     total = float(data.groupby("pool")["gigabytes"].sum().max())
-    fig = theme.new_figure(120 + 62 * len(pools), barmode="stack", uniformtext={"mode": "hide", "minsize": 11})
-    for part in PARTS:
-        rows = data[data["part"] == part].set_index("pool").reindex(pools)["gigabytes"].fillna(0.0)
-        if not rows.any():
-            continue
-        style = theme.PART_STYLES[part]
-        fig.add_trace(
-            go.Bar(
-                y=[theme.label(pool) for pool in pools],
-                x=[float(f"{value:.5g}") for value in rows],
-                orientation="h",
-                name=part,
-                marker={
-                    "color": style.color,
-                    "line": {"color": theme.LIGHT.paper, "width": 1},
-                    "pattern": theme.hatch(style),
-                },
-                text=[f"{formats.number(value)} GB" if value > 0.08 * total else "" for value in rows],
-                textposition="inside",
-                insidetextanchor="middle",
-                textangle=0,
-                insidetextfont={"color": theme.on(style), "size": 12},
-                customdata=[PARTS[part]] * len(rows),
-                hovertemplate="%{x:.4~g} GB<br>%{customdata}<extra>%{fullData.name}</extra>",
-            )
-        )
-    fig.update_xaxes(range=[0, total], ticksuffix=" GB", title_text="memory of one GPU, mean over the window")
-    fig.update_yaxes(showgrid=False)
-    fig.update_layout(legend_traceorder="normal")
-    theme.narrow(fig, xaxis={"nticks": 5, "title": {"text": "memory of one GPU"}})
-    said = "; ".join(
-        f"{pool}: "
-        + ", ".join(f"{row.part} {formats.number(row.gigabytes)} GB" for row in theme.rows(data[data["pool"] == pool]))
-        for pool in pools[::-1]
+    return stacked.figure(
+        data,
+        "gigabytes",
+        PARTS,
+        stacked.Scale(total, "GB", "memory of one GPU, mean over the window", "memory of one GPU", label_from=0.08),
+        words=lambda value: f"{formats.number(value)} GB",
+        exactly=lambda row: f"{row.gigabytes:.4g} GB",
+        title=title,
+        caption="",
+        alt="Memory of one GPU by pool.",
     )
-    words = "; ".join(f"{part} = {meaning}" for part, meaning in PARTS.items() if part in set(data["part"]))
-    return theme.describe(fig, title=title, caption=f"{words}.", alt=f"Memory of one GPU by pool. {said}.")

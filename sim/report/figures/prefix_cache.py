@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sim.report import formats, theme
+from sim.report import formats, stacked, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,52 +53,19 @@ def finding(data: pd.DataFrame) -> str:
 
 def figure(data: pd.DataFrame) -> go.Figure:
     """Stacked shares of the tokens of all admissions, one bar a pool, from ``pool, part, tokens, share`` (see ``table``)."""
-    import plotly.graph_objects as go
-
     title = finding(data)
     if data.empty:
         return theme.empty("No pool has found anything in its prefix cache.", title=title)
-    pools = list(dict.fromkeys(data["pool"]))[::-1]
-    fig = theme.new_figure(120 + 62 * len(pools), barmode="stack", uniformtext={"mode": "hide", "minsize": 11})
-    for part in PARTS:
-        rows = data[data["part"] == part].set_index("pool").reindex(pools)
-        if not rows["share"].fillna(0).any():
-            continue
-        style = theme.PART_STYLES[part]
-        fig.add_trace(
-            go.Bar(
-                y=[theme.label(pool) for pool in pools],
-                x=[float(f"{100 * value:.5g}") for value in rows["share"].fillna(0.0)],
-                orientation="h",
-                name=part,
-                marker={
-                    "color": style.color,
-                    "line": {"color": theme.LIGHT.paper, "width": 1},
-                    "pattern": theme.hatch(style),
-                },
-                text=[formats.percent(value, 2) if value > 0.05 else "" for value in rows["share"].fillna(0.0)],
-                textposition="inside",
-                insidetextanchor="middle",
-                textangle=0,
-                insidetextfont={"color": theme.on(style), "size": 12},
-                customdata=[
-                    [PARTS[part], formats.percent(share), f"{tokens:,.0f}"]
-                    for share, tokens in zip(rows["share"].fillna(0.0), rows["tokens"].fillna(0), strict=True)
-                ],
-                hovertemplate="%{customdata[1]}, %{customdata[2]} tokens<br>%{customdata[0]}"
-                "<extra>%{fullData.name}</extra>",
-            )
-        )
-    fig.update_xaxes(
-        range=[0, 100], ticksuffix=" %", title_text="share of the tokens that requests asked to be computed"
+    return stacked.figure(
+        data,
+        "share",
+        PARTS,
+        stacked.Scale(
+            100, "%", "share of the tokens that requests asked to be computed", "share of tokens", factor=100
+        ),
+        words=lambda share: formats.percent(share, 2),
+        exactly=lambda row: f"{formats.percent(row.share)}, {row.tokens:,.0f} tokens",
+        title=title,
+        caption="",
+        alt="Tokens by where their KV came from.",
     )
-    fig.update_yaxes(showgrid=False)
-    fig.update_layout(legend_traceorder="normal")
-    theme.narrow(fig, xaxis={"nticks": 5, "title": {"text": "share of tokens"}})
-    said = "; ".join(
-        f"{pool}: "
-        + ", ".join(f"{row.part} {formats.percent(row.share)}" for row in theme.rows(data[data["pool"] == pool]))
-        for pool in pools[::-1]
-    )
-    words = "; ".join(f"{part} = {meaning}" for part, meaning in PARTS.items())
-    return theme.describe(fig, title=title, caption=f"{words}.", alt=f"Tokens by where their KV came from. {said}.")
