@@ -98,7 +98,7 @@ def _load(summary: Mapping[str, Any], add: Add) -> None:
             add(
                 "idle",
                 "note",
-                f"the GPUs of pool {name} are in use {use:.1%} of the time",
+                f"the GPUs of pool {name} are in use {100 * use:.1f} % of the time",
                 "fewer or smaller replicas would serve this load",
             )
     for name, pool in summary["load_imbalance"]["pools"].items():
@@ -106,7 +106,7 @@ def _load(summary: Mapping[str, Any], add: Add) -> None:
             add(
                 "load_imbalance",
                 "warning",
-                f"the busiest replica of pool {name} works {pool['busy']:.0%} more than the mean while it is on",
+                f"the busiest replica of pool {name} works {100 * pool['busy']:.0f} % more than the mean while it is on",
                 "try router least_outstanding_tokens, or refresh the router's state more often",
             )
 
@@ -118,7 +118,7 @@ def _memory(summary: Mapping[str, Any], add: Add) -> None:
         add(
             "thrashing",
             "warning",
-            f"{ratio:.0%} as many tokens were recomputed after preemptions as were generated, "
+            f"{100 * ratio:.0f} % as many tokens were recomputed after preemptions as were generated, "
             f"{_of(pressure['preemptions_per_request'])} preemptions a request",
             "give KV more memory (more GPUs a replica, fp8 KV), lower max_num_seqs, or raise the watermark; under a "
             "scheduler that preempts for who waits (srpt, mlfq, edf, pascal) kv: swap keeps what was computed",
@@ -139,7 +139,7 @@ def _memory(summary: Mapping[str, Any], add: Add) -> None:
             add(
                 "head_of_line_blocking",
                 "warning",
-                f"in pool {name} the first of the queue was kept out {shares['head_blocked_share']:.0%} of "
+                f"in pool {name} the first of the queue was kept out {100 * shares['head_blocked_share']:.0f} % of "
                 f"the window, mostly by {cause}, and all behind it waited too",
                 f"{remedy}; where queries are served by arrival, a scheduler that lets short work pass (srpt, mlfq)",
             )
@@ -171,14 +171,15 @@ def _memory(summary: Mapping[str, Any], add: Add) -> None:
             add(
                 "reserved_in_vain",
                 "warning",
-                f"{waste['reserved_unused']:.0%} of the KV memory of pool {name} is reserved for tokens that have not come",
+                f"{100 * waste['reserved_unused']:.0f} % of the KV memory of pool {name} is reserved for tokens that have not "
+                "come",
                 "take blocks as tokens come (kv: paged, and a scheduler that does not reserve), or lower max_tokens",
             )
         if (waste["duplicate_prefixes"] or 0) > DUPLICATE_LIMIT:
             add(
                 "duplicate_prefixes",
                 "note",
-                f"{waste['duplicate_prefixes']:.0%} of the KV memory of pool {name} holds copies of common prefixes",
+                f"{100 * waste['duplicate_prefixes']:.0f} % of the KV memory of pool {name} holds copies of common prefixes",
                 "keep one copy for all (enable_prefix_caching: true)",
             )
 
@@ -204,7 +205,7 @@ def _service(summary: Mapping[str, Any], add: Add) -> None:
         add(
             "truncated",
             "warning",
-            f"{totals['truncated'] / totals['queries']:.1%} of the queries were cut by a limit",
+            f"{100 * totals['truncated'] / totals['queries']:.1f} % of the queries were cut by a limit",
             "raise max_tokens, max_model_len or the thinking budget, or accept the loss of accuracy",
         )
     for target in summary["slo"]["targets"]:

@@ -175,9 +175,9 @@ def verdict(results: Results) -> tuple[str, str, dict[str, Any]]:
         )
         return "overloaded", reason, figures
     shares = pools[worst]
-    blocked = f"the head of the queue of pool {worst} is blocked {shares.head_blocked:.0%} of the window"
-    full = f"its seats are full {shares.seats_full:.0%}"
-    limit = f"{BLOCKED_LIMIT:.0%} is the limit"
+    blocked = f"the head of the queue of pool {worst} is blocked {100 * shares.head_blocked:.0f} % of the window"
+    full = f"its seats are full {100 * shares.seats_full:.0f} %"
+    limit = f"{100 * BLOCKED_LIMIT:.0f} % is the limit"
     if max(shares.head_blocked, shares.seats_full) > BLOCKED_LIMIT:
         why = max(
             (shares.by_kv, "KV memory"),

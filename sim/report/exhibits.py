@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sim.report import facts, formats
+from sim.report import facts, fairness, formats
 from sim.report.figures import (
     balance,
     ccdf,
@@ -32,8 +32,8 @@ def sections(results: Results) -> list[Section]:
     return [
         Section("waiting", "How long do people wait?", _waiting(results), [*_targets(results), *_kinds(results)]),
         Section("time", "Where does the time go?", [_phases(results)]),
-        Section("stable", "Is it stable?", _stable(results)),
-        Section("who", "Who suffers?", _who(results)),
+        Section("stable", "Is it stable?", _stable(results), [fairness.signs_of_pressure(results.summary)]),
+        Section("who", "Who suffers?", _who(results), fairness.evenness(results.summary)),
         Section("limits", "What limits it?", _limits(results), _memory_words(results)),
         Section("load", "What kind of load is it?", _load(results), _training_steps(results)),
     ]

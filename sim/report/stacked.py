@@ -82,5 +82,5 @@ def figure(
         + ", ".join(f"{row.part} {words(float(getattr(row, value)))}" for row in theme.rows(data[data["pool"] == pool]))
         for pool in pools[::-1]
     )
-    meanings = "; ".join(f"{part} = {parts[part]}" for part in parts if part in set(data["part"]))
+    meanings = "; ".join(f"{part} = {parts[part]}" for part in present)
     return theme.describe(fig, title=title, caption=f"{caption} {meanings}.".strip(), alt=f"{alt} {said}.")

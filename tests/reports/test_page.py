@@ -19,7 +19,8 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-from sim.report import facts, html, page, theme
+from sim.report import facts, formats, html, page, theme
+from sim.report.fairness import CLIENTS
 from sim.results import Results
 
 HOSTILE = '<img src=x onerror="window.pwned=1">'
@@ -202,6 +203,26 @@ def test_definitions_are_one_click_away(rendered: Any) -> None:
     links = [attrs["href"] for attrs in reader.found("a") if (attrs.get("href") or "").startswith("#")]
     assert sum((link or "").startswith("#def-") for link in links) >= 6
     assert all((link or "")[1:] in names for link in links)
+
+
+def test_fairness_and_pressure_are_the_summary_s(rendered: Any, synthetic: Any) -> None:
+    _, reader = rendered("overloaded")
+    summary, words = synthetic("overloaded").summary, reader.words
+    fairness, pressure = summary["fairness"], summary["pressure"]
+    for told in (
+        f"evenness over queries {formats.number(fairness['jain_queries'])} Jain's index",
+        f"evenness over clients {formats.number(fairness['jain_clients'])}",
+        f"starvation age {formats.duration(pressure['starvation_age_s'])}",
+        f"recomputed tokens {formats.percent(pressure['recomputed_per_generated'])}",
+        f"preemptions a request {formats.number(pressure['preemptions_per_request'])}",
+        *(
+            f"{client['client']} {client['n']:,} {formats.percent(client['share_of_service'])}"
+            for client in fairness["by_client"][:CLIENTS]
+        ),
+    ):
+        assert told in words
+    assert pressure["preemptions_per_request"] > 0
+    assert len(fairness["by_client"]) > 1
 
 
 def test_every_figure_has_words_and_data(rendered: Any, synthetic: Any) -> None:

@@ -21,7 +21,7 @@ PARTS: dict[str, str] = {
     "KV reserved": "set aside for tokens that have not come",
     "KV cached": "kept by the prefix cache alone, given up when needed",
     "KV free": "KV blocks that nothing uses",
-    "not usable": "left alone by gpu_memory_utilization",
+    "not usable": "left alone by gpu_memory_utilization, or by a stated number of blocks",
 }
 
 
