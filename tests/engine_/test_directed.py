@@ -317,3 +317,19 @@ def test_what_is_left_above_a_hole_keeps_its_age() -> None:
     assert kv.lookup(request) == ([Hit(older, 0, 2), Hit(newer, 2, 4), Hit(older, 4, 6)], 6)
     kv._forget(newer, 2, 4)
     assert kv.lookup(request) == ([Hit(older, 0, 2)], 2)
+
+
+def test_who_exceeds_the_budget_of_a_step_enters_in_the_next() -> None:
+    """Three prompts come at once that fit one a step: each following step admits one, although all merely decode by then."""
+    case = _case(
+        [(0, {"prompt_tokens": 4, "output_tokens": 60})]
+        + [(1500, {"prompt_tokens": 60, "output_tokens": 30})] * 3
+        + [(70_000, {"prompt_tokens": 4, "output_tokens": 5})],
+        enable_chunked_prefill=False,
+        max_num_batched_tokens=64,
+        max_model_len=100,
+    )
+    assert _of(_equal(case), "first_scheduled_ps") == [0, 2000, 3000, 4000, 70_000]
+    assert _of(_equal(replace(case, settings=replace(case.settings, enable_prefix_caching=True))), "first_scheduled_ps") == [
+        0, 2000, 3000, 4000, 70_000,
+    ]  # fmt: skip
