@@ -125,22 +125,26 @@ class CountedStep(Step):
         kv, limit, hit, known = replica.kv, settings.max_model_len, 0, request.known
         if replica.running:
             free -= replica.watermark_blocks
-        if kv.caching and (known > budget or not kv.finds_unheld(request)):
+        whole, unheld = -(-(known if known < limit else limit) // size), kv.caching and kv.finds_unheld(request)
+        if kv.caching and not unheld:
             hits, hit = kv.lookup(request)
             if hit:
                 free -= kv.revived(hits)
-        cached = hit * size
-        if known - cached > budget:
-            if not settings.enable_chunked_prefill:
-                return True
-            if hit:
-                # what the decodes take first may be what the request would hit: with less of it cached, its next chunk needs as
-                # many blocks, and more are free
-                return False
-            if settings.scheduler_reserve_full_isl and -(-(known if known < limit else limit) // size) - hit > free:
-                return True
-            known = cached + budget
-        return -(-(known if known < limit else limit) // size) - hit > free
+        if known - hit * size <= budget:
+            return whole - hit > free
+        if settings.scheduler_reserve_full_isl and whole - hit > free:
+            return True  # of what it would hit, what the decodes take is neither hit later nor taken from what is free
+        if unheld:
+            hit = kv.lookup(request)[1]
+            if known - hit * size <= budget:
+                return whole > free
+        if not settings.enable_chunked_prefill:
+            return True
+        if hit:
+            # what the decodes take first may be what the request would hit: with less of it cached, its next chunk needs as
+            # many blocks, and more are free
+            return False
+        return -(-(budget if budget < limit else limit) // size) > free
 
     def answering(self, request: Request) -> bool:
         """See :meth:`Step.answering`."""
@@ -148,15 +152,17 @@ class CountedStep(Step):
 
     def remaining(self, request: Request) -> int:
         """See :meth:`Step.remaining`."""
-        # NOTE: what it comes to for nearly all who decode, for performance reasons; asked of all who run at every plan
-        if (
-            request.counted
-            and request.predicted_tokens >= 0
-            and not (request.refine_after or request.peak or request.probe_tokens)
-        ):
-            left = request.predicted_tokens + request.prompt_tokens - 1 - request.base - self.replica.counter
-            return left if left > 1 else 1
-        return super().remaining(request)
+        # NOTE: with generated() and predicted() inlined for performance reasons; asked of all who run at many plans
+        computed = request.base + self.replica.counter if request.counted else request.computed
+        peak, prompt, predicted = request.peak, request.prompt_tokens, request.predicted_tokens
+        if computed < peak:
+            computed = peak
+        generated = computed + 1 - prompt + request.probe_tokens if computed >= prompt else 0
+        if request.refine_after and generated >= request.refine_after:
+            predicted = request.refined_tokens
+        elif predicted < 0:
+            predicted = self.settings.max_model_len - prompt
+        return predicted - generated if predicted > generated else 1
 
     def reasoning(self) -> list[tuple[Request, int]]:
         """See :meth:`Step.reasoning`."""

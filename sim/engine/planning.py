@@ -79,10 +79,14 @@ class Planning(Shortcuts):
         """Plan for *now_ps*; a run under way ends with the step under way if what came may change the plan."""
         waiting = self.waiting
         if self._run_steps:
+            head = self._head
             if self._left or (
                 len(waiting) > self._waited
                 and (
-                    (self._wake and (self._head is None or self._head is not waiting.head()))
+                    (
+                        self._wake
+                        and (head is None or (head is not waiting.head() and not self._new_head_stays_out(now_ps)))
+                    )
                     or (self._by_client and self._somebody_came_back())
                 )
             ):
@@ -163,18 +167,10 @@ class Planning(Shortcuts):
 
     def _schedule(self, now_ps: int) -> bool:
         short = self._holds_out and not (self.walking or self.paused or self.resting)
-        step, held = (
-            self._step,
-            False if not short else self._chunk_on(now_ps) if self.chunking else self._hold_out(now_ps),
-        )
-        if held:
+        if short and (self._chunk_on(now_ps) if self.chunking else self._hold_out(now_ps)):
             return True
-        if held is None:  # they have made room already
-            now_ps, preempted = step.now_ps, step.preempted
-            step.begin(now_ps)
-            step.preempted = preempted
-        else:
-            step.begin(now_ps)
+        step = self._step
+        step.begin(now_ps)
         if self.walking:
             self.walk(now_ps)
         self.scheduler.schedule(step)

@@ -23,10 +23,9 @@ class Pressure(Mixed):
 
     __slots__ = ()
 
-    def _hold_out(self, now_ps: int) -> bool | None:
+    def _hold_out(self, now_ps: int) -> bool:
         """All decode, and no prefill is under way: make room where blocks are short, else decode on where the head of the queue
-        does not fit. False, with nothing changed, where neither is so or more may happen; None where those who make room have
-        done so (they stand in the step's ``preempted``, the moment in its ``now_ps``), and the scheduler has to say the rest.
+        does not fit. False, with nothing changed, where neither is so or more may happen.
         """
         decodes = self.decoders
         if not 0 < decodes <= self._budget or self.standing or self._points:
@@ -35,6 +34,8 @@ class Pressure(Mixed):
             return False
         crossing = self.crossing[-self.counter % self._block_size]
         if crossing > self.kv.free:
+            if self._displaces is not None and self._who_yields is None and self.waiting and self._takes_place(now_ps):
+                return False  # places are taken before who runs is served, and only then the last admitted makes room
             return self._make_room(now_ps, crossing)
         hold = self._stays_out(now_ps, crossing)
         if hold:
@@ -52,6 +53,18 @@ class Pressure(Mixed):
             return False
         head = self.waiting.head()
         return head.busy_until_ps > planned_ps or self._displaces(self._step, head)
+
+    def _new_head_stays_out(self, now_ps: int) -> bool:
+        """Somebody has become the head of the queue while a run is under way: does that one stay out until the run is over,
+        as the head before did? Judged by what was free when it began, since less is free later.
+        """
+        usual = self._holds_out and not (
+            self.chunking or self.walking or self.paused or self.resting or self.standing or self._points
+        )
+        if usual and self._stays_out(now_ps, 0) and not self._takes_place(now_ps):
+            self._head = self.waiting.head()
+            return True
+        return False
 
     def _stays_out(self, planned_ps: int, crossing: int) -> int:
         """For how many steps from the one planned at *planned_ps* on the head of the queue is refused, or the first of the client
@@ -258,10 +271,10 @@ class Pressure(Mixed):
         """Whether *head* can be looked at now, and shares no prefix and is not looked into."""
         return not (head.awaits_kv or head.shared_blocks or head.busy_until_ps > now_ps or head.looks is not None)
 
-    def _make_room(self, now_ps: int, crossing: int) -> bool | None:
+    def _make_room(self, now_ps: int, crossing: int) -> bool:
         """The next step needs *crossing* blocks, and fewer are free: the last admitted go, or whom the scheduler names, and
         nobody is admitted in that step. Then all decode, if the head of the queue stays out, until somebody comes to an end or
-        comes in; where blocks are short again before that, others go again. See `_hold_out`.
+        comes in; where blocks are short again before that, others go again.
         """
         # NOTE: CountedStep._serve_short(), evict(), _uncount(), _start_run(), _decode_on() and _close_run() in one. Somebody
         # stays: whoever runs alone fits, and the last admitted holds at least one block that nobody admitted before it does.
@@ -273,7 +286,7 @@ class Pressure(Mixed):
         unused, window = self._no_parts
         counter, table, computed, context = self.counter, self.table_blocks, self.computed_tokens, self.context
         step.copied_ps = self._fruitless = 0
-        who_yields, stays_out = self._who_yields, 0
+        who_yields = self._who_yields
         while True:
             step.now_ps = now_ps
             step.preempted = preempted = []
@@ -331,11 +344,7 @@ class Pressure(Mixed):
                 waiting.push_front(victim)
                 victim.preemptions += 1
                 preempted.append(victim)
-            if who_yields is not None:
-                stays_out = self._stays_out(now_ps, crossing)
-                if not stays_out:
-                    self.table_blocks, self.context, self.computed_tokens = table, context, computed
-                    return None
+            if crossing:
                 kv.take(crossing)
                 table += crossing
             # ---- the step
@@ -369,7 +378,7 @@ class Pressure(Mixed):
                 or self.decoders <= 0
                 or self._pending
                 or crossing > free
-                or not (hold := stays_out or self._stays_out(planned_ps, crossing))
+                or not (hold := self._stays_out(planned_ps, crossing))
                 or (self._displaces is not None and self._takes_place(planned_ps))
             ):
                 return True

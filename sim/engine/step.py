@@ -35,7 +35,7 @@ class Scheduler(Protocol):
     ``serves_all_then_admits_heads = True``: it is not asked either when a first request comes while all decode, when blocks are
     short for the next decodes, or when the head does not fit. Where blocks are short it leaves the choice to
     ``serve_running``, or says by ``who_yields(step)`` whom it preempts next, before anybody is served, until the others'
-    blocks suffice or one is left; somebody may be admitted in such a step then. If it ever preempts for somebody who waits,
+    blocks suffice or one is left. If it ever preempts for somebody who waits,
     ``displaces(step, head)`` says whether it may do so for the head of the queue, who does not fit: once it says no it has to
     stay so for as long as all merely decode. If its steps have fewer tokens than ``max_num_batched_tokens``,
     ``tokens_a_step(settings)`` says how many; decodes alone may be more.

@@ -69,6 +69,31 @@ def dressed_case(seed: int, *, memory: str = "plain", looks: bool = False) -> Dr
     return looking_case(made, seed) if looks else made
 
 
+def pressed_case(seed: int) -> DressedCase:
+    """Case number *seed* in paged memory that is short most of the time: few requests fit beside the longest, all come in
+    order of their arrival or their keys, and nobody's prompt is held back.
+    """
+    case, rng = dressed_case(seed), Random(seed * 11 + 3)
+    requests = tuple(
+        {**each, "max_tokens": each["output_tokens"] if each["max_tokens"] < 0 else each["max_tokens"]}
+        for each in case.requests
+    )
+    size = case.settings.block_size
+    least = -(-max(each["prompt_tokens"] + each["max_tokens"] for each in requests) // size)
+    settings = replace(
+        case.settings,
+        num_gpu_blocks=1 + least + rng.choice((0, 1, least // 4, least // 2, least)),
+        max_num_seqs=rng.choice((4, 64, 64)),
+        max_num_batched_tokens=max(case.settings.max_num_batched_tokens, rng.choice((12, 100))),
+        max_model_len=1 << 17,
+        long_prefill_token_threshold=0,
+        watermark=rng.choice((0.0, 0.0, 0.01)),
+        policy="fcfs",
+    )
+    extras = tuple({**each, "deadline_ps": rng.randint(1, 200_000)} for each in case.extras)
+    return replace(case, settings=settings, requests=requests, extras=extras)
+
+
 def _memory(settings: Any, kind: str, rng: Random) -> Any:
     changes: dict[str, Any] = {}
     if kind in ("swap", "all"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from sim.engine.request import Request
@@ -11,6 +12,8 @@ from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
 from sim.policies.batching import clear_place, make_room_by, victims_for
 from sim.policies.schedulers import scheduler
+
+_deadline = attrgetter("deadline_ps")
 
 
 @scheduler("edf")
@@ -31,7 +34,7 @@ class Edf:
 
     def who_yields(self, step: Step) -> Request:
         """The one with the latest deadline, of those the last admitted."""
-        return max(step.running, key=lambda request: (request.deadline_ps, request.order))
+        return max(reversed(step.running), key=_deadline)
 
     @staticmethod
     def _later(step: Step, head: Request) -> list[Request]:

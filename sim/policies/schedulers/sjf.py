@@ -35,7 +35,7 @@ class Sjf:
     def who_yields(self, step: Step) -> Request:
         """The one with the most predicted output tokens, of those the last admitted."""
         settings = step.settings
-        return max(step.running, key=lambda request: (_expected(request, settings), request.order))
+        return max(reversed(step.running), key=lambda request: _expected(request, settings))
 
     def schedule(self, step: Step) -> None:
         make_room_by(step, self.who_yields)

@@ -46,8 +46,7 @@ class Srpt:
 
     def who_yields(self, step: Step) -> Request:
         """The one with the most tokens to go, of those the last admitted."""
-        remaining = step.remaining
-        return max(step.running, key=lambda request: (remaining(request), request.order))
+        return max(reversed(step.running), key=step.remaining)
 
     def _longer(self, step: Step, head: Request) -> list[tuple[int, int, Request]]:
         """Who runs and has ``factor`` times as many tokens to go as *head*: how many, its place in the order, itself."""
@@ -70,7 +69,7 @@ class Srpt:
             refined = steps_to_refinement(step)
         step.serve_running()
         if step.preempted:
-            if head is not None and step.budget > 0 and step.seats > 0:
+            if cleared and head is not None and step.budget > 0 and step.seats > 0:
                 step.admit(head)
             return
         if step.waiting:
