@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -73,8 +72,13 @@ def _policies(kind: str) -> Rows:
 
 
 def _sentence(text: str) -> str:
-    """The first sentence of *text*, on one line."""
-    return re.split(r"(?<=[.:;])\s", " ".join(text.partition("\n\n")[0].split()))[0].rstrip(".:;")
+    """The first sentence of *text*, on one line, up to a full stop, colon or semicolon outside parentheses."""
+    line, depth = " ".join(text.partition("\n\n")[0].split()), 0
+    for at, sign in enumerate(line):
+        depth += (sign == "(") - (sign == ")")
+        if sign in ".:;" and not depth and line[at + 1 : at + 2] in ("", " "):
+            return line[:at]
+    return line
 
 
 def _models() -> Rows:

@@ -192,6 +192,7 @@ def test_what_can_be_listed(thinkcap):
     policies = thinkcap("list", "policies").out
     assert "round_robin" in policies
     assert "thinking_token_budget" in policies
+    assert all(line.count("(") == line.count(")") for line in policies.splitlines())  # no line ends within parentheses
     assert thinkcap("list").code == 0
     for kind, name in (("autoscalers", "target_kv_use"), ("predictors", "oracle"), ("kv", "paged")):
         assert name in thinkcap("list", kind, "--names").out.split()
