@@ -39,4 +39,4 @@ class Errors:
         """The factor by which the prediction of *request* is off, of log standard deviation *sigma*."""
         if not sigma:
             return 1.0
-        return exp(sigma * self._draws.of(self._name, max(request.query, 0), request.sample))
+        return exp(min(sigma * self._draws.of(self._name, max(request.query, 0), request.sample), 100.0))

@@ -20,6 +20,10 @@ class PriorityTiers(Admission):
     """Outstanding requests a replica, in the mean, from which on queries of a priority (or a larger number,
     which is less urgent) are turned away; a priority below all of them is always let in."""
 
+    def __post_init__(self) -> None:
+        if min(self.per_replica.values(), default=0) < 0:
+            raise ValueError("per_replica must be at least 0 at every priority")
+
     def refuses(self, view: View, request: RoutedRequest) -> str | None:
         tiers = [priority for priority in self.per_replica if priority <= request.priority]
         if not tiers:

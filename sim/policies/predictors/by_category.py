@@ -22,6 +22,10 @@ class ByCategory(Predictor):
     default_tokens: int = 1000
     tokens: Mapping[int, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if min((self.default_tokens, *self.tokens.values())) < 1:
+            raise ValueError("default_tokens and the tokens of each category must be at least 1")
+
     def begin(self, streams: Streams) -> Predict:
         sums: dict[int, list[int]] = {}
         pending: list[Request] = []

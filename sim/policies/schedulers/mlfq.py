@@ -81,6 +81,8 @@ class Mlfq:
         for name in ("quantum_tokens", "levels", "prompt_tokens_per_token"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.starvation_s <= 0:
+            raise ValueError(f"starvation_s must be above 0, not {self.starvation_s}")
 
     def _place(self, request: Request, note: _Note, generated: int) -> None:
         """Note the level and rank of *request*, whose output is *generated* tokens."""

@@ -30,6 +30,8 @@ class Pascal:
     def __post_init__(self) -> None:
         if self.first not in ("answering", "reasoning"):
             raise ValueError(f"first must be 'answering' or 'reasoning', not {self.first!r}")
+        if self.reading_tokens_per_s < 0:
+            raise ValueError(f"reading_tokens_per_s must be at least 0, not {self.reading_tokens_per_s}")
 
     @property
     def serves_all_when_nobody_waits(self) -> bool:

@@ -38,6 +38,12 @@ class Sglang:
     decay_steps: int = 600
     serves_all_when_nobody_waits: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.new_token_ratio <= 1 and 0 <= self.min_ratio_factor <= 1):
+            raise ValueError("new_token_ratio and min_ratio_factor must be from 0 to 1")
+        if self.decay_steps < 1:
+            raise ValueError(f"decay_steps must be at least 1, not {self.decay_steps}")
+
     def queue_order(self, settings: EngineSettings) -> Callable[[Request], Any]:
         """By arrival; a retracted request goes to the back."""
         return lambda request: max(request.arrived_ps, request.yielded_ps)

@@ -48,6 +48,10 @@ class Vtc:
     serves_all_when_nobody_waits: ClassVar[bool] = True
     serves_all_then_admits_firsts: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        if self.prompt_weight < 0 or self.output_weight < 0:
+            raise ValueError("prompt_weight and output_weight must be at least 0")
+
     def schedule(self, step: Step) -> None:
         books: _Books = step.memory.get("books") or step.memory.setdefault("books", _Books())
         step.serve_running()
