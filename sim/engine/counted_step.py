@@ -164,6 +164,21 @@ class CountedStep(Step):
             predicted = self.settings.max_model_len - prompt
         return predicted - generated if predicted > generated else 1
 
+    def remaining_of_all(self) -> list[int]:
+        """See :meth:`Step.remaining_of_all`."""
+        # NOTE: remaining() where it is simple, for performance reasons
+        counter, remaining = self.replica.counter, self.remaining
+        return [
+            max(1, request.predicted_tokens + request.prompt_tokens - 1 - request.base - counter)
+            if request.counted
+            and request.predicted_tokens >= 0
+            and not request.refine_after
+            and not request.probe_tokens
+            and request.base + counter >= request.peak
+            else remaining(request)
+            for request in self.replica.running
+        ]
+
     def reasoning(self) -> list[tuple[Request, int]]:
         """See :meth:`Step.reasoning`."""
         # NOTE: generated() where it is simple, for performance reasons

@@ -195,6 +195,10 @@ class Step:
         """Output tokens that are still expected of *request*; at least one."""
         return max(1, self.predicted(request) - self.generated(request))
 
+    def remaining_of_all(self) -> list[int]:
+        """`remaining` of all who run, in order of admission."""
+        return [self.remaining(request) for request in self.running]
+
     def cached_tokens(self, request: Request) -> int:
         """Tokens that a waiting *request* would find in the prefix cache now."""
         if not self.settings.enable_prefix_caching:

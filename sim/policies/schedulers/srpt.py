@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from sim.engine.request import Request
@@ -46,12 +47,19 @@ class Srpt:
 
     def who_yields(self, step: Step) -> Request:
         """The one with the most tokens to go, of those the last admitted."""
-        return max(reversed(step.running), key=step.remaining)
+        left = step.remaining_of_all()
+        return max(zip(reversed(left), reversed(step.running), strict=True), key=itemgetter(0))[1]
 
     def _longer(self, step: Step, head: Request) -> list[tuple[int, int, Request]]:
         """Who runs and has ``factor`` times as many tokens to go as *head*: how many, its place in the order, itself."""
-        limit, remaining = self.factor * step.remaining(head), step.remaining
-        return [(left, request.order, request) for request in step.running if (left := remaining(request)) > limit]
+        limit, left = self.factor * step.remaining(head), step.remaining_of_all()
+        if not left or max(left) <= limit:
+            return []
+        return [
+            (tokens, request.order, request)
+            for tokens, request in zip(left, step.running, strict=True)
+            if tokens > limit
+        ]
 
     def displaces(self, step: Step, head: Request) -> bool:
         """Whether *head* would take the places of longer ones, or may as soon as a prediction is refined."""
