@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, Step
 from sim.policies.batching import clear_place, make_room_by, steps_to_refinement, victims_for
 from sim.policies.schedulers import scheduler
+
+
+class _Looked(NamedTuple):
+    """What is known of who runs."""
+
+    least: int
+    """Nobody has ``factor`` times as many tokens to go."""
+    order: int
+    """Of those who were admitted up to this place in the order."""
 
 
 @scheduler("srpt")
@@ -53,25 +62,46 @@ class Srpt:
     def _longer(self, step: Step, head: Request) -> list[tuple[int, int, Request]]:
         """Who runs and has ``factor`` times as many tokens to go as *head*: how many, its place in the order, itself."""
         limit, left = self.factor * step.remaining(head), step.remaining_of_all()
-        if not left or max(left) <= limit:
-            return []
         return [
             (tokens, request.order, request)
             for tokens, request in zip(left, step.running, strict=True)
             if tokens > limit
         ]
 
+    def _nobody_longer(self, step: Step, head: Request) -> bool:
+        """Whether that is known to be nobody, nor anybody whose prediction will be refined. Who was not longer is not later, so
+        only who was admitted since all were looked at is looked at.
+        """
+        known: _Looked | None = step.memory.get("looked")
+        if known is None or step.remaining(head) < known.least:
+            return False
+        limit, newest = self.factor * known.least, known.order
+        for request in reversed(step.running):
+            if request.order <= known.order:
+                break
+            if request.refine_after or step.remaining(request) > limit:
+                return False
+            newest = max(newest, request.order)
+        step.memory["looked"] = _Looked(known.least, newest)
+        return True
+
     def displaces(self, step: Step, head: Request) -> bool:
         """Whether *head* would take the places of longer ones, or may as soon as a prediction is refined."""
-        if steps_to_refinement(step) < FOREVER:
-            return True
-        return victims_for(step, head, (request for _, _, request in self._longer(step, head))) is not None
+        longer: list[tuple[int, int, Request]] = []
+        if not self._nobody_longer(step, head):
+            if steps_to_refinement(step) < FOREVER:
+                return True
+            longer = self._longer(step, head)
+            if not longer:
+                newest = max((request.order for request in step.running), default=0)
+                step.memory["looked"] = _Looked(step.remaining(head), newest)
+        return victims_for(step, head, (request for _, _, request in longer)) is not None
 
     def schedule(self, step: Step) -> None:
         make_room_by(step, self.who_yields)
         head, cleared, refined = step.next_candidate(), False, FOREVER
         if head is not None and not step.preempted:
-            longer = sorted(self._longer(step, head), reverse=True)
+            longer = [] if self._nobody_longer(step, head) else sorted(self._longer(step, head), reverse=True)
             cleared = clear_place(step, head, (request for _, _, request in longer))
         if step.waiting:
             refined = steps_to_refinement(step)
