@@ -143,6 +143,16 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
+def load_case(folder: Path) -> tuple[EngineSettings, StepCost, tuple[Arrival, ...]]:
+    """What to run of the recording in *folder*, whether or not it says what became of it."""
+    reader = _Reader(folder)
+    settings, cost = reader.settings()
+    arrivals = reader.workload()
+    if reader.problems or settings is None or cost is None:
+        raise InputError(reader.problems)
+    return settings, cost, tuple(arrivals)
+
+
 def load(folder: Path) -> Recording:
     """Read the recording in *folder*; raise an InputError with everything that is wrong with it."""
     missing = [name for name in FILES if not (folder / name).is_file()]

@@ -3,6 +3,9 @@ modes."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,3 +85,14 @@ def test_another_setting_is_noticed(case: str, changes: dict[str, object], stepw
         changes = {"num_gpu_blocks": recording.settings.num_gpu_blocks - 1}
     wrong = replace(recording, settings=replace(recording.settings, **changes))  # type: ignore[arg-type]
     assert check_recording(wrong, stepwise=stepwise).difference is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("VLLM_FILES" not in os.environ, reason="VLLM_FILES does not say where vLLM 0.33.0 is unpacked")
+@pytest.mark.parametrize("name", ["r02_async_priority_prefix", "r07_burst_priority_block_1", "d07_priority"])
+def test_recordings_can_be_made_again(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, HERE / "record.py", os.environ["VLLM_FILES"], tmp_path, HERE / name]
+    subprocess.run(
+        [str(word) for word in command], check=True, env=os.environ | {"PYTHONPATH": str(HERE.parent.parent)}
+    )
+    assert replace(load(tmp_path / name), folder=HERE / name) == load(HERE / name)
