@@ -203,6 +203,22 @@ def test_pascal_spares_one_phase(first: str, victim: int) -> None:
     assert next((number, row.preempted) for number, row in enumerate(rows) if row.preempted) == (9, [victim])
 
 
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [
+        ({"first": "answering"}, [0, 1]),
+        ({"first": "reasoning"}, [0, 1, 0]),  # its reader is still at the first tokens
+        ({"first": "reasoning", "reading_tokens_per_s": 1e12}, [0, 1]),  # it has caught up: a thousand tokens a step
+    ],
+)
+def test_pascal_interrupts_an_answer_for_reasoning_while_its_reader_is_behind(
+    options: dict[str, Any], order: list[int]
+) -> None:
+    """Number 0 answers from its second token on; number 1 comes after 5 steps and reasons; one seat."""
+    requests = [_one(30, reasoning_tokens=1), _one(3, reasoning_tokens=2, at=5)]
+    assert _admitted(_play("pascal", requests, options, max_num_seqs=1)) == order
+
+
 def test_mlfq_lets_a_newcomer_pass_who_has_used_his_quantum() -> None:
     """Quantum 4: number 0 falls after 4 tokens, number 1, which came meanwhile, runs its 3, then number 0 goes on."""
     options = {"quantum_tokens": 4, "prompt_tokens_per_token": 64}
