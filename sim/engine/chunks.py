@@ -33,6 +33,7 @@ class Chunks(Pressure):
             or request.known - computed <= room
             or request is not next(reversed(running))
             or request.decoding
+            or now_ps >= self._step.wake_at_ps
             or (self._admits_firsts and self._somebody_came_back())
             or self.standing
             or self._points
@@ -41,7 +42,7 @@ class Chunks(Pressure):
         kv, size, counter = self.kv, self._block_size, self.counter
         upto = computed + room
         taken = self.crossing[-counter % size] - (-upto // size) + (-computed // size)
-        if taken > kv.free or (self._displaces is not None and self.waiting and self._takes_place(now_ps)):
+        if taken > kv.free or (self._displaces is not None and self.waiting and not self._keeps_place(now_ps)):
             return False
         kv.take(taken)
         self.table_blocks = table = self.table_blocks + taken

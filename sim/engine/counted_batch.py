@@ -44,6 +44,7 @@ class CountedBatch(Replica):
         "_compressed",
         "_decode_ps",
         "_displaces",
+        "_displaces_after",
         "_full_step",
         "_head",
         "_holds_out",
@@ -162,6 +163,8 @@ class CountedBatch(Replica):
         """Who makes room where blocks are short; None: the last admitted."""
         self._displaces = getattr(scheduler, "displaces", None)
         """Whether somebody's place may be taken for the head of the queue; None: never."""
+        self._displaces_after = getattr(scheduler, "displaces_after", None)
+        """For how many steps that stays so; None: for all."""
         self._overtakes = isinstance(self.waiting, KeyQueue)
         """Whether somebody who comes may stand before the head of the queue."""
         limit = getattr(scheduler, "tokens_a_step", None)

@@ -30,16 +30,21 @@ class Pressure(Mixed):
         decodes = self.decoders
         if not 0 < decodes <= self._budget or self.standing or self._points:
             return False
-        if self._admits_firsts and self._somebody_came_back():
+        if now_ps >= self._step.wake_at_ps or (self._admits_firsts and self._somebody_came_back()):
             return False
         crossing = self.crossing[-self.counter % self._block_size]
         if crossing > self.kv.free:
-            if self._displaces is not None and self._who_yields is None and self.waiting and self._takes_place(now_ps):
+            if (
+                self._displaces is not None
+                and self._who_yields is None
+                and self.waiting
+                and not self._keeps_place(now_ps)
+            ):
                 return False  # places are taken before who runs is served, and only then the last admitted makes room
             return self._make_room(now_ps, crossing)
         hold = self._stays_out(now_ps, crossing)
         if hold:
-            if self._displaces is not None and self._takes_place(now_ps):
+            if self._displaces is not None and not (hold := min(hold, self._keeps_place(now_ps))):
                 return False
             self._fruitless = 0
             head = None if self._by_client else self.waiting.head()
@@ -47,12 +52,14 @@ class Pressure(Mixed):
             return True
         return bool(self.waiting) and not self._admits_firsts and self._let_in(now_ps, crossing)
 
-    def _takes_place(self, planned_ps: int) -> bool:
-        """Whether the scheduler may take somebody's place for the head of the queue."""
+    def _keeps_place(self, planned_ps: int) -> int:
+        """For how many steps the scheduler surely takes nobody's place for the head of the queue."""
         if self._displaces is None:
-            return False
+            return FOREVER
         head = self.waiting.head()
-        return head.busy_until_ps > planned_ps or self._displaces(self._step, head)
+        if head.busy_until_ps > planned_ps or self._displaces(self._step, head):
+            return 0
+        return FOREVER if self._displaces_after is None else self._displaces_after(self._step, head)
 
     def _new_head_stays_out(self, now_ps: int) -> bool:
         """Somebody has become the head of the queue while a run is under way: does that one stay out until the run is over,
@@ -61,7 +68,7 @@ class Pressure(Mixed):
         usual = self._holds_out and not (
             self.chunking or self.walking or self.paused or self.resting or self.standing or self._points
         )
-        if usual and self._stays_out(now_ps, 0) and not self._takes_place(now_ps):
+        if usual and self._stays_out(now_ps, 0) and self._keeps_place(now_ps) >= self._run_steps:
             self._head = self.waiting.head()
             return True
         return False
@@ -122,7 +129,9 @@ class Pressure(Mixed):
                 return False
         step, lag, ends, decodes, counts = self._step, self.lag, self._ends, self.decoders, self.crossing
         limit, seats, watermark = settings.max_model_len, settings.max_num_seqs, self.watermark_blocks
+        wake_at_ps = step.wake_at_ps
         step.begin(now_ps)
+        step.wake_at_ps = wake_at_ps  # as the scheduler said last
         step.served = True
         self._fruitless = 0
         if crossing:
@@ -261,9 +270,13 @@ class Pressure(Mixed):
                 if self._asks_nothing:
                     self._before = tuple(ends)
                     self._decode_on(planned_ps)
-            elif self._stays_out(planned_ps, crossing) and not self._takes_place(planned_ps):
+            elif (
+                planned_ps < step.wake_at_ps
+                and self._stays_out(planned_ps, crossing)
+                and (hold := self._keeps_place(planned_ps))
+            ):
                 self._before = tuple(ends)
-                self._decode_on(planned_ps, len(waiting), self._overtakes, waiting.head())
+                self._decode_on(planned_ps, len(waiting), self._overtakes, waiting.head(), hold)
         return True
 
     @staticmethod
@@ -378,8 +391,9 @@ class Pressure(Mixed):
                 or self.decoders <= 0
                 or self._pending
                 or crossing > free
+                or planned_ps >= step.wake_at_ps
                 or not (hold := self._stays_out(planned_ps, crossing))
-                or (self._displaces is not None and self._takes_place(planned_ps))
+                or (self._displaces is not None and not (hold := min(hold, self._keeps_place(planned_ps))))
             ):
                 return True
             while True:
@@ -394,7 +408,7 @@ class Pressure(Mixed):
             last = steps - 1
             end = start_ps + steps * first + growth * (steps * last // 2)
             plan_ps = end - first - growth * last if lag else end
-            if steps >= most or plan_ps >= quiet_until_ps:
+            if steps >= most or plan_ps >= quiet_until_ps or plan_ps >= step.wake_at_ps:
                 self._before = tuple(ends)
                 head = None if self._by_client else waiting.head()
                 self._decode_on(planned_ps, waited, self._overtakes, head, hold)

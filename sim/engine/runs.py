@@ -96,6 +96,9 @@ class Runs(CountedBatch):
                 steps = self._steps_that_fit(steps)
             if steps < 1:
                 steps = 1
+            wake_at_ps = step.wake_at_ps
+            if waiting and wake_at_ps < NEVER_PS:
+                steps = min(steps, max(1, self._steps_until(wake_at_ps - start) + self.lag))
         self._run_steps = steps
         last = steps - 1
         self.gpu_free_ps = end = start + steps * first + growth * (steps * last // 2)

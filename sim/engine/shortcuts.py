@@ -41,6 +41,7 @@ class Shortcuts(Chunks):
             or self._pending
             or self._cancels
             or self.chunking
+            or self.paused
             or request.order
             or request.shared_blocks
             or request.awaits_kv

@@ -37,7 +37,8 @@ class Scheduler(Protocol):
     ``serve_running``, or says by ``who_yields(step)`` whom it preempts next, before anybody is served, until the others'
     blocks suffice or one is left. If it ever preempts for somebody who waits,
     ``displaces(step, head)`` says whether it may do so for the head of the queue, who does not fit: once it says no it has to
-    stay so for as long as all merely decode. If its steps have fewer tokens than ``max_num_batched_tokens``,
+    stay so for as long as all merely decode, or for as many steps as ``displaces_after(step, head)`` says. ``wake_at_ps``
+    stays as set last, where it is not asked. If its steps have fewer tokens than ``max_num_batched_tokens``,
     ``tokens_a_step(settings)`` says how many; decodes alone may be more.
     One that has to reserve memory says how by a class attribute ``reservation``, as ``EngineSettings`` has it.
     One that looks at the first waiting request of each client sets ``queues_by_client = True`` and reads ``Step.firsts()``; see

@@ -37,10 +37,10 @@ class KeyQueue:
     Who iterates sees the queue as it was when he began.
     """
 
-    __slots__ = ("_entries", "_entry", "_first", "_key", "_shared")
+    __slots__ = ("_entries", "_entry", "_first", "_shared", "key")
 
     def __init__(self, key: Key) -> None:
-        self._key = key
+        self.key = key
         self._entries: list[tuple[Any, int, Request]] = []
         """In order; those before place ``_first`` have left."""
         self._entry: dict[Request, tuple[Any, int, Request]] = {}
@@ -58,7 +58,7 @@ class KeyQueue:
 
     def push(self, request: Request) -> None:
         """A new arrival joins."""
-        entry = self._entry[request] = (self._key(request), request.id, request)
+        entry = self._entry[request] = (self.key(request), request.id, request)
         if self._shared:
             self._renew()
         insort(self._entries, entry, lo=self._first)

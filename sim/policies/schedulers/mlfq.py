@@ -1,64 +1,109 @@
-"""Multi-level feedback queue with skip-join and a starvation guard."""
+"""Multi-level feedback queue with skip-join, memory taken by turns, and a starvation guard."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heappop, heappush, nsmallest
-from itertools import islice
+from heapq import heapify, heappop
+from itertools import accumulate
 from typing import ClassVar
 
 from sim.engine.request import Request
+from sim.engine.settings import EngineSettings
 from sim.engine.step import FOREVER, NEVER_PS, Step
-from sim.engine.waiting import FcfsQueue
-from sim.policies.batching import admit_listed, clear_place, make_room
+from sim.engine.waiting import KeyQueue
+from sim.policies.batching import clear_place, make_room_by, victims_for
 from sim.policies.schedulers import scheduler
 
 Rank = tuple[int, int, int]
 """Level, arrival, number: the smallest goes first."""
+TOP = -1
+"""The level of those that have starved."""
+
+
+class _Order:
+    """Ranks the requests of one engine; the key of its queue."""
+
+    def __init__(self, policy: Mlfq) -> None:
+        self._quanta = quanta = [policy.quantum_tokens << level for level in range(policy.levels)]
+        self._borders = [list(accumulate(quanta[first:-1])) for first in range(policy.levels)]
+        """By the level at which a request joins: the output after which it falls, and falls again."""
+        self._prompts = [(tokens + 1) * policy.prompt_tokens_per_token for tokens in quanta[:-1]]
+        """From which prompt on a request joins below each level."""
+        self.lifted: dict[Request, int] = {}
+        """Who has starved and stands at the top, until its output is so many tokens."""
+        self._known: dict[Request, tuple[int, int, int]] = {}
+        """What `place` found last."""
+
+    def __call__(self, request: Request) -> Rank:
+        """The rank of a *request* that waits."""
+        return self.rank(request, _output_before(request))
+
+    def rank(self, request: Request, generated: int) -> Rank:
+        """The rank of *request*, whose output is *generated* tokens."""
+        return (self.place(request, generated)[1], request.arrived_ps, request.id)
+
+    def place(self, request: Request, generated: int) -> tuple[int, int, int]:
+        """Where *request* stands, whose output is *generated* tokens: until which output, its level, and how many quanta it has
+        used up."""
+        known = self._known.get(request)
+        if known is not None and generated < known[0]:
+            return known
+        known = self._known[request] = self._find_place(request, generated)
+        if len(self._known) > 4_096 + 2 * len(self.lifted):
+            self._known = {other: place for other, place in self._known.items() if other.finished_ps < 0}
+        return known
+
+    def _find_place(self, request: Request, generated: int) -> tuple[int, int, int]:
+        until = self.lifted.get(request, 0) if self.lifted else 0
+        if until > generated:
+            return until, TOP, TOP
+        first = bisect_right(self._prompts, request.prompt_tokens)
+        borders = self._borders[first]
+        used = bisect_right(borders, generated)
+        if used < len(borders):
+            return borders[used], first + used, used
+        begun, quantum = borders[-1] if borders else 0, self._quanta[-1]
+        more = (generated - begun) // quantum
+        return begun + (more + 1) * quantum, first + used, used + more
+
+    def lift(self, request: Request, generated: int) -> None:
+        """*request* has starved: it goes to the top for one quantum of its level."""
+        self.lifted = {other: tokens for other, tokens in self.lifted.items() if other.finished_ps < 0}
+        self.lifted[request] = until = generated + self._quanta[self.place(request, generated)[1]]
+        self._known[request] = until, TOP, TOP
+
+    def starved(self, request: Request) -> bool:
+        """Whether *request*, which waits, stands at the top."""
+        return self.lifted.get(request, 0) > _output_before(request)
+
+    def used_up(self, request: Request, generated: int) -> bool:
+        """Whether *request*, which runs, has used up a quantum since it came in."""
+        return self.place(request, generated)[2] > self._find_place(request, _output_before(request))[2]
+
+    def places(self, step: Step) -> list[tuple[Request, int, tuple[int, int, int]]]:
+        """All who run, in order of admission: the request, its output, its place."""
+        known, place = self._known, self.place
+        return [
+            (request, tokens, found if (found := known.get(request)) and tokens < found[0] else place(request, tokens))
+            for request, tokens in zip(step.running, step.generated_by_all(), strict=True)
+        ]
+
+
+def _output_before(request: Request) -> int:
+    """Output tokens of *request* when it was preempted last."""
+    return max(0, request.peak + 1 - request.prompt_tokens) + request.probe_tokens
 
 
 @dataclass
-class _Note:
-    """What is known of a request: it joined at *join* when its output was *since_tokens*, is at *level* now, and
-    falls when its output reaches *until_tokens*."""
+class _Starving:
+    """Who does not run, by the moment at which it starves; all of them as of *seen_ps*."""
 
-    join: int
-    since_tokens: int
-    served_ps: int
-    """When it ran last; of a request that never ran, its arrival."""
-    level: int = 0
-    until_tokens: int = 0
-    rank: Rank = (0, 0, 0)
-
-
-@dataclass
-class _Books:
-    """All requests in the engine; those that wait in order of rank, and when those that do not run will starve.
-
-    The level of a request that waits changes by promotion only, so the order is kept from plan to plan.
-    """
-
-    notes: dict[Request, _Note] = field(default_factory=dict)
-    waiting: list[tuple[Rank, Request]] = field(default_factory=list)
-    starving: list[tuple[int, int, Request]] = field(default_factory=list)
-
-    def join(self, request: Request) -> None:
-        """*request* waits, at the rank in its note."""
-        insort(self.waiting, (self.notes[request].rank, request), key=_rank)
-
-    def leave(self, request: Request) -> None:
-        """*request* waits no longer."""
-        del self.waiting[bisect_left(self.waiting, self.notes[request].rank, key=_rank)]
-
-    def candidates(self, now_ps: int) -> Iterator[Request]:
-        """Who waits and can be looked at now, by rank."""
-        return (request for _, request in self.waiting if request.busy_until_ps <= now_ps)
-
-
-def _rank(entry: tuple[Rank, Request]) -> Rank:
-    return entry[0]
+    entries: list[tuple[int, int, Request]] = field(default_factory=list)
+    seen_ps: int = -NEVER_PS
+    lifted_ps: int = -NEVER_PS
+    """When somebody was lifted last."""
 
 
 @scheduler("mlfq")
@@ -66,16 +111,20 @@ def _rank(entry: tuple[Rank, Request]) -> Rank:
 class Mlfq:
     """FastServe (Wu et al., 2023): a multi-level feedback queue that needs no prediction. A request starts at the
     level whose quantum covers its prefill (skip-join), and falls by a level when it has used its quantum up; the
-    quantum doubles from level to level. The ``max_num_seqs`` best by (level, arrival) run; the others pause and
-    keep their blocks until somebody better needs them, or until nobody better finds room. Who has not run for
-    ``starvation_s`` goes to the top. Quanta are output tokens; ``prompt_tokens_per_token`` of a prompt count as
-    one."""
+    quantum doubles from level to level. The best by (level, arrival) enters first; where seats are short it takes
+    the seat of a worse one, which pauses and keeps its blocks until somebody better needs them. Who runs is not
+    thrown out for a newcomer, which waits: what is computed again is lost to all, and those thrown out would do the
+    same to others (the paper forbids it, too, and swaps). Where running requests need blocks, the worst level
+    yields, of those who has computed least. Who has not run for ``starvation_s`` goes to the top for one quantum of its
+    level, one request every ``starvation_s / levels``, and may take the blocks of those that have used up a quantum
+    since they came in. Quanta are output tokens; ``prompt_tokens_per_token`` of a prompt count as one."""
 
     quantum_tokens: int = 128
     levels: int = 6
     prompt_tokens_per_token: int = 64
     starvation_s: float = 60.0
     serves_all_when_nobody_waits: ClassVar[bool] = True
+    serves_all_then_admits_heads: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("quantum_tokens", "levels", "prompt_tokens_per_token"):
@@ -84,172 +133,164 @@ class Mlfq:
         if self.starvation_s <= 0:
             raise ValueError(f"starvation_s must be above 0, not {self.starvation_s}")
 
-    def _place(self, request: Request, note: _Note, generated: int) -> None:
-        """Note the level and rank of *request*, whose output is *generated* tokens."""
-        used, level = generated - note.since_tokens, note.join
-        quantum = self.quantum_tokens << level
-        until = note.since_tokens + quantum
-        while level < self.levels - 1 and used >= quantum:
-            used -= quantum
-            level += 1
-            quantum *= 2
-            until += quantum
-        note.level = level
-        note.until_tokens = until if level < self.levels - 1 else FOREVER
-        note.rank = (level, request.arrived_ps, request.id)
-
-    def _first_level(self, request: Request) -> int:
-        first, level = request.prompt_tokens // self.prompt_tokens_per_token, 0
-        while level < self.levels - 1 and self.quantum_tokens << level < first:
-            level += 1
-        return level
-
-    def _read_queue(self, step: Step, books: _Books) -> None:
-        """New arrivals stand at the end of the queue; who has left it is dropped."""
-        notes, fresh = books.notes, []
-        assert isinstance(step.waiting, FcfsQueue)
-        for request in reversed(step.waiting):
-            if request in notes:
-                break
-            fresh.append(request)
-        self._enter(step, books, reversed(fresh))
-        if len(books.waiting) != len(step.waiting):  # some were cancelled, or sent to another replica
-            present = set(step.waiting)
-            for _, request in books.waiting:
-                if request not in present:
-                    del notes[request]
-            books.waiting = [entry for entry in books.waiting if entry[1] in present]
-            self._enter(step, books, [request for request in step.waiting if request not in notes])
-        if len(notes) > 4 * (len(step.running) + len(step.waiting)) + 64:
-            for gone in [request for request in notes if request.finished_ps >= 0]:
-                del notes[gone]
-
-    def _enter(self, step: Step, books: _Books, fresh: Iterable[Request]) -> None:
-        for request in fresh:
-            note = books.notes[request] = _Note(self._first_level(request), 0, request.arrived_ps)
-            self._place(request, note, step.generated(request))
-            books.join(request)
-            self._starves_later(books, request, note)
-
-    def _starves_later(self, books: _Books, request: Request, note: _Note) -> None:
-        heappush(books.starving, (note.served_ps + round(self.starvation_s * 1e12), request.id, request))
-
-    def _promote(self, step: Step, books: _Books) -> int:
-        """Lift those that starve; return when the next one will."""
-        starving, patience_ps = books.starving, round(self.starvation_s * 1e12)
-        lifted, next_ps = [], NEVER_PS
-        while starving:
-            at_ps, _, request = starving[0]
-            note = books.notes.get(request)
-            idle = note is not None and request.finished_ps < 0 and (request.paused or not request.running)
-            if note is None or not idle or note.served_ps + patience_ps != at_ps:
-                heappop(starving)  # it has run since, or it has gone
-                continue
-            if at_ps > step.now_ps:
-                next_ps = at_ps
-                break
-            heappop(starving)
-            if not request.running:
-                books.leave(request)
-            note.join, note.since_tokens, note.served_ps = 0, step.generated(request), step.now_ps
-            self._place(request, note, note.since_tokens)
-            if not request.running:
-                books.join(request)
-            lifted.append((request, note))
-        for request, note in lifted:
-            self._starves_later(books, request, note)
-            next_ps = min(next_ps, step.now_ps + patience_ps)
-        return next_ps
+    def queue_order(self, settings: EngineSettings) -> _Order:
+        """By rank, which changes while a request waits only when it is lifted."""
+        return _Order(self)
 
     def schedule(self, step: Step) -> None:
-        books: _Books = step.memory.setdefault("books", _Books())
-        notes, running = books.notes, list(step.running)
-        self._read_queue(step, books)
-        wake_ps = self._promote(step, books)
-        outputs, own = step.generated_by_all(), [notes[request] for request in running]
-        left = [note.until_tokens - generated for note, generated in zip(own, outputs, strict=True)]
-        if left and min(left) <= 0:
-            for request, note, generated in zip(running, own, outputs, strict=True):
-                if generated >= note.until_tokens:
-                    self._place(request, note, generated)
-            left = [note.until_tokens - generated for note, generated in zip(own, outputs, strict=True)]
-        seats, limit = step.settings.max_num_seqs, None
-        crowded = len(running) + len(books.waiting) > seats
-        if crowded and not step.replica.paused and self._all_stay(books, running, seats):
-            limit = seats - len(running)  # so many of those that wait are among the best
-        elif crowded:
-            both = [*running, *islice(books.candidates(step.now_ps), seats)]
-            best = set(nsmallest(seats, both, key=lambda request: notes[request].rank))
-            limit = sum(not request.running for request in best)
-            self._take_turns(step, books, running, best)
-            wake_ps = min(wake_ps, step.now_ps + round(self.starvation_s * 1e12))
-        elif step.replica.paused:
-            self._take_turns(step, books, running, set(running))
-        make_room(step, lambda request: (request.paused, notes[request].rank))
-        head = next(books.candidates(step.now_ps), None) if limit != 0 else None
-        cleared = False
-        if head is not None and not step.preempted:
-            cleared = clear_place(step, head, self._behind(step, notes, head), seat=False)
+        order = _order(step)
+        step.wake_at_ps = self._lift(step, order)
+        make_room_by(step, self.who_yields)
+        seated = None
+        if not step.preempted and (step.replica.paused or step.seats <= 0):
+            seated = self._take_turns(step, order)
+            make_room_by(step, self.who_yields)
+        if step.preempted:  # nobody enters where blocks were short
+            step.serve_running()
+            return
+        head, cleared = step.next_candidate(), False
+        if head is not None and step.seats > 0 and self._takes_blocks(step, order, head):
+            cleared = clear_place(step, head, self._victims(step, order, head), seat=False)
+        alike = self._until_a_turn_ends(step, order) if head is None else self.displaces_after(step, head)
         step.serve_running()
-        if not step.preempted or cleared:
-            admit_listed(step, islice(books.candidates(step.now_ps), limit))
-            for request, _ in step.admitted:
-                books.leave(request)
+        step.admit_heads()
         if step.replica.paused and not step.preempted and all(request.paused for request in step.running):
-            self._go_on_with_one(step, books)
-        for request in step.preempted:
-            note = notes[request]
-            note.served_ps = step.now_ps
-            self._place(request, note, step.generated(request))
-            books.join(request)
-            self._starves_later(books, request, note)
-        if step.waiting or step.replica.paused:
-            step.hold = 1 if cleared else self._steps_alike(step, books, list(zip(running, left, strict=True)), crowded)
-            step.wake_at_ps = wake_ps
+            self._go_on_with_one(step, order)
+        step.wake_on_arrival = step.wake_on_new_head = True  # even where no seat is free
+        if not step.waiting and not step.replica.paused:
+            return
+        busy = bool(step.waiting) and step.waiting.head().busy_until_ps > step.now_ps
+        if cleared or step.preempted or busy or (seated is not None and not seated.running):
+            step.hold = 1
         else:
-            step.hold = FOREVER
+            step.hold = min(step.hold, alike)
+
+    def who_yields(self, step: Step) -> Request:
+        """Who pauses, then who is at the lowest level, of those who has computed least."""
+        computed = step.computed
+        return max(
+            (request.paused, level, -computed(request), request.id, request)
+            for request, _, (_, level, _) in _order(step).places(step)
+        )[-1]
+
+    def displaces(self, step: Step, head: Request) -> bool:
+        """Whether *head* would take a seat, or blocks of somebody who has had his turn."""
+        order = _order(step)
+        if step.seats <= 0:
+            first = order(head)
+            return any((level, each.arrived_ps, each.id) > first for each, _, (_, level, _) in order.places(step))
+        if not self._takes_blocks(step, order, head):
+            return False
+        return victims_for(step, head, self._victims(step, order, head), seat=False) is not None
+
+    def displaces_after(self, step: Step, head: Request) -> int:
+        """For how many steps that stays so."""
+        order = _order(step)
+        if step.seats > 0 and not self._takes_blocks(step, order, head):
+            return FOREVER
+        return self._until_a_turn_ends(step, order)
 
     @staticmethod
-    def _behind(step: Step, notes: dict[Request, _Note], head: Request) -> Iterator[Request]:
-        """Those who run and stand behind *head*, who pauses first, the last one first."""
-        first = notes[head].rank
-        behind = [(request.paused, rank, request) for request in step.running if (rank := notes[request].rank) > first]
+    def _takes_blocks(step: Step, order: _Order, head: Request) -> bool:
+        """Whether *head* may take blocks from anybody at all."""
+        return bool(step.replica.paused) or (bool(order.lifted) and order.starved(head))
+
+    @staticmethod
+    def _until_a_turn_ends(step: Step, order: _Order) -> int:
+        """In how many steps the next of those that run will have used up a quantum."""
+        return min([until - own for each, own, (until, _, _) in order.places(step) if not each.paused], default=FOREVER)
+
+    @staticmethod
+    def _victims(step: Step, order: _Order, head: Request) -> Iterator[Request]:
+        """Whose blocks *head* may take, in the order in which they yield."""
+        first, starved = order(head), order.starved(head)
+        behind = [
+            (request.paused, level, -step.computed(request), request.id, request)
+            for request, tokens, (_, level, _) in order.places(step)
+            if (request.paused or (starved and order.used_up(request, tokens)))
+            and (level, request.arrived_ps, request.id) > first
+        ]
         behind.sort(reverse=True)
-        for _, _, request in behind:
+        for *_, request in behind:
             yield request
 
-    def _go_on_with_one(self, step: Step, books: _Books) -> None:
+    def _lift(self, step: Step, order: _Order) -> int:
+        """Lift the one that has starved longest, if it is time; return when it may be next."""
+        now_ps, patience_ps = step.now_ps, round(self.starvation_s * 1e12)
+        if not step.waiting and not step.replica.paused:
+            return now_ps + patience_ps
+        starving: _Starving = step.memory.get("starving") or step.memory.setdefault("starving", _Starving())
+        if now_ps >= starving.seen_ps + patience_ps:  # who has stopped since then has not starved
+            idle = [*step.waiting, *(request for request in step.running if request.paused)]
+            starving.entries = [(_stopped_ps(request) + patience_ps, request.id, request) for request in idle]
+            heapify(starving.entries)
+            starving.seen_ps = now_ps
+        entries = starving.entries
+        next_ps = max(starving.lifted_ps, 0) + patience_ps // self.levels if starving.lifted_ps >= 0 else 0
+        while entries:
+            at_ps, _, request = entries[0]
+            runs = request.finished_ps >= 0 or (request.running and not request.paused)
+            generated = step.generated(request)
+            if runs or _stopped_ps(request) + patience_ps != at_ps or order.lifted.get(request, 0) > generated:
+                heappop(entries)
+                continue
+            next_ps = max(next_ps, at_ps)
+            if now_ps < next_ps:
+                return min(next_ps, starving.seen_ps + patience_ps)
+            heappop(entries)
+            if request.running:
+                order.lift(request, generated)
+            else:
+                step.waiting.remove(request)
+                order.lift(request, generated)
+                step.waiting.push(request)
+            starving.lifted_ps = now_ps
+            next_ps = now_ps + patience_ps // self.levels
+        return starving.seen_ps + patience_ps
+
+    def _take_turns(self, step: Step, order: _Order) -> Request | None:
+        """Seats are short: the best of those that run or pause have them, and of those that wait the first, if it finds room;
+        return that one, if it has one."""
+        ranked = [
+            ((level, request.arrived_ps, request.id), request) for request, _, (_, level, _) in order.places(step)
+        ]
+        seated = sorted(each for each in ranked if not each[1].paused)
+        now_ps, seats = step.now_ps, step.seats
+        claims = [each for each in ranked if each[1].paused and each[1].busy_until_ps <= now_ps]
+        head = step.next_candidate()
+        victims = self._victims(step, order, head) if head is not None else ()
+        if head is not None and victims_for(step, head, victims, seat=False) is not None:
+            claims.append((order(head), head))
+        found: Request | None = None
+        for rank, request in sorted(claims):
+            if seats > 0:
+                seats -= 1
+            elif seated and seated[-1][0] > rank:
+                step.pause(seated.pop()[1])
+            else:
+                break
+            if request.paused:
+                step.resume(request)
+            else:
+                found = request
+        return found
+
+    def _go_on_with_one(self, step: Step, order: _Order) -> None:
         """All who run pause, and those for whom they pause find no room: the best of them goes on."""
-        paused = [request for request in step.running if request.paused and request.busy_until_ps <= step.now_ps]
+        rank, generated = order.rank, step.generated
+        paused = [(rank(each, generated(each)), each) for each in step.running if each.busy_until_ps <= step.now_ps]
         if paused and step.seats > 0:
-            step.resume(min(paused, key=lambda request: books.notes[request].rank))
+            step.resume(min(paused)[1])
             step.serve_running()
 
-    @staticmethod
-    def _all_stay(books: _Books, running: list[Request], seats: int) -> bool:
-        """Whether all that run are surely among the *seats* best."""
-        worst = max(books.notes[request].rank for request in running) if running else (0, 0, 0)
-        return len(running) + bisect_left(books.waiting, worst, key=_rank) <= seats
 
-    def _steps_alike(self, step: Step, books: _Books, left: list[tuple[Request, int]], crowded: bool) -> int:
-        """For how many steps the plan stays: until somebody who runs falls (*left* says in how many tokens each does), or, where
-        only the first who waits looks for a place, until somebody falls behind that one."""
-        head = next(books.candidates(step.now_ps), None)
-        notes = books.notes
-        if crowded or step.replica.paused or head is None or books.waiting[0][1] is not head:
-            falls = [tokens for request, tokens in left if not request.paused]
-            return max(1, min(falls, default=2) - 1)
-        if not step.stays_refused(head):
-            return 1
-        first = notes[head].rank
-        return max(1, min([tokens - 1 for request, tokens in left if notes[request].rank < first], default=FOREVER))
+def _order(step: Step) -> _Order:
+    assert isinstance(step.waiting, KeyQueue)
+    order = step.waiting.key
+    assert isinstance(order, _Order)
+    return order
 
-    def _take_turns(self, step: Step, books: _Books, running: list[Request], best: set[Request]) -> None:
-        for request in running:
-            if not request.paused and request not in best:
-                step.pause(request)
-                books.notes[request].served_ps = step.now_ps
-                self._starves_later(books, request, books.notes[request])
-        for request in running:
-            if request.paused and request in best and step.seats > 0 and request.busy_until_ps <= step.now_ps:
-                step.resume(request)
+
+def _stopped_ps(request: Request) -> int:
+    """When *request* ran last; of one that never ran, its arrival."""
+    return max(request.arrived_ps, request.busy_until_ps)
