@@ -202,9 +202,9 @@ class Step:
 
     def cached_tokens(self, request: Request) -> int:
         """Tokens that a waiting *request* would find in the prefix cache now."""
-        if not self.settings.enable_prefix_caching:
+        if not self._caching:
             return 0
-        return int(self.replica.kv.lookup(request)[1]) * self.settings.block_size
+        return int(self.replica.kv.lookup(request)[1]) * self._block_size
 
     @property
     def number(self) -> int:
@@ -519,7 +519,8 @@ class Step:
 
     def candidates(self) -> Iterator[Request]:
         """Waiting requests in the queue's order, those left out whose last batch is still in flight."""
-        return (request for request in self.waiting if request.busy_until_ps <= self.now_ps)
+        now_ps = self.now_ps
+        return (request for request in self.waiting if request.busy_until_ps <= now_ps)
 
     def firsts(self) -> dict[int, Request]:
         """The first waiting request of each client that can be looked at now; for a scheduler that ``queues_by_client``."""

@@ -7,11 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, KeysView
 from heapq import merge
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from sim.engine.request import Request
 
 Key = Callable[[Request], Any]
+_REQUEST: Callable[[tuple[Any, int, Request]], Request] = itemgetter(2)
 
 
 class FcfsQueue(deque[Request]):
@@ -54,7 +56,7 @@ class KeyQueue:
     def __iter__(self) -> Iterator[Request]:
         """All that wait, the head first; who looks at few of many pays for few."""
         self._shared = True
-        return (request for _, _, request in islice(self._entries, self._first, None))
+        return map(_REQUEST, islice(self._entries, self._first, None))
 
     def push(self, request: Request) -> None:
         """A new arrival joins."""
