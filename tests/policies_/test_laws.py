@@ -87,6 +87,44 @@ def test_laws(policy: tuple[str, dict[str, Any]], seed: int, memory: str, looks:
             assert done == computed
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    prompt=st.integers(1, 40),
+    most=st.integers(-1, 40).filter(bool),
+    size=st.sampled_from((1, 3, 16)),
+    limit=st.integers(2, 90),
+    spare=st.integers(-2, 1),
+    window=st.sampled_from((0, 0, 2)),
+    stepwise=st.booleans(),
+)
+def test_who_can_never_fit_is_refused_and_nobody_else(
+    prompt: int, most: int, size: int, limit: int, spare: int, window: int, stepwise: bool
+) -> None:
+    """By what the client shows: all its tokens but the last need blocks, and whoever has them is served alone to the end."""
+    tokens = min(prompt + most, limit) if most > 0 else limit
+    blocks = -(-(tokens - 1) // size)
+    blocks += min(blocks, window)
+    case = random_case(0)
+    own = replace(
+        case.settings,
+        num_gpu_blocks=1 + max(1, blocks + spare),
+        block_size=size,
+        max_model_len=limit,
+        window_blocks=window,
+        enable_prefix_caching=False,
+    )
+    replica = make_replica(own, case.cost, Vllm(), stepwise=stepwise)
+    request = Request(0, arrived_ps=0, prompt_tokens=prompt, output_tokens=max(1, tokens - prompt), max_tokens=most)
+    why = replica.never_fits(request)
+    assert (why is not None) == (prompt >= limit or blocks > own.usable_blocks)
+    if why is None:
+        replica.submit(request, 0)
+        _run_on(replica)
+        assert (request.status, request.preemptions) == (Status.COMPLETED, 0)
+    else:
+        assert f"{limit if prompt >= limit else blocks}" in why
+
+
 @pytest.mark.parametrize("name", STARVATION_FREE)
 def test_nobody_is_left_behind(name: str) -> None:
     """Of the policies that promise it: everybody who was let in comes to an end."""

@@ -82,3 +82,14 @@ def test_kv_policies() -> None:
     assert (made["static"].reservation, made["predicted"].reservation) == ("max_tokens", "predicted")
     swap = kv.make("swap", {"space_bytes": 10**9, "efficiency": 0.5}).apply(plain, link)
     assert (swap.swap_blocks, swap.swap_block_ps) == (1000, 40_000_000)
+
+
+def test_a_later_prediction_knows_what_has_come() -> None:
+    """After 128 tokens nobody expects fewer than 128 in all."""
+    predict = predictor.make("first_k_tokens", {"sigma_after": 1.0}).begin(Streams(5))
+    requests = [Request(n, arrived_ps=0, prompt_tokens=4, output_tokens=130, max_tokens=-1, query=n) for n in range(40)]
+    for request in requests:
+        predict(request)
+    later = [request.refined_tokens for request in requests]
+    assert {request.refine_after for request in requests} == {128}
+    assert min(later) == 128 < max(later)
