@@ -20,6 +20,7 @@ Rank = tuple[int, int, int]
 """Level, arrival, number: the smallest goes first."""
 TOP = -1
 """The level of those that have starved."""
+_NOWHERE = (-1, 0, 0)
 
 
 class _Order:
@@ -81,6 +82,21 @@ class _Order:
     def used_up(self, request: Request, generated: int) -> bool:
         """Whether *request*, which runs, has used up a quantum since it came in."""
         return self.place(request, generated)[2] > self._find_place(request, _output_before(request))[2]
+
+    def lowest(self, step: Step) -> list[Request]:
+        """All who run at the lowest level that anybody is at."""
+        # NOTE: a loop of its own, for performance reasons: asked whenever blocks are short
+        known, lowest = self._known, TOP
+        found: list[Request] = []
+        for request, tokens in zip(step.running, step.generated_by_all(), strict=True):
+            until, level, _ = known.get(request, _NOWHERE)
+            if tokens >= until:
+                level = self.place(request, tokens)[1]
+            if level > lowest:
+                lowest, found = level, [request]
+            elif level == lowest:
+                found.append(request)
+        return found
 
     def places(self, step: Step) -> list[tuple[Request, int, tuple[int, int, int]]]:
         """All who run, in order of admission: the request, its output, its place."""
@@ -167,11 +183,14 @@ class Mlfq:
 
     def who_yields(self, step: Step) -> Request:
         """Who pauses, then who is at the lowest level, of those who has computed least."""
-        computed = step.computed
-        return max(
-            (request.paused, level, -computed(request), request.id, request)
-            for request, _, (_, level, _) in _order(step).places(step)
-        )[-1]
+        order, computed = _order(step), step.computed
+        if step.replica.paused:
+            standing = [(each.paused, level, each) for each, _, (_, level, _) in order.places(step)]
+            lowest = max(each[:2] for each in standing)
+            found = [each for *place, each in standing if (*place,) == lowest]
+        else:
+            found = order.lowest(step)
+        return found[0] if len(found) == 1 else min(found, key=lambda each: (computed(each), -each.id))
 
     def displaces(self, step: Step, head: Request) -> bool:
         """Whether *head* would take a seat, or blocks of somebody who has had his turn."""
@@ -222,7 +241,12 @@ class Mlfq:
         starving: _Starving = step.memory.get("starving") or step.memory.setdefault("starving", _Starving())
         if now_ps >= starving.seen_ps + patience_ps:  # who has stopped since then has not starved
             idle = [*step.waiting, *(request for request in step.running if request.paused)]
-            starving.entries = [(_stopped_ps(request) + patience_ps, request.id, request) for request in idle]
+            lifted, output = order.lifted, step.generated
+            starving.entries = [
+                (_stopped_ps(request) + patience_ps, request.id, request)
+                for request in idle
+                if request not in lifted or lifted[request] <= output(request)
+            ]
             heapify(starving.entries)
             starving.seen_ps = now_ps
         entries = starving.entries
