@@ -17,6 +17,7 @@ from sim.cluster.failures import Failures, Outage
 from sim.cluster.retries import Backoff
 from sim.cluster.window import Measure
 from sim.policies import registry
+from sim.policies.routing import ReplicaInfo
 from sim.results.columns import Status
 
 ADMISSION = registry("admission")
@@ -49,6 +50,7 @@ def test_token_bucket_lets_a_burst_pass_and_then_the_rate() -> None:
         True,
     ]
     assert at(0.6, client=1)
+    assert [at(1000), at(1000), at(1000)] == [True, True, False]  # who has been silent saves up no more than the burst
 
 
 def test_priority_tiers_turn_batch_away_first() -> None:
@@ -65,6 +67,31 @@ def test_max_wait_looks_at_the_shortest() -> None:
     scene = Scene([1, 1], token_counts=[10**12, 10**11])  # 10 ps a token: 10 s and 1 s
     assert begin("max_wait", max_wait_s=1.0)(scene, Asked()) is None
     assert begin("max_wait", max_wait_s=0.9)(scene, Asked()) is not None
+
+
+def test_deadline_shedding_adds_the_wait_and_the_own_output() -> None:
+    """10 ps a token: the replica that is free first needs 1 s, an output of 10¹¹ tokens as much again."""
+    scene = Scene([1, 1], token_counts=[10**12, 10**11])
+
+    def lets_in(left_s: float, tokens: int = -1, **options: float) -> bool:
+        asked = Asked(deadline_ps=scene.now_ps + round(left_s * 1e12), predicted_tokens=tokens)
+        return begin("deadline_shedding", **options)(scene, asked) is None
+
+    assert [lets_in(1.0), lets_in(0.999)] == [True, False]
+    assert [lets_in(2.0, 10**11), lets_in(1.999, 10**11)] == [True, False]
+    assert [lets_in(1.5, safety=1.5), lets_in(1.499, safety=1.5)] == [True, False]
+    assert begin("deadline_shedding")(scene, Asked()) is None  # without a target
+
+
+def test_token_limit_counts_all_tokens_and_the_own() -> None:
+    """700 tokens are outstanding, half of 2,000 allowed: 100 of a prompt and 200 of an output fit, one more does not."""
+    replicas = tuple(ReplicaInfo(index=i, pool="a", pool_index=0, replica=i, kv_tokens=1000) for i in range(2))
+    scene = Scene([3, 4], token_counts=[300, 400], replicas=replicas)
+    refuses = begin("token_limit", kv_share=0.5)
+    assert refuses(scene, Asked(prompt_tokens=100, predicted_tokens=200)) is None
+    assert refuses(scene, Asked(prompt_tokens=101, predicted_tokens=200)) is not None
+    assert refuses(scene, Asked(prompt_tokens=100, predicted_tokens=201)) is not None
+    assert refuses(scene, Asked(prompt_tokens=300)) is None
 
 
 @pytest.mark.parametrize("name", ADMISSION.names())
