@@ -20,7 +20,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "edf": [{}, {"preempt": True}],
     "mlfq": [{}, {"quantum_tokens": 4, "starvation_s": 5e-8}],
-    "pascal": [{}, {"first": "reasoning"}],
+    "pascal": [{}, {"first": "reasoning", "reading_tokens_per_s": 3e9}],
     "sarathi": [{}, {"chunk_size": 4}],
     "sglang": [{}, {"order": "fcfs", "new_token_ratio": 0.02}],
     "srpt": [{}, {"factor": 1.0}],

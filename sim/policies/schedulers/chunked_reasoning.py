@@ -25,6 +25,10 @@ class _Notes:
     """Who was next and found no blocks."""
     busy_until_ps: int = -1
     """Until then a token is in flight of somebody who was taken out of the batch."""
+    due: int = 0
+    """Before this step nobody's chunk is over who is not parked, of those admitted up to ``newest``: a step yields a token."""
+    newest: int = 0
+    """Place in the order of admission."""
 
 
 @scheduler("chunked_reasoning")
@@ -126,9 +130,13 @@ class ChunkedReasoning:
         wanted = self._wanted(step, notes)
         if not wanted:
             return None
+        if self._undue(step, notes):
+            return notes.due - step.number
         chunks = self._left(step, notes)
+        notes.newest = max((request.order for request in step.running), default=0)
         least = min([left for left, _ in chunks], default=FOREVER)
         if least > 0:
+            notes.due = step.number + least
             return least
         over = sorted((left, request.order, request) for left, request in chunks if left <= 0)
         for _, _, request in over[:wanted]:
@@ -140,7 +148,24 @@ class ChunkedReasoning:
                 notes.parked[request] = None
             else:
                 step.preempt(request)
-        return 0 if len(over) > wanted else min([left for left, _ in chunks if left > 0], default=FOREVER)
+        least = 0 if len(over) > wanted else min([left for left, _ in chunks if left > 0], default=FOREVER)
+        notes.due = step.number + least
+        return least
+
+    def _undue(self, step: Step, notes: _Notes) -> bool:
+        """Whether it is known that nobody's chunk is over, whom to look at being who was admitted meanwhile."""
+        number = step.number
+        if notes.due <= number or step.settings.speculation:
+            return False
+        newest = notes.newest
+        for request in reversed(step.running):
+            if request.order <= newest:
+                break
+            if not step.answering(request):
+                left = self.quantum_tokens - step.generated(request) + notes.since.get(request, 0)
+                notes.due = min(notes.due, number + left)
+            notes.newest = max(notes.newest, request.order)
+        return notes.due > number
 
     def _waiting(self, step: Step, out: set[Request]) -> Iterator[Request]:
         """Who may be admitted, the next first."""
@@ -173,6 +198,7 @@ class ChunkedReasoning:
                 left -= 1
                 step.resume(request)
                 del notes.parked[request]
+                notes.due = min(notes.due, step.number + self.quantum_tokens)
 
     def _reclaim(self, step: Step, notes: _Notes) -> None:
         """What runs needs blocks: parked requests give theirs up, the oldest first."""
@@ -217,3 +243,4 @@ class ChunkedReasoning:
         else:  # of those who stay, before this step; who has entered meanwhile has a whole chunk before him
             least = min(least, self.quantum_tokens)
         step.hold = max(1, least)
+        step.wake_on_arrival = step.seats > 0  # else nobody is admitted before somebody yields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import floor
 from typing import Any, Literal
 
 from sim.engine.request import Request
@@ -72,9 +73,19 @@ class Pascal:
         """Whether the reader of an answer that yields is still busy with what was written."""
         if self.first == "answering":
             return True
-        begun_ps = step.memory.setdefault(request, step.now_ps)
-        written = step.generated(request) - request.reasoning_tokens
-        return bool(written > self.reading_tokens_per_s * (step.now_ps - begun_ps) * 1e-12)
+        return step.generated(request) - request.reasoning_tokens > self._read(step, request)
+
+    def _read(self, step: Step, request: Request) -> float:
+        """Tokens of its answer that the reader of *request* may have read by now."""
+        begun_ps: int = step.memory.setdefault(request, step.now_ps)
+        return self.reading_tokens_per_s * (step.now_ps - begun_ps) * 1e-12
+
+    def _steps_to_ahead(self, step: Step, request: Request) -> int:
+        """How many tokens the answer is short of what its reader, who has caught up, may have read by now: he stays so for that
+        many steps, since he reads on meanwhile. Who is busy now may only cease to be: no victim is found by that.
+        """
+        short = floor(self._read(step, request)) - (step.generated(request) - request.reasoning_tokens)
+        return FOREVER if short < 0 else short + 1
 
     def schedule(self, step: Step) -> None:
         step.wake_on_phase = self.first == "reasoning"  # else who begins to answer merely yields no more
@@ -85,10 +96,12 @@ class Pascal:
                 step.memory.setdefault(request, step.now_ps)
         make_room_by(step, self.who_yields)
         head = step.next_candidate()
-        cleared, yielding = False, []
+        cleared, hold = False, FOREVER
         if head is not None and not step.preempted and not self._later(step, head):
             yielding = self._yielding(step)
             cleared = clear_place(step, head, (each for each in reversed(yielding) if self._ahead(step, each)))
+            if self.first == "reasoning" and not cleared:
+                hold = min((self._steps_to_ahead(step, each) for each in yielding), default=FOREVER)
         step.serve_running()
         if step.preempted and not cleared:
             return
@@ -99,5 +112,4 @@ class Pascal:
             return
         step.admit_heads()
         step.wake_on_arrival = True  # even where no seat is free
-        if self.first == "reasoning" and yielding:
-            step.hold = 1  # readers catch up with time, not with steps
+        step.hold = min(step.hold, hold)
