@@ -115,6 +115,7 @@ def test_of_those_parked_in_one_instant_the_first_to_come_goes_on_first() -> Non
     step: Any = SimpleNamespace(
         seats=1,
         now_ps=100,
+        number=7,
         settings=EngineSettings(num_gpu_blocks=9),
         resume=resumed.append,
         candidates=lambda: iter(()),
