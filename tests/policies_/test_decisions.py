@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from policy_cases import STARVATION_FREE
 
 from calibration.step_cost import StepCost
 from sim.engine.replica import make_replica
@@ -249,3 +250,42 @@ def test_chunked_reasoning_yields_after_its_quantum_and_answers_are_not_interrup
     requests = [_one(12, reasoning_tokens=3), _one(3, at=2)]
     rows = _play("chunked_reasoning", requests, {"quantum_tokens": 4}, max_num_seqs=1)
     assert [row.scheduled[0][0] for row in rows] == [0] * 12 + [1] * 3
+
+
+LONG = 10
+"""Number of the long one among short ones without end: as much work comes as two seats can do, and ten wait already."""
+
+
+def _steps_until_the_long_one_ends(policy: str, options: dict[str, Any]) -> tuple[int, int]:
+    short = {"predicted_tokens": 2, "deadline_ps": 10**9}
+    stream = [_one(2, at=at, reasoning_tokens=1, **short) for at in [0] * LONG + list(range(1, 200))]
+    long = _one(20, at=1, reasoning_tokens=20, predicted_tokens=20, deadline_ps=10**8, client=1)
+    rows = _play(policy, [*stream[:LONG], long, *stream[LONG:]], options, max_num_seqs=2)
+    return next(number for number, row in enumerate(rows) if LONG in row.finished), len(rows)
+
+
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [
+        *((name, {}) for name in STARVATION_FREE if name != "mlfq"),
+        ("mlfq", {"quantum_tokens": 2, "starvation_s": 20 * STEP * 1e-12}),
+        ("chunked_reasoning", {"quantum_tokens": 4, "newcomers_first": False}),
+    ],
+)
+def test_nobody_starves_where_the_policy_promises_it(policy: str, options: dict[str, Any]) -> None:
+    end, steps = _steps_until_the_long_one_ends(policy, options)
+    assert end < steps - 40
+
+
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [
+        ("sjf", {}),
+        ("srpt", {}),
+        ("mlfq", {"quantum_tokens": 2, "starvation_s": 1.0}),
+        ("chunked_reasoning", {"quantum_tokens": 4}),
+    ],
+)
+def test_the_long_one_starves_where_nothing_is_promised(policy: str, options: dict[str, Any]) -> None:
+    end, steps = _steps_until_the_long_one_ends(policy, options)
+    assert end >= steps - 25
