@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import floor
+from math import ceil, floor
 from operator import attrgetter
 from typing import ClassVar
 
@@ -66,7 +66,7 @@ class Vtc:
             return
         firsts = step.firsts()
         # where only one client waits nobody asks who was charged what
-        counters = self._charge(step, books) if len(firsts) > 1 else {}
+        counters = self._charge(step, books) if len(firsts) > 1 else defaultdict(float)
         while firsts and step.budget > 0 and step.seats > 0:
             if len(firsts) > 1:
                 client = min([(counters[each], each) for each in firsts])[1]
@@ -125,11 +125,13 @@ class Vtc:
                 totals[request.client] += generated
         books.ran = dict.fromkeys(step.running)
 
-    def _charge(self, step: Step, books: _Books) -> defaultdict[int, float]:
-        """What each client is charged by now."""
+    def _charge(self, step: Step, books: _Books, to_come: Mapping[int, int] | None = None) -> defaultdict[int, float]:
+        """What each client is charged by now, and for tokens *to_come*."""
         if books.ran.keys() != step.running:
             self._settle(step, books)
         totals, running_now = books.outputs, step.generated_by_client()
+        for client, tokens in (to_come or {}).items():
+            running_now[client] += tokens
         by_prompt, by_output = self.prompt_weight, self.output_weight
         counters: defaultdict[int, float] = defaultdict(float, books.lifts)
         for client, prompts in books.prompts.items():
@@ -181,27 +183,30 @@ class Vtc:
         firsts = step.firsts()
         if not firsts:
             return 0
-        counters, rate = self._charge(step, step.memory["books"]), Counter(map(_client_of, step.running))
-        for client, decodes in rate.items():
-            counters[client] += self.output_weight * decodes
+        rate, books = Counter(map(_client_of, step.running)), step.memory["books"]
+        counters = self._charge(step, books, rate)
         client = min([(counters[each], each) for each in firsts])[1]
         self._promise(step, counters, rate, client)
         return self._until_passed(counters, rate, client, firsts)
 
     def _promise(self, step: Step, counters: dict[int, float], rate: Counter[int], client: int) -> None:
-        # Whatever becomes of the others, they are not charged less than now, but for a token of each that may be dropped; and
-        # this one is charged for a token a step of each at most, and one more for a prefill.
+        # Whatever becomes of the others, they are not charged less than now, but for a token of each in flight that may be
+        # dropped; and this one is charged for a token a step of each at most, and one more for a prefill.
         mine, weight = rate[client], self.output_weight
+        flying = weight if step.settings.async_scheduling else 0.0
         assert isinstance(step.waiting, ClientQueue)
         queued = step.waiting.clients()
-        others = [each for other, each in counters.items() if other != client and (other in rate or other in queued)]
-        least = min(others, default=0.0)
-        gap = least - counters[client] - weight * (len(step.running) + mine)
+        others = [
+            charged - flying * rate[other]
+            for other, charged in counters.items()
+            if other != client and (other in rate or other in queued)
+        ]
+        gap = min(others, default=0.0) - counters[client] - (weight * mine if step.work else 0.0)
         step.next_client = client
         if gap <= 0:
             step.next_until = -1
-        else:
-            step.next_until = step.number + floor(gap / (weight * mine)) - 1 if weight * mine > 0 else FOREVER
+        else:  # a hair less, since weights need not be whole
+            step.next_until = step.number + ceil(gap / (weight * mine) - 1e-6) - 1 if weight * mine > 0 else FOREVER
 
     def _until_passed(self, counters: dict[int, float], rate: Counter[int], client: int, firsts: Iterable[int]) -> int:
         """For how many steps *client* stays the one charged least, while all that run decode."""
