@@ -164,7 +164,7 @@ class CountedBatch(Replica):
         self._displaces = getattr(scheduler, "displaces", None)
         """Whether somebody's place may be taken for the head of the queue; None: never."""
         self._displaces_after = getattr(scheduler, "displaces_after", None)
-        """For how many steps that stays so; None: for all."""
+        """For how many steps it is not; None: for all, if it is not now."""
         self._overtakes = isinstance(self.waiting, KeyQueue)
         """Whether somebody who comes may stand before the head of the queue."""
         limit = getattr(scheduler, "tokens_a_step", None)

@@ -57,9 +57,11 @@ class Pressure(Mixed):
         if self._displaces is None:
             return FOREVER
         head = self.waiting.head()
-        if head.busy_until_ps > planned_ps or self._displaces(self._step, head):
+        if head.busy_until_ps > planned_ps:
             return 0
-        return FOREVER if self._displaces_after is None else self._displaces_after(self._step, head)
+        if self._displaces_after is not None:
+            return self._displaces_after(self._step, head)
+        return 0 if self._displaces(self._step, head) else FOREVER
 
     def _new_head_stays_out(self, now_ps: int) -> bool:
         """Somebody has become the head of the queue while a run is under way: does that one stay out until the run is over,

@@ -37,7 +37,7 @@ class Scheduler(Protocol):
     ``serve_running``, or says by ``who_yields(step)`` whom it preempts next, before anybody is served, until the others'
     blocks suffice or one is left. If it ever preempts for somebody who waits,
     ``displaces(step, head)`` says whether it may do so for the head of the queue, who does not fit: once it says no it has to
-    stay so for as long as all merely decode, or for as many steps as ``displaces_after(step, head)`` says. ``wake_at_ps``
+    stay so for as long as all merely decode, or else ``displaces_after(step, head)`` says for how many steps. ``wake_at_ps``
     stays as set last, where it is not asked. If its steps have fewer tokens than ``max_num_batched_tokens``,
     ``tokens_a_step(settings)`` says how many; decodes alone may be more.
     One that has to reserve memory says how by a class attribute ``reservation``, as ``EngineSettings`` has it.

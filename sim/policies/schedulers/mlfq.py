@@ -167,7 +167,9 @@ class Mlfq:
         head, cleared = step.next_candidate(), False
         if head is not None and step.seats > 0 and self._takes_blocks(step, order, head):
             cleared = clear_place(step, head, self._victims(step, order, head), seat=False)
-        alike = self._until_a_turn_ends(step, order) if head is None else self.displaces_after(step, head)
+        alike = FOREVER
+        if step.replica.paused or step.seats <= 0 or (head is not None and self._takes_blocks(step, order, head)):
+            alike = self._until_a_turn_ends(step, order)
         step.serve_running()
         step.admit_heads()
         if step.replica.paused and not step.preempted and all(request.paused for request in step.running):
@@ -194,19 +196,19 @@ class Mlfq:
 
     def displaces(self, step: Step, head: Request) -> bool:
         """Whether *head* would take a seat, or blocks of somebody who has had his turn."""
+        return not self.displaces_after(step, head)
+
+    def displaces_after(self, step: Step, head: Request) -> int:
+        """For how many steps it would not."""
         order = _order(step)
         if step.seats <= 0:
             first = order(head)
-            return any((level, each.arrived_ps, each.id) > first for each, _, (_, level, _) in order.places(step))
-        if not self._takes_blocks(step, order, head):
-            return False
-        return victims_for(step, head, self._victims(step, order, head), seat=False) is not None
-
-    def displaces_after(self, step: Step, head: Request) -> int:
-        """For how many steps that stays so."""
-        order = _order(step)
-        if step.seats > 0 and not self._takes_blocks(step, order, head):
+            if any((level, each.arrived_ps, each.id) > first for each, _, (_, level, _) in order.places(step)):
+                return 0
+        elif not self._takes_blocks(step, order, head):
             return FOREVER
+        elif victims_for(step, head, self._victims(step, order, head), seat=False) is not None:
+            return 0
         return self._until_a_turn_ends(step, order)
 
     @staticmethod
