@@ -8,7 +8,7 @@ whose growth changes and whose cache is compressed next. Here requests join this
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, cast
 
@@ -163,7 +163,7 @@ class CountedBatch(Replica):
         """Who makes room where blocks are short; None: the last admitted."""
         self._displaces = getattr(scheduler, "displaces", None)
         """Whether somebody's place may be taken for the head of the queue; None: never."""
-        self._displaces_after = getattr(scheduler, "displaces_after", None)
+        self._displaces_after: Callable[[Step, Request], int] | None = getattr(scheduler, "displaces_after", None)
         """For how many steps it is not; None: for all, if it is not now."""
         self._overtakes = isinstance(self.waiting, KeyQueue)
         """Whether somebody who comes may stand before the head of the queue."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heapify, heappop
+from heapq import heappop, heappush
 from itertools import accumulate
 from typing import ClassVar
 
 from sim.engine.request import Request
 from sim.engine.settings import EngineSettings
-from sim.engine.step import FOREVER, NEVER_PS, Step
+from sim.engine.step import FOREVER, Step
 from sim.engine.waiting import KeyQueue
 from sim.policies.batching import clear_place, make_room_by, victims_for
 from sim.policies.schedulers import scheduler
@@ -34,11 +34,20 @@ class _Order:
         """From which prompt on a request joins below each level."""
         self.lifted: dict[Request, int] = {}
         """Who has starved and stands at the top, until its output is so many tokens."""
+        self.joined: list[Request] = []
+        """Who has joined the queue, or paused, since somebody asked who starves."""
+        self._many = 1_024
         self._known: dict[Request, tuple[int, int, int]] = {}
         """What `place` found last."""
 
     def __call__(self, request: Request) -> Rank:
-        """The rank of a *request* that waits."""
+        """The rank of a *request* that joins the queue."""
+        self.joined.append(request)
+        if len(self.joined) > self._many:  # nobody has asked, since hardly anybody waits
+            self.joined = [
+                other for other in self.joined if other.finished_ps < 0 and (other.paused or not other.running)
+            ]
+            self._many = 1_024 + 2 * len(self.joined)
         return self.rank(request, _output_before(request))
 
     def rank(self, request: Request, generated: int) -> Rank:
@@ -114,12 +123,11 @@ def _output_before(request: Request) -> int:
 
 @dataclass
 class _Starving:
-    """Who does not run, by the moment at which it starves; all of them as of *seen_ps*."""
+    """Who does not run, by the moment at which it starves, and some who run again."""
 
     entries: list[tuple[int, int, Request]] = field(default_factory=list)
-    seen_ps: int = -NEVER_PS
-    lifted_ps: int = -NEVER_PS
-    """When somebody was lifted last."""
+    not_before_ps: int = 0
+    """When somebody may be lifted again."""
 
 
 @scheduler("mlfq")
@@ -202,7 +210,7 @@ class Mlfq:
         """For how many steps it would not."""
         order = _order(step)
         if step.seats <= 0:
-            first = order(head)
+            first = order.rank(head, _output_before(head))
             if any((level, each.arrived_ps, each.id) > first for each, _, (_, level, _) in order.places(step)):
                 return 0
         elif not self._takes_blocks(step, order, head):
@@ -224,7 +232,7 @@ class Mlfq:
     @staticmethod
     def _victims(step: Step, order: _Order, head: Request) -> Iterator[Request]:
         """Whose blocks *head* may take, in the order in which they yield."""
-        first, starved = order(head), order.starved(head)
+        first, starved = order.rank(head, _output_before(head)), order.starved(head)
         behind = [
             (request.paused, level, -step.computed(request), request.id, request)
             for request, tokens, (_, level, _) in order.places(step)
@@ -241,18 +249,11 @@ class Mlfq:
         if not step.waiting and not step.replica.paused:
             return now_ps + patience_ps
         starving: _Starving = step.memory.get("starving") or step.memory.setdefault("starving", _Starving())
-        if now_ps >= starving.seen_ps + patience_ps:  # who has stopped since then has not starved
-            idle = [*step.waiting, *(request for request in step.running if request.paused)]
-            lifted, output = order.lifted, step.generated
-            starving.entries = [
-                (_stopped_ps(request) + patience_ps, request.id, request)
-                for request in idle
-                if request not in lifted or lifted[request] <= output(request)
-            ]
-            heapify(starving.entries)
-            starving.seen_ps = now_ps
         entries = starving.entries
-        next_ps = max(starving.lifted_ps, 0) + patience_ps // self.levels if starving.lifted_ps >= 0 else 0
+        for request in order.joined:
+            if not request.running or request.paused:
+                heappush(entries, (_stopped_ps(request) + patience_ps, request.id, request))
+        order.joined = []
         while entries:
             at_ps, _, request = entries[0]
             runs = request.finished_ps >= 0 or (request.running and not request.paused)
@@ -260,19 +261,18 @@ class Mlfq:
             if runs or _stopped_ps(request) + patience_ps != at_ps or order.lifted.get(request, 0) > generated:
                 heappop(entries)
                 continue
-            next_ps = max(next_ps, at_ps)
+            next_ps = max(starving.not_before_ps, at_ps)
             if now_ps < next_ps:
-                return min(next_ps, starving.seen_ps + patience_ps)
+                return min(next_ps, now_ps + patience_ps)
             heappop(entries)
-            if request.running:
-                order.lift(request, generated)
-            else:
+            waits = not request.running
+            if waits:
                 step.waiting.remove(request)
-                order.lift(request, generated)
+            order.lift(request, generated)
+            if waits:
                 step.waiting.push(request)
-            starving.lifted_ps = now_ps
-            next_ps = now_ps + patience_ps // self.levels
-        return starving.seen_ps + patience_ps
+            starving.not_before_ps = now_ps + patience_ps // self.levels
+        return now_ps + patience_ps
 
     def _take_turns(self, step: Step, order: _Order) -> Request | None:
         """Seats are short: the best of those that run or pause have them, and of those that wait the first, if it finds room;
@@ -286,13 +286,15 @@ class Mlfq:
         head = step.next_candidate()
         victims = self._victims(step, order, head) if head is not None else ()
         if head is not None and victims_for(step, head, victims, seat=False) is not None:
-            claims.append((order(head), head))
+            claims.append((order.rank(head, _output_before(head)), head))
         found: Request | None = None
         for rank, request in sorted(claims):
             if seats > 0:
                 seats -= 1
             elif seated and seated[-1][0] > rank:
-                step.pause(seated.pop()[1])
+                loser = seated.pop()[1]
+                step.pause(loser)
+                order.joined.append(loser)
             else:
                 break
             if request.paused:
