@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -44,6 +45,10 @@ class Recorder(SegmentSink):
         rows, patterns = self.write, self.write_pattern
         self.write = lambda row: (rows(row), self.steps.write(row))
         self.write_pattern = lambda pattern: (patterns(pattern), self.steps.write_pattern(pattern))
+
+    def join(self, joined: Sequence[tuple[int, int]]) -> None:
+        super().join(joined)
+        self.steps.join(joined)
 
     def add(self, row: tuple[int, ...], takes: bytes = b"", at: int = 0) -> None:
         super().add(row, takes, at)
