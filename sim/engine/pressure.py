@@ -86,10 +86,22 @@ class Pressure(Mixed):
         budget = self._full_step - self.decoders
         if len(running) >= settings.max_num_seqs or not budget:
             return FOREVER
-        free = self.kv.free - crossing
+        kv, size = self.kv, self._block_size
         if self._admits_firsts:
-            return self._firsts_stay_out(self._admits_firsts, planned_ps, budget, free)
-        return FOREVER if self._step.refuses(waiting.head(), planned_ps, budget, free) else 0
+            return self._firsts_stay_out(self._admits_firsts, planned_ps, budget, kv.free - crossing)
+        # NOTE: CountedStep.refuses() of the head, for performance reasons
+        head = waiting.head()
+        if head._kin or head.awaits_kv or head.busy_until_ps > planned_ps:
+            return 0
+        limit, known, hit = settings.max_model_len, head.known, 0
+        spare = kv.free - crossing - self.watermark_blocks
+        if kv.caching and not kv.finds_unheld(head):
+            hits, hit = kv.lookup(head)
+            if hit:
+                spare -= kv.revived(hits)
+        if known - hit * size > budget:
+            return FOREVER if self._step.refuses(head, planned_ps, budget, kv.free - crossing) else 0
+        return FOREVER if -(-(known if known < limit else limit) // size) - hit > spare else 0
 
     def _firsts_stay_out(self, scheduler: AdmitsFirsts, planned_ps: int, budget: int, free: int) -> int:
         """The same of the first of that client whom *scheduler* says to be next, or of all firsts."""
@@ -275,7 +287,7 @@ class Pressure(Mixed):
             elif (
                 planned_ps < step.wake_at_ps
                 and self._stays_out(planned_ps, crossing)
-                and (hold := self._keeps_place(planned_ps))
+                and (hold := FOREVER if self._displaces is None else self._keeps_place(planned_ps))
             ):
                 self._before = tuple(ends)
                 self._decode_on(planned_ps, len(waiting), self._overtakes, waiting.head(), hold)
