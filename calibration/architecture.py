@@ -288,6 +288,13 @@ class Architecture:
         """Layers that attend to the whole context."""
         return self.layers - self.sliding_layers
 
+    @property
+    def sliding_groups(self) -> int:
+        """Groups of sliding-window layers in the KV cache, each of as many layers as attend to the whole context; one where there
+        are not many more (vLLM: less than half as many again)."""
+        full, sliding = self.full_layers, self.sliding_layers
+        return -(-sliding // full) if full and 2 * sliding >= 3 * full else 1
+
     # ---- operations ----------------------------------------------------------------------------------------
 
     def experts_touched(self, tokens: float) -> float:

@@ -135,8 +135,7 @@ def deploy(
     wanted = Wanted(arch, gpu, tp, pp, dp, enable_expert_parallel, dtype, kv_dtype)
     hardware_half, fidelity = choose(wanted, profile=profile, base=base)
     fidelity = replace(fidelity, engine=f"{engine_half.name} {engine_half.version}")
-    # one block of each rank is the null block, and a request's windows lie beside its context
-    pool = max(1, memory.kv_tokens // dp - block_size * (1 + memory.window_blocks_per_request))
+    pool = memory.longest_context(dp, 2 * max_num_batched_tokens)  # two batches are in flight
     return Deployment(
         architecture=arch,
         hardware=gpu,

@@ -44,10 +44,31 @@ class MemorySum:
     block_size: int
     num_gpu_blocks: int
     """Blocks of the replica (over all data-parallel ranks)."""
-    window_blocks_per_request: int = 0
-    """Blocks that a request keeps beside for sliding-window layers once its context exceeds the window."""
+    sliding_window: int = 0
+    """Tokens that sliding-window layers look back, 0 where there are none."""
+    sliding_groups: int = 1
+    """Groups of such layers, as many in each as there are of full attention: each takes blocks of its own."""
     stated: str = ""
     """Which setting gave the pool, when it was not this sum."""
+
+    @property
+    def window_blocks_per_request(self) -> int:
+        """Blocks that a request keeps beside for sliding-window layers while it decodes beyond the window."""
+        return self._blocks_of_windows(self.sliding_window - 1)
+
+    def longest_context(self, ranks: int, tokens_in_flight: int) -> int:
+        """Tokens of the longest request that one of *ranks* data-parallel ranks can hold: a block is the null block, and windows lie
+        beside the context, with the *tokens_in_flight* of a prefill at the most."""
+        blocks, groups = self.num_gpu_blocks // ranks - 1, self.sliding_groups
+        if not self.sliding_window:
+            return max(1, blocks * self.block_size)
+        beside = blocks - self._blocks_of_windows(self.sliding_window - 1 + tokens_in_flight)
+        whole = (blocks - groups) // (1 + groups)  # nothing of it leaves a window before all of it is in flight
+        return max(1, max(beside, whole) * self.block_size)
+
+    def _blocks_of_windows(self, tokens: int) -> int:
+        # one block more than the tokens fill, since they may begin anywhere in their first
+        return self.sliding_groups * (-(-tokens // self.block_size) + 1) if self.sliding_window else 0
 
     @property
     def kv_tokens(self) -> int:
@@ -75,10 +96,10 @@ class MemorySum:
             f"({self.kv_bytes_per_token_replica / 1024:,.1f} KiB over all) "
             f"= {self.num_gpu_blocks:,} blocks of {self.block_size} = {self.kv_tokens:,} tokens"
         )
-        if self.window_blocks_per_request:
+        if self.sliding_window:
             out.append(
-                f"sliding-window layers take {self.window_blocks_per_request} more blocks a request, "
-                "whatever its length"
+                f"sliding-window layers take {self.window_blocks_per_request} more blocks a request that decodes, "
+                "whatever its length, and as many as its chunk fills while it is in prefill"
             )
         return out
 
@@ -153,7 +174,6 @@ def memory_sum(
             f"weights take {weights / 1e9:.1f} GB and activations {activations / 1e9:.1f} GB, "
             f"which leaves {free / 1e9:.1f} GB for the KV cache; use more GPUs a replica or a smaller dtype"
         )
-    window = -(-(arch.sliding_window - 1) // block_size) + 1 if arch.sliding_layers else 0
     return MemorySum(
         gpus=tp * pp * dp,
         hbm_bytes=hardware.memory_bytes,
@@ -166,6 +186,7 @@ def memory_sum(
         kv_bytes_per_token_replica=token_replica,
         block_size=block_size,
         num_gpu_blocks=per_rank * dp,
-        window_blocks_per_request=window,
+        sliding_window=arch.sliding_window if arch.sliding_layers else 0,
+        sliding_groups=arch.sliding_groups,
         stated=stated,
     )

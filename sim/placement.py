@@ -32,7 +32,7 @@ def place(name: str, pool: Pool, scenario: Scenario) -> PlacedPool:
     """The pool called *name* with its costs, its memory and the settings of its engines."""
     placed = deployment(pool)
     engine = pool.engine
-    windowed = placed.memory.window_blocks_per_request > 0
+    windowed = placed.memory.sliding_window > 0
     settings = EngineSettings(
         num_gpu_blocks=placed.memory.num_gpu_blocks,
         block_size=engine.block_size,
@@ -40,7 +40,8 @@ def place(name: str, pool: Pool, scenario: Scenario) -> PlacedPool:
         max_num_batched_tokens=engine.max_num_batched_tokens or 8192,
         max_model_len=placed.max_model_len,
         enable_prefix_caching=engine.enable_prefix_caching and not windowed,
-        window_blocks=placed.memory.window_blocks_per_request,
+        sliding_window=placed.memory.sliding_window,
+        sliding_groups=placed.memory.sliding_groups,
         enable_chunked_prefill=engine.enable_chunked_prefill,
         long_prefill_token_threshold=engine.long_prefill_token_threshold,
         long_prefill_token_threshold_adaptive=engine.long_prefill_token_threshold_adaptive,

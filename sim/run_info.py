@@ -167,7 +167,7 @@ def _kv_words(pool: PlacedPool) -> list[str]:
 
 
 def _left_out(pool: PlacedPool) -> str:
-    if pool.pool.engine.enable_prefix_caching and pool.settings.window_blocks:
+    if pool.pool.engine.enable_prefix_caching and pool.settings.sliding_window:
         return f"the prefix cache of pool {pool.name}: its model has sliding-window layers"
     if pool.pool.engine.enable_prefix_caching and pool.settings.reservation != "none":
         return f"the prefix cache of pool {pool.name}: its KV memory is reserved at admission"

@@ -83,6 +83,8 @@ class CountedBatch(Replica):
         "growing",
         "resting",
         "resumed",
+        "unsettled",
+        "unsettled_blocks",
         "walking",
     )
 
@@ -141,7 +143,7 @@ class CountedBatch(Replica):
         self._points: list[tuple[int, int, Request]] = []
         """When counted requests come to the next compression of their cache, by the counter."""
         self._compressed: list[tuple[Request, int]] = []
-        self._paged = settings.reservation == "none" and not settings.window_blocks
+        self._paged = settings.reservation == "none" and not settings.sliding_window
         self._short_ways = self._paged and log is None and not settings.swap_block_ps and not settings.compression
         """Whether nothing is at work that the module of short ways leaves out."""
         self._by_client = isinstance(self.waiting, ClientQueue)
@@ -178,8 +180,12 @@ class CountedBatch(Replica):
         """Who has to stay the head of the queue for the run under way to go on, whoever comes."""
         self._no_parts = _NO_PARTS
         """Blocks set aside outside the batch, and of windows there: what a row begins with."""
-        self._set_aside = SetAside(settings.block_size, settings.window_blocks)
+        self._set_aside = SetAside(settings.block_size, self.windows)
         """Of the counted requests, where blocks are set aside or windows kept."""
+        self.unsettled: dict[Request, None] = {}
+        """Counted requests whose windows hold other blocks than those of decodes do that have long been in every batch."""
+        self.unsettled_blocks = 0
+        """How many more, in all."""
         self._tabulate(cost)
         """A decode step without its context, by the number of decodes."""
         self._write_row = self.sink.write
@@ -221,6 +227,8 @@ class CountedBatch(Replica):
             self._set_growth(request)
             growth = request.growth
             self._set_aside.join(request, counter)
+            if self.windows is not None:
+                self._join_windows(request, computed)
         self.crossing[(base - evicted) % self._block_size] += growth
         self.growing += growth
         if request.looks is not None and request.point:
@@ -238,6 +246,8 @@ class CountedBatch(Replica):
         counter, base, growth, evicted = self.counter, request.base, request.growth, request.evicted
         if not self._paged:
             self._set_aside.leave(request, counter)
+            if self.windows is not None:
+                self._leave_windows(request)
         steps = counter - request.counted_from
         request.counted = request.decoding = False
         request.computed = computed = base + counter
@@ -284,7 +294,7 @@ class CountedBatch(Replica):
         self._unpause(request)
         if not counted:
             request.known += request.in_flight  # it will have come before the request can be looked at again
-        request.computed = request.reserved = request.evicted = 0
+        request.computed = request.reserved = request.evicted = request.slid_blocks = 0
         if self.compression:
             request.point = self.compression.first_point(request.prompt_tokens)
         request.in_flight = 0
@@ -306,17 +316,69 @@ class CountedBatch(Replica):
 
     def _growth_of(self, request: Request) -> int:
         """How many blocks *request* takes when it crosses into a new one, where it stands."""
-        computed, size = request.base + self.counter, self._block_size
-        return int(computed >= request.reserved * size) + int(computed < self.settings.window_blocks * size)
+        computed, size, windows = request.base + self.counter, self._block_size, self.windows
+        growth = int(computed >= request.reserved * size)
+        return growth + windows.groups if windows is not None and computed < windows.most * size else growth
 
     def _set_growth(self, request: Request) -> None:
         """Note that of *request*, and when it changes, if it does before it stops."""
         size, counter = self._block_size, self.counter
         request.growth = self._growth_of(request)
-        for border in (request.reserved, self.settings.window_blocks):
+        for border in (request.reserved, self.windows.most if self.windows is not None else 0):
             at = border * size - request.base
             if counter < at < request.stop:
                 heappush(self._borders, (at, request.order, request))
+
+    def _join_windows(self, request: Request, computed: int) -> None:
+        """*request*, with *computed* tokens, is counted from here on: a prefill's windows take two decodes to settle."""
+        windows = self.windows
+        assert windows is not None
+        lead = windows.passed_evenly(computed) - request.slid_blocks
+        if lead or windows.outside(computed - request.last_tokens) != windows.passed_evenly(computed + 1):
+            self.unsettled[request] = None
+            self.unsettled_blocks += windows.groups * lead
+
+    def _leave_windows(self, request: Request) -> None:
+        """*request* is counted no longer: what its windows have given back is its own to know."""
+        windows, computed = self.windows, request.base + self.counter
+        assert windows is not None
+        passed = windows.passed_evenly(computed)
+        if request in self.unsettled:
+            del self.unsettled[request]
+            self.unsettled_blocks -= windows.groups * (passed - request.slid_blocks)
+        else:
+            request.slid_blocks = passed
+        if self.counter > request.counted_from:
+            request.last_tokens = 1
+
+    def sliding(self) -> list[tuple[Request, int, int]]:
+        """Unsettled requests, with the blocks of a group that their windows have given back once the next step is planned, and by
+        how many blocks more than those of settled decodes they grow in it. Their last batch has to be in flight."""
+        windows, counter = self.windows, self.counter
+        assert windows is not None
+        moves = []
+        for request in self.unsettled:
+            computed = request.base + counter
+            flying = request.last_tokens if request.counted_from == counter else 1
+            passed = max(request.slid_blocks, windows.outside(computed - flying))
+            lead = windows.passed_evenly(computed) - request.slid_blocks
+            moves.append((request, passed, windows.groups * (windows.passed_evenly(computed + 1) - passed - lead)))
+        return moves
+
+    def slide_on(self, moves: list[tuple[Request, int, int]]) -> None:
+        """The step of which `sliding` told is planned: the decodes are counted already."""
+        windows, kv = self.windows, self.kv
+        assert windows is not None
+        for request, passed, more in moves:
+            request.slid_blocks = passed
+            self.unsettled_blocks += more
+            self.table_blocks += more
+            if more > 0:
+                kv.take(more)
+            else:
+                kv.shrink(request, -more)
+            if windows.passed_evenly(request.base + self.counter) == passed:
+                del self.unsettled[request]
 
     def _cross_borders(self) -> None:
         """Apply the changes of growth that the counter has reached. Who pauses and goes on has left notes that hold no more,
@@ -403,9 +465,11 @@ class CountedBatch(Replica):
             self.kv.register(
                 request, (computed - tokens) // size
             )  # all of them are known: what is in flight is the look's
-            blocks = self._end_look(request, computed)
             if not self._paged:
                 self._set_aside.leave(request, counter)
+                if self.windows is not None:
+                    self._leave_windows(request)
+            blocks = self._end_look(request, computed)
             request.base = base - tokens
             self.context -= tokens
             self.computed_tokens -= tokens
@@ -416,6 +480,8 @@ class CountedBatch(Replica):
             if not self._paged:
                 self._set_growth(request)
                 self._set_aside.join(request, counter)
+                if self.windows is not None:
+                    self._join_windows(request, computed - tokens)
             self.crossing[request.base % size] += request.growth
             self.growing += request.growth
             if request.point:
@@ -443,9 +509,16 @@ class CountedBatch(Replica):
             assert request.looks is not None
             if request.point + 1 < request.end:
                 tokens += request.looks.tokens
-                blocks += self.blocks_for(request, request.point)
-                blocks -= self.blocks_for(request, request.point - request.looks.tokens)
+                blocks += self._settled_blocks(request, request.point)
+                blocks -= self._settled_blocks(request, request.point - request.looks.tokens)
         return blocks, tokens
+
+    def _settled_blocks(self, request: Request, computed: int) -> int:
+        """Blocks that *request* holds with *computed* tokens when it has long been in every batch."""
+        if self.windows is None:
+            return self.blocks_for(request, computed)
+        blocks = -(-computed // self._block_size)
+        return max(blocks, request.reserved) + self.windows.settled(blocks)
 
     def _roll_back(self, request: Request) -> None:
         """The same for a request that is walked."""
@@ -471,7 +544,7 @@ class CountedBatch(Replica):
         last token is in flight and the engine does not know, or where one who has just been resumed is left out too.
         """
         lag = self.lag
-        if any(request.decoding for request in self.chunking):
+        if self.windows is not None or any(request.decoding for request in self.chunking):
             return False
         counted = [request for request in self.running if request.counted]
         if lag and any(request.base + self.counter + 1 >= request.end for request in counted):

@@ -43,6 +43,11 @@ class CountedStep(Step):
 
     def _serve(self, *, chunk_limit: int, decodes: bool) -> None:
         replica = self.replica
+        if replica.unsettled and decodes:
+            if not self._serve_unsettled(chunk_limit):
+                replica.walk(self.now_ps)
+                super().serve_running(chunk_limit=chunk_limit)
+            return
         if decodes and not replica.chunking and not replica.walking:
             # NOTE: _serve_counted() where no prefill goes on and blocks suffice, for performance reasons
             decoders, kv = replica.decoders, replica.kv
@@ -213,7 +218,7 @@ class CountedStep(Step):
     def blocks_needed(self, *, chunk_limit: int = 0) -> int:
         """See :meth:`Step.blocks_needed`."""
         replica = self.replica
-        if replica.walking:
+        if replica.walking or replica.windows is not None:
             return super().blocks_needed(chunk_limit=chunk_limit)
         size = replica.kv.block_size
         need = replica.crossing[-replica.counter % size]
@@ -243,9 +248,43 @@ class CountedStep(Step):
         super().resume(request)
         self.replica.unpark(request)
 
-    def _serve_counted(self, chunk_limit: int) -> bool:
-        """Serve by counts; False, with nothing changed, where only a walk is exact."""
+    def _decodes(self, request: Request) -> bool:
+        return request.counted or request.decoding
+
+    def _net(self, request: Request, new: int) -> int:
+        """See :meth:`Step._net`."""
         replica = self.replica
+        if not request.counted:
+            return super()._net(request, new)
+        windows, counter, size = replica.windows, replica.counter, self._block_size
+        assert windows is not None
+        computed = request.base + counter
+        slid = request.slid_blocks if request in replica.unsettled else windows.passed_evenly(computed)
+        flying = request.last_tokens if request.counted_from == counter else 1
+        passed = max(slid, windows.outside(computed - (flying if replica.next_end_ps is not None else 0)))
+        if computed % size:
+            return -windows.groups * (passed - slid)
+        return int(computed >= request.reserved * size) + windows.groups * (1 - passed + slid)
+
+    def _serve_unsettled(self, chunk_limit: int) -> bool:
+        """Serve by counts while the windows of some who decode still hold their prefills; False where only a walk is exact: who is
+        served first takes what there is, before others give anything back."""
+        replica = self.replica
+        kv = replica.kv
+        if replica.next_end_ps is None:
+            return False
+        moves = replica.sliding()
+        kept = sum(more for _, _, more in moves if more > 0)
+        short = replica.crossing[-replica.counter % kv.block_size] + kept > kv.free
+        if short or not self._serve_counted(chunk_limit, kept=kept):
+            return False
+        replica.slide_on(moves)
+        return True
+
+    def _serve_counted(self, chunk_limit: int, *, kept: int = 0) -> bool:
+        """Serve by counts, *kept* blocks left free; False, with nothing changed, where only a walk is exact."""
+        replica = self.replica
+        windows = replica.windows
         kv = replica.kv
         size = kv.block_size
         budget = self.budget - replica.decoders
@@ -265,7 +304,7 @@ class CountedStep(Step):
                 crossing = 0
                 budget = self.budget - replica.decoders  # victims take nothing from it
             elif chunking:
-                free, left = kv.free - crossing, budget
+                free, left = kv.free - crossing - kept, budget
                 for request in chunking:
                     new = request.known - request.computed
                     if self._compression and request.computed + new > request.point:
@@ -279,10 +318,14 @@ class CountedStep(Step):
                     if not alone and request._kin:
                         return False
                     if new:
-                        need = replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
-                        free -= need
+                        if windows is None:
+                            need = replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
+                            free -= need
+                        else:
+                            need = self._net(request, new)
+                            free -= max(0, need)
                         if free < 0:
-                            if self.settings.policy == "priority" or not alone:
+                            if self.settings.policy == "priority" or not alone or windows is not None:
                                 return False
                             victim = request  # the last in order is the one that needs: it preempts itself
                             break
@@ -300,7 +343,13 @@ class CountedStep(Step):
         replica.computed_tokens += decoders
         self.served = True
         for request, new, need in chunks:
-            kv.extend(request, need)
+            if windows is not None:
+                replica.slide(request, self.now_ps)
+                request.last_tokens = new
+            if need < 0:
+                kv.shrink(request, -need)
+            else:
+                kv.extend(request, need)
             replica.table_blocks += need
             request.computed += new
             replica.computed_tokens += new

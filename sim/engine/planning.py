@@ -186,7 +186,8 @@ class Planning(Shortcuts):
         if work:
             self._schedule_mixed(step)
         elif step.served and self.decoders:
-            self._start_run(now_ps, step.hold, applied=1, wake=step.wake_on_arrival)
+            hold = step.hold if not self.unsettled else 1
+            self._start_run(now_ps, hold, applied=1, wake=step.wake_on_arrival)
         else:
             return False
         return True
@@ -195,7 +196,7 @@ class Planning(Shortcuts):
         """Nobody waits: has the scheduler to be asked, rather than all decode as it has promised
         (``serves_all_when_nobody_waits``)?
         """
-        if self.chunking or not self._asks_nothing or self.walking or self.paused or self.resting:
+        if self.chunking or not self._asks_nothing or self.walking or self.paused or self.resting or self.unsettled:
             return True
         decoders = self.decoders
         return not decoders or decoders > self._budget or self.crossing[-self.counter % self._block_size] > self.kv.free
@@ -203,6 +204,7 @@ class Planning(Shortcuts):
     def _schedule_walked(self, step: CountedStep) -> bool:
         """The end of a walked step: as the oracle does it, then back to counting if every decode was served."""
         if not step.work:
+            self._sum_up()  # windows may have given blocks back all the same
             self._recount(step, None)
             return False
         start = max(step.now_ps, self.gpu_free_ps)
@@ -243,11 +245,7 @@ class Planning(Shortcuts):
         end = start + cost
         self._ends.append(end)
         self.gpu_free_ps = end
-        self.table_blocks = sum(self.blocks_of(request) for request in self.running)
-        self.computed_tokens = sum(request.computed - request.evicted for request in self.running)
-        for blocks, inside in self.standing.values():
-            self.table_blocks += blocks
-            self.computed_tokens += inside
+        self._sum_up()
         held = self.kv.total - self.kv.free
         live = self.computed_tokens - (self.table_blocks - held) * self.kv.block_size
         self.sink.add(
@@ -280,6 +278,14 @@ class Planning(Shortcuts):
         self.batches += 1
         self._recount(step, end)
         return True
+
+    def _sum_up(self) -> None:
+        """Blocks of all tables and tokens in them, after a walk."""
+        self.table_blocks = sum(self.blocks_of(request) for request in self.running)
+        self.computed_tokens = sum(request.computed - request.evicted for request in self.running)
+        for blocks, inside in self.standing.values():
+            self.table_blocks += blocks
+            self.computed_tokens += inside
 
     def _recount(self, step: CountedStep, end_ps: int | None) -> None:
         """Count the decodes again, unless one of them was not served: then the next step is walked too."""

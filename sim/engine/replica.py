@@ -22,6 +22,7 @@ from sim.engine.settings import EngineSettings
 from sim.engine.step import Scheduler, Step
 from sim.engine.step_log import StepLog
 from sim.engine.waiting import ClientQueue, FcfsQueue, KeyQueue, WaitingQueue
+from sim.engine.windows import Windows
 from sim.errors import PolicyError
 from sim.results.columns import Status
 
@@ -130,6 +131,7 @@ class Replica(ABC):
         "table_blocks",
         "waiting",
         "watermark_blocks",
+        "windows",
     )
 
     kv: PagedKv | BlockPool
@@ -150,9 +152,8 @@ class Replica(ABC):
         self._max_model_len = settings.max_model_len
         self._block_size = settings.block_size
         longest = -(-(settings.max_model_len - 1) // settings.block_size)
-        self._holds_longest = not settings.compression and (
-            longest + min(longest, settings.window_blocks) <= settings.usable_blocks
-        )
+        self.windows = Windows(settings) if settings.sliding_window else None
+        self._holds_longest = not settings.compression and longest * self._groups() <= settings.usable_blocks
         self.cost = cost
         self.scheduler = scheduler
         self.scheduler_name = type(scheduler).__name__
@@ -207,7 +208,7 @@ class Replica(ABC):
         if allowance >= 0 and request.prompt_tokens + allowance <= limit and request.prompt_tokens < limit:
             # NOTE: what the arithmetic below comes to for nearly all requests, for performance reasons
             blocks = -(-(request.prompt_tokens + allowance - 1) // self._block_size)
-            if 2 * blocks <= self.kv.total:
+            if self._groups() * blocks <= self.kv.total:
                 return None
         if request.prompt_tokens >= limit:
             return f"a prompt of {request.prompt_tokens:,} tokens leaves no room for output in max_model_len {limit:,}"
@@ -216,13 +217,18 @@ class Replica(ABC):
         compression = self.settings.compression
         if compression:
             blocks = -(-compression.peak(request.prompt_tokens, tokens) // size)
-        blocks += min(blocks, self.settings.window_blocks)
+        if self.windows:
+            blocks += self.windows.of_admission(request, blocks)
         if blocks > self.settings.usable_blocks:
             return (
                 f"{tokens:,} tokens need {blocks:,} KV blocks of {size}, "
                 f"more than the {self.settings.usable_blocks:,} of the pool"
             )
         return None
+
+    def _groups(self) -> int:
+        """Blocks that a request takes at the most for each block of its tokens."""
+        return 1 + (self.windows.groups if self.windows is not None else 0)
 
     def _allowance(self, request: Request) -> int:
         limit = self.settings.max_model_len - request.prompt_tokens
@@ -448,9 +454,9 @@ class Replica(ABC):
     def blocks_for(self, request: Request, tokens: int) -> int:
         """Blocks that *request* takes once *tokens* of it are computed, before its cache is compressed again."""
         blocks = -(-(tokens - request.evicted) // self.settings.block_size)
-        window = self.settings.window_blocks
-        if window:
-            return max(blocks, request.reserved) + (blocks if blocks < window else window)
+        windows = self.windows
+        if windows is not None:
+            return max(blocks, request.reserved) + windows.groups * (blocks - request.slid_blocks)
         return blocks if blocks > request.reserved else request.reserved
 
     def blocks_of(self, request: Request) -> int:
@@ -460,7 +466,25 @@ class Replica(ABC):
     def parts_of(self, request: Request, computed: int) -> tuple[int, int]:
         """Blocks of *request* with *computed* tokens that are reserved and not reached by them, and blocks of windows."""
         blocks = -(-computed // self.settings.block_size)
-        return max(0, request.reserved - blocks), min(blocks, self.settings.window_blocks)
+        windows = self.windows
+        return max(0, request.reserved - blocks), windows.groups * (blocks - request.slid_blocks) if windows else 0
+
+    def blocks_to_admit(self, request: Request, tokens: int) -> int:
+        """Blocks that have to be free for a waiting *request* of *tokens* known, as ``scheduler_reserve_full_isl`` counts."""
+        windows = self.windows
+        if windows is None:
+            return self.blocks_for(request, tokens)
+        blocks = -(-tokens // self.settings.block_size)
+        return max(blocks, request.reserved) + windows.of_admission(request, blocks)
+
+    def slide(self, request: Request, now_ps: int) -> int:
+        """Blocks that the windows of *request*, which is about to get slots, give back before; they are no longer its own."""
+        windows = self.windows
+        assert windows is not None
+        passed = windows.passed(request, now_ps)
+        blocks = windows.groups * (passed - request.slid_blocks)
+        request.slid_blocks = passed
+        return blocks
 
     def first_tokens(self, request: Request) -> int:
         """Tokens of a waiting *request* that need blocks before it can be compressed, or decode."""
@@ -558,7 +582,13 @@ class Replica(ABC):
         request.probe_tokens += tokens
         looks.left -= 1
         request.point = before + looks.every + tokens if looks.left else 0
-        return self.blocks_for(request, computed) - self.blocks_for(request, before)
+        held = self.blocks_for(request, computed)
+        if self.windows is not None:  # they stand where they stood, too
+            size = self.settings.block_size
+            fewer = -(-computed // size) + (-before // size)
+            request.slid_blocks = max(self.windows.passed_evenly(before), request.slid_blocks - fewer)
+            request.last_tokens = 1
+        return held - self.blocks_for(request, before)
 
     def _landing(self) -> int:
         """Requests outside the queue whose KV is on its way."""
@@ -609,7 +639,7 @@ def make_replica(
 
     if stepwise:
         return Stepwise(settings, cost, scheduler, segments=segments, log=log)
-    if settings.speculation:
+    if settings.speculation or not settings.window_is_even:
         return Walked(settings, cost, scheduler, segments=segments, log=log)
     from sim.engine.fast_forward import FastForward
 

@@ -92,6 +92,9 @@ class Request:
     and ``probe_tokens`` counts them.
     ``status`` is UNFINISHED until the request has ended. All times are integer picoseconds, -1 until known.
 
+    With sliding-window layers ``slid_blocks`` counts the blocks of each group that lie outside the window and were given back, and
+    ``last_tokens`` the tokens computed in the last batch.
+
     ``yielded_ps`` is when its scheduler last took its place for others that wait.
 
     Its engine sets ``end`` and ``foreseen_end`` when it is submitted, ``reused`` when it is admitted, and
@@ -135,6 +138,7 @@ class Request:
         "kv_arrived_ps",
         "last_batch",
         "last_token_ps",
+        "last_tokens",
         "looks",
         "mark",
         "max_tokens",
@@ -169,6 +173,7 @@ class Request:
         "scheduled_tokens",
         "session",
         "shared_blocks",
+        "slid_blocks",
         "space",
         "status",
         "steps",
@@ -246,6 +251,7 @@ class Request:
         self.counted = self.decoding = self.running = self.draining = self.paused = False
         self.order = 0
         self.reserved = self.swapped = 0
+        self.slid_blocks = self.last_tokens = 0
         self.evicted = self.point = 0
         self.ahead = self.burst = self.drafted = self.probe_tokens = 0
         self.looks: Looks | None = None

@@ -338,7 +338,7 @@ class Runs(CountedBatch):
             return unused, window
         self._set_aside.go_on(self.counter)
         counted = self._set_aside.after(ahead)
-        unused, window = unused + counted[0], window + counted[1]
+        unused, window = unused + counted[0], window + counted[1] + self.unsettled_blocks
         if len(self.running) > self.decoders:
             for request in self.running:
                 if not request.counted:
@@ -375,6 +375,8 @@ class Runs(CountedBatch):
                 # NOTE: inlined from _uncount() and _leave() for performance reasons
                 if not self._paged:
                     self._set_aside.leave(request, counter)
+                    if self.windows is not None:
+                        self._leave_windows(request)
                 base, growth, evicted, k = request.base, request.growth, request.evicted, at - origin
                 yielded = counter - request.counted_from
                 request.counted = request.decoding = False

@@ -9,18 +9,19 @@ from __future__ import annotations
 from array import array
 
 from sim.engine.request import Request
+from sim.engine.windows import Windows
 
 
 class SetAside:
     """Sums over the counted batch, brought up to a decode counter when they are asked for."""
 
-    __slots__ = ("_at", "_grows", "_size", "_window_blocks", "unused", "unused_takes", "window", "window_takes")
+    __slots__ = ("_at", "_grows", "_size", "_windows", "unused", "unused_takes", "window", "window_takes")
 
-    def __init__(self, block_size: int, window_blocks: int) -> None:
+    def __init__(self, block_size: int, windows: Windows | None) -> None:
         self._size = block_size
-        self._window_blocks = window_blocks
+        self._windows = windows
         self._at = 0
-        self._grows: dict[Request, tuple[bool, bool]] = {}
+        self._grows: dict[Request, tuple[int, int]] = {}
         self.unused = self.window = 0
         """Blocks set aside and not reached, and blocks of windows, when the counter was last told."""
         self.unused_takes, self.window_takes = array("H", [0] * block_size), array("H", [0] * block_size)
@@ -31,7 +32,7 @@ class SetAside:
         steps, size = counter - self._at, self._size
         if steps:
             self.unused -= _taken(self.unused_takes, self._at, steps, size)
-            if self._window_blocks:
+            if self._windows is not None:
                 self.window += _taken(self.window_takes, self._at, steps, size)
             self._at = counter
 
@@ -40,7 +41,7 @@ class SetAside:
         size, unused, window = self._size, self.unused, self.window
         if steps:
             unused -= _taken(self.unused_takes, self._at, steps, size)
-            if self._window_blocks:
+            if self._windows is not None:
                 window += _taken(self.window_takes, self._at, steps, size)
         return unused, window
 
@@ -49,7 +50,7 @@ class SetAside:
         self.go_on(counter)
         blocks = -(-(request.base + counter) // self._size)
         self.unused += max(0, request.reserved - blocks)
-        self.window += min(blocks, self._window_blocks)
+        self.window += self._of_window(blocks)
         self._note(request, self._growing(request), 1)
 
     def leave(self, request: Request, counter: int) -> None:
@@ -57,7 +58,7 @@ class SetAside:
         self.go_on(counter)
         blocks = -(-(request.base + counter) // self._size)
         self.unused -= max(0, request.reserved - blocks)
-        self.window -= min(blocks, self._window_blocks)
+        self.window -= self._of_window(blocks)
         self._note(request, self._grows.pop(request), -1)
 
     def cross(self, request: Request, counter: int) -> None:
@@ -66,11 +67,16 @@ class SetAside:
         self._note(request, self._grows[request], -1)
         self._note(request, self._growing(request), 1)
 
-    def _growing(self, request: Request) -> tuple[bool, bool]:
-        computed = request.base + self._at
-        return computed < request.reserved * self._size, computed < self._window_blocks * self._size
+    def _of_window(self, blocks: int) -> int:
+        windows = self._windows
+        return windows.settled(blocks) if windows is not None else 0
 
-    def _note(self, request: Request, grows: tuple[bool, bool], sign: int) -> None:
+    def _growing(self, request: Request) -> tuple[int, int]:
+        computed, windows = request.base + self._at, self._windows
+        window = windows.groups if windows is not None and computed < windows.most * self._size else 0
+        return int(computed < request.reserved * self._size), window
+
+    def _note(self, request: Request, grows: tuple[int, int], sign: int) -> None:
         place = request.base % self._size
         self.unused_takes[place] += sign * grows[0]
         self.window_takes[place] += sign * grows[1]

@@ -116,7 +116,7 @@ class Step:
             settings.scheduler_reserve_full_isl and settings.enable_chunked_prefill
         )
         self._paged = settings.reservation == "none" and not (
-            settings.window_blocks or settings.swap_block_ps or settings.compression
+            settings.sliding_window or settings.swap_block_ps or settings.compression
         )
 
         self._refuses_unheld = self._paged and settings.scheduler_reserve_full_isl and not settings.host_blocks
@@ -228,6 +228,8 @@ class Step:
         """KV blocks that ``serve_running`` will take, if they are there: compare with ``free_blocks`` and preempt before."""
         replica, size = self.replica, self.settings.block_size
         running = [request for request in replica.running if not (request.paused or request.draining)]
+        if replica.windows is not None:
+            return self._needed_with_windows(chunk_limit)
         need = left = 0
         left = self.budget
         for request in running:
@@ -248,6 +250,32 @@ class Step:
                 left -= new
         return need
 
+    def _needed_with_windows(self, chunk_limit: int) -> int:
+        """The same where windows give blocks back: enough in whatever order the requests are served."""
+        need, left = 0, self.budget
+        awake = [request for request in self.running if not (request.paused or request.draining)]
+        for request in awake:
+            if self._decodes(request) and not self._foreseen(request):
+                need += max(0, self._net(request, 1))
+                left -= 1
+        for request in awake:
+            if left > 0 and not self._decodes(request):
+                new = min(self.left_to_compute(request), chunk_limit or left, left)
+                need += max(0, self._net(request, new))
+                left -= new
+        return need
+
+    def _decodes(self, request: Request) -> bool:
+        return request.decoding
+
+    def _net(self, request: Request, new: int) -> int:
+        """Blocks that *request* takes for *new* tokens, less those that its windows give back before."""
+        replica = self.replica
+        windows = replica.windows
+        assert windows is not None
+        more = replica.blocks_for(request, request.computed + new) - replica.blocks_of(request)
+        return more - windows.groups * (windows.passed(request, self.now_ps) - request.slid_blocks)
+
     def _drafted(self, request: Request, budget: int) -> int:
         """Tokens of the draft that a decode of *request* verifies when *budget* tokens are left."""
         assert self._speculation is not None
@@ -260,7 +288,7 @@ class Step:
     def _growth_at(self, request: Request, held: int) -> int:
         """Blocks that a decode with *held* tokens, a multiple of the block size, takes in its next step."""
         blocks = held // self.settings.block_size
-        return int(blocks >= request.reserved) + int(blocks < self.settings.window_blocks)
+        return int(blocks >= request.reserved)
 
     # ------------------------------------------------------------------ what a scheduler does
 
@@ -305,6 +333,9 @@ class Step:
                 at += 1
                 continue
             drafted = self._drafted(request, self.budget) if self._speculation and request.decoding else 0
+            if replica.windows is not None:
+                kv.shrink(request, replica.slide(request, self.now_ps))
+                request.last_tokens = new
             need = replica.blocks_for(request, request.computed + new + drafted) - replica.blocks_of(request)
             while need > kv.free:
                 if priority:
@@ -408,11 +439,14 @@ class Step:
             spare -= replica.watermark_blocks
         if not self._paged:
             request.reserved = replica.reservation(request)
-            whole = replica.blocks_for(request, min(known, limit)) - hit
+            if replica.windows is not None:
+                request.slid_blocks = replica.windows.outside(cached)
+            whole = replica.blocks_to_admit(request, min(known, limit)) - hit
             need = max(0, replica.blocks_for(request, min(cached + new, limit)) - hit)
             if need > spare or (settings.scheduler_reserve_full_isl and whole > spare):
-                request.reserved = 0
+                request.reserved = request.slid_blocks = 0
                 return False
+            request.last_tokens = new
         else:
             tokens = known if known < limit else limit
             if -(-tokens // block) - hit > spare and settings.scheduler_reserve_full_isl:
@@ -484,9 +518,11 @@ class Step:
         if replica.running:
             spare -= replica.watermark_blocks
         request.reserved = replica.reservation(request)
+        if replica.windows is not None:
+            request.slid_blocks = replica.windows.outside(request.known - 1)
         need = max(0, replica.blocks_for(request, min(request.known, settings.max_model_len)) - hit)
         if need > spare:
-            request.reserved = 0
+            request.reserved = request.slid_blocks = 0
             return False
         replica.waiting.remove(request)
         kv.admit(request, hits, hit, need)
@@ -504,6 +540,7 @@ class Step:
         blocks, tokens = replica.stand_down(request)
         request.awaits_kv = NO_KV_TO_COME
         request.computed = request.known
+        request.last_tokens = 1
         replica.seat(request, request.known - 1, blocks)
         request.cached_tokens -= request.transferred_tokens
         request.cached_tokens_first -= request.transferred_tokens

@@ -71,7 +71,7 @@ class Stepwise(Replica):
         self._end_tenure(request, planned)
         self._swap_out(request, planned)
         self._unpause(request)
-        request.computed = request.reserved = request.evicted = 0
+        request.computed = request.reserved = request.evicted = request.slid_blocks = 0
         request.ahead = request.burst = request.drafted = 0
         if self.compression:
             request.point = self.compression.first_point(request.prompt_tokens)

@@ -49,7 +49,7 @@ def victims_for(step: Step, request: Request, victims: Iterable[Request], *, sea
     """Whom `clear_place` preempts, nobody where there is room; None where all of them are not enough. Whether they are does
     not depend on their order."""
     replica, size = step.replica, step.settings.block_size
-    need = replica.blocks_for(request, replica.first_tokens(request))
+    need = replica.blocks_to_admit(request, replica.first_tokens(request))
     need = max(need, replica.reservation(request)) + replica.watermark_blocks
     free, seats = step.free_blocks, step.seats
     if free >= need and (seats > 0 or not seat):

@@ -243,7 +243,7 @@ def setup(case: Case) -> Setup:
         )
     if blocks is None:
         assumed.append(f"{placed.memory.num_gpu_blocks:,} KV blocks (from the memory sum)")
-    windowed = placed.memory.window_blocks_per_request > 0
+    windowed = placed.memory.sliding_window > 0
     caching = not windowed and not case.text("prefix_caching").lower().startswith("off")
     settings = EngineSettings(
         num_gpu_blocks=placed.memory.num_gpu_blocks,
@@ -252,7 +252,8 @@ def setup(case: Case) -> Setup:
         max_num_batched_tokens=tokens,
         max_model_len=placed.max_model_len,
         enable_prefix_caching=caching,
-        window_blocks=placed.memory.window_blocks_per_request,
+        sliding_window=placed.memory.sliding_window,
+        sliding_groups=placed.memory.sliding_groups,
         async_scheduling=known.get("async_scheduling", _asynchronous(case, release, assumed)),
     )
     # Times that a source took inside the engine hold nothing of the front end.

@@ -48,7 +48,7 @@ def compressed_case(case: Case, seed: int) -> Case:
         passes=rng.choice((0, 1, 3)),
     )
     settings = replace(
-        case.settings, compression=compression, reservation="none", window_blocks=0, swap_block_ps=0, swap_blocks=0
+        case.settings, compression=compression, reservation="none", sliding_window=0, swap_block_ps=0, swap_blocks=0
     )
     longest = max(each["prompt_tokens"] + _visible(each) for each in case.requests)
     if rng.random() < 0.6:  # a pool that the longest request fits in only by compression

@@ -102,7 +102,9 @@ def _memory(settings: Any, kind: str, rng: Random) -> Any:
     if kind in ("reserve", "all"):
         changes["reservation"] = rng.choice(("max_tokens", "predicted"))
     if kind in ("window", "all"):
-        changes["window_blocks"] = rng.choice((1, 2, 5))
+        size = settings.block_size
+        changes["sliding_window"] = rng.choice((size, 2 * size, 5 * size, 5 * size, 1, size + 1, 3 * size - 1))
+        changes["sliding_groups"] = rng.choice((1, 1, 2, 5))
     if kind in ("reserve", "window", "all"):
         changes["enable_prefix_caching"] = False
     if kind == "host":
