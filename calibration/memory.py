@@ -57,8 +57,8 @@ class MemorySum:
         return self._blocks_of_windows(self.sliding_window - 1)
 
     def longest_context(self, ranks: int, tokens_in_flight: int) -> int:
-        """Tokens of the longest request that one of *ranks* data-parallel ranks can hold: a block is the null block, and windows lie
-        beside the context, with the *tokens_in_flight* of a prefill at the most."""
+        """Tokens of the longest request that one of *ranks* data-parallel ranks can hold: a block is the null block, and windows
+        lie beside the context, with the *tokens_in_flight* of a prefill at the most."""
         blocks, groups = self.num_gpu_blocks // ranks - 1, self.sliding_groups
         if not self.sliding_window:
             return max(1, blocks * self.block_size)

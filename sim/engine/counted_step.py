@@ -267,8 +267,8 @@ class CountedStep(Step):
         return int(computed >= request.reserved * size) + windows.groups * (1 - passed + slid)
 
     def _serve_unsettled(self, chunk_limit: int) -> bool:
-        """Serve by counts while the windows of some who decode still hold their prefills; False where only a walk is exact: who is
-        served first takes what there is, before others give anything back."""
+        """Serve by counts while the windows of some who decode still hold their prefills; False where only a walk is exact: who
+        is served first takes what there is, before others give anything back."""
         replica = self.replica
         kv = replica.kv
         if replica.next_end_ps is None:

@@ -92,8 +92,8 @@ class Request:
     and ``probe_tokens`` counts them.
     ``status`` is UNFINISHED until the request has ended. All times are integer picoseconds, -1 until known.
 
-    With sliding-window layers ``slid_blocks`` counts the blocks of each group that lie outside the window and were given back, and
-    ``last_tokens`` the tokens computed in the last batch.
+    With sliding-window layers ``slid_blocks`` counts the blocks of each group that lie outside the window and were given back,
+    and ``last_tokens`` the tokens computed in the last batch.
 
     ``yielded_ps`` is when its scheduler last took its place for others that wait.
 

@@ -1,9 +1,9 @@
 """Blocks of sliding-window layers, as vLLM's hybrid KV cache manager gives them out and takes them back.
 
 Layers that look back over a window only stand in groups of their own, each of as many layers as attend to the whole context, and
-a block of the pool holds the tokens of one group. A request's groups take a block each whenever its tokens reach into a new one. The
-blocks that lie outside the window go back when the request is next given slots, before new ones are taken
-(``KVCacheManager.allocate_slots``); what is in flight by then still reads its whole window, so only tokens that are processed count.
+a block of the pool holds tokens of one group. A request's groups take a block each whenever its tokens reach into a new one.
+The blocks that lie outside the window go back when the request is next given slots, before new ones are taken
+(``KVCacheManager.allocate_slots``); what is in flight by then still reads its whole window, so only processed tokens count.
 A prefill therefore holds all blocks of a chunk until it has been processed and the request is served again.
 """
 

@@ -62,14 +62,39 @@ def test_reserved_at_the_peak_blocks_become_used_one_by_one() -> None:
     assert _steps(trace, "unused_blocks") == [5, 5, 5, 4, 4, 4, 4, 3]
 
 
-def test_a_window_holds_two_blocks_at_most_beside_the_full_layers() -> None:
-    """Two blocks of window from the first step on, since six tokens fill two; full layers as paged."""
-    trace = _play(ONE, window_blocks=2)
-    assert set(_steps(trace, "window_blocks")) == {2}
-    assert _steps(trace, "reserved_blocks") == [4, 4, 4, 5, 5, 5, 5, 6]
-    longer = _play(ONE, window_blocks=3)
+def test_a_window_gives_a_block_back_when_the_next_token_reads_nothing_of_it() -> None:
+    """A window of 4 in blocks of 4, full layers as paged. The 8th token reads places 4 to 7: the first block goes back as it
+    is given its slot, and the third is taken for the 9th. Asynchronously the token before is in flight then, so a block
+    goes back in the step that takes one."""
+    trace = _play(ONE, sliding_window=4)
+    assert _steps(trace, "window_blocks") == [2, 2, 1, 2, 2, 2, 1, 2]
+    assert _steps(trace, "reserved_blocks") == [4, 4, 3, 5, 5, 5, 4, 6]
+    two = _play(ONE, sliding_window=4, sliding_groups=2)
+    assert _steps(two, "window_blocks") == [4, 4, 2, 4, 4, 4, 2, 4]
+    trailing = _play(ONE, sliding_window=4, async_scheduling=True)
+    assert set(_steps(trailing, "window_blocks")) == {2}
+    assert _steps(trailing, "reserved_blocks") == [4, 4, 4, 5, 5, 5, 5, 6]
+    longer = _play(ONE, sliding_window=8, async_scheduling=True)
     assert _steps(longer, "window_blocks") == [2, 2, 2, 3, 3, 3, 3, 3]
-    assert _steps(longer, "reserved_blocks") == [4, 4, 4, 6, 6, 6, 6, 7]
+
+
+@pytest.mark.parametrize(("asynchronous", "held"), [(False, [3, 4, 3, 2, 1]), (True, [3, 6, 6, 3, 2])])
+def test_a_prefill_keeps_the_windows_of_its_chunk_until_it_is_processed(asynchronous: bool, held: list[int]) -> None:
+    """Chunks of 12, 12 and 6 tokens in blocks of 4, a window of 4. The second takes three blocks when 12 tokens are computed,
+    of which the last 3 are still read: 2 blocks go back. Asynchronously nothing of the first chunk is processed by then: all
+    stay, two go back as the third begins, and the first decode still has the third chunk in flight."""
+    one = [{"prompt_tokens": 30, "output_tokens": 3}]
+    trace = _play(one, sliding_window=4, max_num_batched_tokens=12, async_scheduling=asynchronous)
+    assert _steps(trace, "window_blocks") == held
+
+
+def test_an_admission_counts_the_windows_of_the_whole_prompt_up_to_those_in_flight() -> None:
+    """30 tokens fill 8 blocks. With batches of 8 tokens at the most 3 + 8 are read or in flight: 3 blocks, and one more since
+    they may begin anywhere: 12 have to be free beside the 2 of the other."""
+    two = [{"prompt_tokens": 4, "output_tokens": 20}, {"prompt_tokens": 30, "output_tokens": 2}]
+    for usable, at_once in ((14, True), (13, False)):
+        trace = _play(two, sliding_window=4, max_num_batched_tokens=8, num_gpu_blocks=1 + usable)
+        assert (_of(trace, "first_scheduled_ps")[1] == 0) == at_once
 
 
 def test_a_swapped_victim_comes_back_without_computing() -> None:
@@ -105,7 +130,9 @@ def test_bytes_of_a_token(model: str, options: dict[str, Any], bytes_per_token: 
 
 
 def test_the_longest_context_leaves_room_for_its_windows() -> None:
-    """599 usable blocks of 16, nine for the windows: 590 blocks hold 9,440 tokens, and not one more."""
-    placed = deploy(model="gpt-oss-20b", hardware="h100-sxm", num_gpu_blocks_override=600)
+    """599 usable blocks of 16. With batches of 1,000 tokens 2,127 are in windows and in flight: 133 blocks and one more, which
+    leaves 465. With batches of 8,192 the windows hold all, and one more: 299 blocks twice."""
+    placed = deploy(model="gpt-oss-20b", hardware="h100-sxm", num_gpu_blocks_override=600, max_num_batched_tokens=1000)
     assert placed.memory.window_blocks_per_request == 9
-    assert placed.max_model_len == 590 * 16
+    assert placed.max_model_len == 465 * 16
+    assert deploy(model="gpt-oss-20b", hardware="h100-sxm", num_gpu_blocks_override=600).max_model_len == 299 * 16

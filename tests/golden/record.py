@@ -49,9 +49,14 @@ class Recorder:
         managers = import_module("vllm.v1.core.single_type_kv_cache_manager")
         registry = import_module("vllm.v1.kv_cache_spec_registry").KVCacheSpecRegistry
         registry.register(interface.FullAttentionSpec, managers.FullAttentionManager)
-        spec = interface.FullAttentionSpec(block_size=own.block_size, num_kv_heads=1, head_size=1, dtype=None)
-        group = interface.KVCacheGroupSpec(["layer"], spec)
-        cache = interface.KVCacheConfig(num_blocks=own.num_gpu_blocks, kv_cache_tensors=[], kv_cache_groups=[group])
+        registry.register(interface.SlidingWindowSpec, managers.SlidingWindowManager)
+        shape = {"block_size": own.block_size, "num_kv_heads": 1, "head_size": 1, "dtype": None}
+        specs = [interface.FullAttentionSpec(**shape)]
+        if own.sliding_window:
+            window = interface.SlidingWindowSpec(**shape, sliding_window=own.sliding_window)
+            specs += [window] * own.sliding_groups
+        groups = [interface.KVCacheGroupSpec([f"layer {index}"], spec) for index, spec in enumerate(specs)]
+        cache = interface.KVCacheConfig(num_blocks=own.num_gpu_blocks, kv_cache_tensors=[], kv_cache_groups=groups)
         encoder = Plain(free=lambda request: None, get_freed_mm_hashes=list, get_manager_metadata=lambda: None)
         none = "kv_events_config lora_config kv_transfer_config ec_transfer_config speculative_config"
         off = "is_mm_encoder_only use_v2_model_runner"
@@ -103,7 +108,7 @@ class Recorder:
                 get_encoder_cache_manager_obj=lambda: Plain(create_manager=lambda **options: encoder)
             ),
             aux_output_config=Plain(enabled=False),
-            max_in_flight_tokens=2 * own.max_num_batched_tokens,
+            max_in_flight_tokens=(1 + own.async_scheduling) * own.max_num_batched_tokens,
             max_concurrent_batches=1 + own.async_scheduling,
         )
         kind = "async_scheduler.AsyncScheduler" if own.async_scheduling else "scheduler.Scheduler"

@@ -8,7 +8,7 @@ thresholds, a watermark or a shared prefix, engines that run idle, tiny pools an
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,6 +38,11 @@ class Job:
     table: list[int] = field(default_factory=list)
     keyed: int = 0
     """Blocks of the table that have a key."""
+    windows: list[int] = field(default_factory=list)
+    passed: int = 0
+    """Blocks of each group of windows that were given back."""
+    flying: list[int] = field(default_factory=list)
+    """Tokens of each batch that it is in."""
     running: bool = False
     figures: Counter[str] = field(default_factory=Counter)
     moments: dict[str, int] = field(default_factory=dict)
@@ -73,6 +78,18 @@ class Naive:
 
     def blocks(self, tokens: int) -> int:
         return -(-min(tokens, self.settings.max_model_len) // self.settings.block_size)
+
+    def of_windows(self, blocks: int, passed: int) -> int:
+        return self.settings.sliding_groups * (blocks - passed) if self.settings.sliding_window else 0
+
+    def slide(self, job: Job) -> None:
+        """Blocks go back that no token to come reads, nor one that is not known to be computed."""
+        settings = self.settings
+        outside = (job.computed - sum(job.flying) - settings.sliding_window + 1) // settings.block_size
+        if settings.sliding_window and outside > job.passed:
+            gone = settings.sliding_groups * (outside - job.passed)
+            self.free = job.windows[:gone] + self.free
+            job.windows, job.passed = job.windows[gone:], outside
 
     def keys(self, job: Job, blocks: int) -> list[int]:
         """Each key stands for its block's tokens and the key before."""
@@ -117,7 +134,8 @@ class Naive:
         freed = [block for block in reversed(job.table) if not self.references[block]]
         self.free = [block for block in freed if self.key[block] is None] + self.free
         self.free += [block for block in freed if self.key[block] is not None]
-        job.table, job.keyed, job.running = [], 0, False
+        self.free = job.windows + self.free
+        job.table, job.keyed, job.windows, job.passed, job.running = [], 0, [], 0, False
 
     # ---- one call of schedule()
 
@@ -141,7 +159,11 @@ class Naive:
             if new <= 0:
                 at += 1
                 continue
-            need = max(0, self.blocks(job.computed + new) - len(job.table))
+            self.slide(job)
+            blocks = self.blocks(job.computed + new)
+            need = max(0, blocks - len(job.table))
+            windows = self.of_windows(blocks, job.passed) - len(job.windows)
+            need += windows
             while need > len(self.free):
                 victim = self.running[-1]
                 if settings.policy == "priority":
@@ -157,7 +179,8 @@ class Naive:
                 if victim is job:
                     break
             if job.running:
-                job.table += self.take(need)
+                job.windows += self.take(windows)
+                job.table += self.take(need - windows)
                 self.give_keys(job, min(job.computed + new, job.known))
                 batch[job] = new
                 budget -= new
@@ -167,6 +190,7 @@ class Naive:
         admitted = [] if victims else self.admit(batch, budget, cap)
         for job, new in batch.items():
             job.computed += new
+            job.flying.append(new)
         return batch, admitted, victims
 
     def admit(self, batch: dict[Job, int], budget: int, cap: int) -> list[tuple[Job, int]]:
@@ -185,14 +209,19 @@ class Naive:
             spare = len(self.free) - sum(not self.references[block] for block in hits)
             if self.running:
                 spare -= int(settings.watermark * settings.num_gpu_blocks)
+            windows = self.of_windows(self.blocks(cached + new), 0)
             need = max(0, self.blocks(cached + new) - len(hits))
-            if need > spare or (settings.scheduler_reserve_full_isl and self.blocks(job.known) - len(hits) > spare):
+            flying = settings.max_num_batched_tokens * (2 if settings.async_scheduling else 1)
+            most = self.blocks(settings.sliding_window - 1 + flying) + 1
+            whole = self.blocks(job.known) - len(hits) + self.of_windows(min(self.blocks(job.known), most), 0)
+            if need + windows > spare or (settings.scheduler_reserve_full_isl and whole > spare):
                 break
             for block in hits:
                 if not self.references[block]:
                     self.free.remove(block)
                 self.references[block] += 1
             job.table, job.keyed, job.computed, job.running = hits + self.take(need), len(hits), cached, True
+            job.windows = self.take(windows)
             self.give_keys(job, cached + new)
             self.waiting.remove(job)
             self.running.append(job)
@@ -210,6 +239,7 @@ class Naive:
         done = []
         for job, sampled in batch.items():
             job.in_batches -= 1
+            job.flying.pop(0)
             if not sampled:
                 continue
             job.known += 1
@@ -359,7 +389,7 @@ def _settings(rng: Random, arrivals: tuple[Arrival, ...]) -> EngineSettings:
         limit = rng.randint(max(each.prompt_tokens for each in arrivals) + 1, longest + 2)
     least = -(-(min(longest, limit) - 1) // size)
     budget, chunked = rng.choice((1, 2, 3, 8, 30, 100, 2048)), rng.random() < 0.75
-    return EngineSettings(
+    made = EngineSettings(
         num_gpu_blocks=1 + least + rng.choice((0, 0, 1, least, 3 * least, 20 * least)),
         block_size=size,
         max_num_seqs=rng.choice((1, 2, 4, 8, 64)),
@@ -374,6 +404,13 @@ def _settings(rng: Random, arrivals: tuple[Arrival, ...]) -> EngineSettings:
         scheduler_reserve_full_isl=rng.random() < 0.6,
         async_scheduling=rng.random() < 0.6,
     )
+    if made.enable_prefix_caching or rng.random() < 0.1:
+        return made
+    made = replace(
+        made, sliding_window=rng.choice((1, size, 2 * size, 3 * size + 1, 40)), sliding_groups=rng.choice((1, 2, 5))
+    )
+    beside = made.sliding_groups * min(least, made.window_cap)
+    return replace(made, num_gpu_blocks=made.num_gpu_blocks + beside + made.sliding_groups)
 
 
 def _agree(seeds: range) -> Counter[str]:
@@ -381,6 +418,7 @@ def _agree(seeds: range) -> Counter[str]:
     for seed in seeds:
         recording, what = _recording(seed)
         seen += what
+        seen["windows"] += recording is not None and recording.settings.sliding_window > 0
         if recording is not None:
             seen["cases"] += 1
             for stepwise in (True, False):
@@ -392,7 +430,7 @@ def _agree(seeds: range) -> Counter[str]:
 def test_the_engine_decides_as_the_naive_scheduler() -> None:
     seen = _agree(range(40))
     assert seen["cases"] > 35
-    assert min(seen[name] for name in ("preemptions", "cached tokens", "asynchronous", "cut short")) > 5
+    assert min(seen[name] for name in ("preemptions", "cached tokens", "asynchronous", "cut short", "windows")) > 5
 
 
 @pytest.mark.slow

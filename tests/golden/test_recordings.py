@@ -33,7 +33,7 @@ def test_recording_is_met_row_by_row(folder: Path, stepwise: bool) -> None:
 
 def test_recordings_cover_what_the_scheduler_can_do() -> None:
     """A folder that got lost must not make this suite easier."""
-    assert len(FOLDERS) == 25
+    assert len(FOLDERS) == 28
     recordings = [load(folder) for folder in FOLDERS]
     settings = [recording.settings for recording in recordings]
     assert any(arrival.parent is not None for recording in recordings for arrival in recording.arrivals)
@@ -54,6 +54,8 @@ def test_recordings_cover_what_the_scheduler_can_do() -> None:
         "block_size",
         "watermark",
         "max_model_len",
+        "sliding_window",
+        "sliding_groups",
     ):
         assert len({getattr(each, name) for each in settings}) > 1, name
 
@@ -75,6 +77,10 @@ def test_recordings_cover_what_the_scheduler_can_do() -> None:
         ("r05_async_no_chunked_length", {"max_model_len": 255}),
         ("r06_conversations_block_128", {"async_scheduling": True}),
         ("r07_burst_priority_block_1", {"max_num_seqs": 16}),
+        ("s01_async_window_gpt_oss", {"sliding_window": 144}),
+        ("s01_async_window_gpt_oss", {"num_gpu_blocks": -1}),
+        ("s02_window_five_groups", {"sliding_window": 39}),
+        ("s03_async_window_watermark", {"sliding_groups": 1}),
     ],
 )
 @pytest.mark.parametrize("stepwise", MODES)
@@ -89,7 +95,9 @@ def test_another_setting_is_noticed(case: str, changes: dict[str, object], stepw
 
 @pytest.mark.slow
 @pytest.mark.skipif("VLLM_FILES" not in os.environ, reason="VLLM_FILES does not say where vLLM 0.33.0 is unpacked")
-@pytest.mark.parametrize("name", ["r02_async_priority_prefix", "r07_burst_priority_block_1", "d07_priority"])
+@pytest.mark.parametrize(
+    "name", ["r02_async_priority_prefix", "r07_burst_priority_block_1", "d07_priority", "s03_async_window_watermark"]
+)
 def test_recordings_can_be_made_again(name: str, tmp_path: Path) -> None:
     command = [sys.executable, HERE / "record.py", os.environ["VLLM_FILES"], tmp_path, HERE / name]
     subprocess.run(
