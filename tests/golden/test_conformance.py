@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from sim.cli.main import main
+from sim.engine.fast_forward import FastForward
+from sim.engine.request import Request
 from sim.errors import InputError
+from sim.validation import conformance
 from sim.validation.conformance import check, compare, replay
-from sim.validation.recording import WORKLOAD, find, load
+from sim.validation.recording import WORKLOAD, Recording, find, load
 
 HERE = Path(__file__).parent
 CASE = "d04_chunked_256"
@@ -236,3 +241,39 @@ def test_no_folder_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().err
     assert "does not exist" in said
     assert "holds no recording" in said
+
+
+def test_fast_forward_as_simulations_run_it_is_compared_too(
+    case: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake that only an engine without a log makes: here one prompt after the other gets its first token late."""
+    count = FastForward._count
+
+    def late(engine: FastForward, request: Request, end_ps: int) -> None:
+        if engine.log is None:
+            request.first_token_ps += 1000
+        count(engine, request, end_ps)
+
+    monkeypatch.setattr(FastForward, "_count", late)
+    assert main(["conformance", str(case)]) == 1
+    assert main(["conformance", str(case), "--stepwise"]) == 0
+    out = capsys.readouterr().out
+    assert "left alone, as a simulation runs it" in out
+    assert "first_token_ns" in out
+
+
+def test_what_segments_show_of_steps_is_compared(
+    case: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = conformance.replay_alone
+
+    def one_more_waits(recording: Recording) -> conformance.Replay:
+        ours = run(recording)
+        changed = {**ours.steps[40], "n_waiting": "99"}
+        return replace(ours, steps=(*ours.steps[:40], changed, *ours.steps[41:]))
+
+    monkeypatch.setattr(conformance, "replay_alone", one_more_waits)
+    assert main(["conformance", str(case)]) == 1
+    out = capsys.readouterr().out
+    assert "first difference: step 40 of steps" in out
+    assert re.search(r"n_waiting\s+recorded \d+\n\s+ours\s+99", out)
