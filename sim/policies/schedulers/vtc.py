@@ -27,6 +27,8 @@ class _Books:
     lifts: dict[int, float] = field(default_factory=dict)
     ran: dict[Request, None] = field(default_factory=dict)
     """Who ran when the clients were charged last, or was admitted since."""
+    ran_of: dict[int, dict[Request, None]] | None = None
+    """The same by client; None until somebody asks."""
     left: dict[Request, int] = field(default_factory=dict)
     """Output counted of those that were preempted and wait."""
     last: int | None = None
@@ -112,6 +114,8 @@ class Vtc:
         books.prompts[client] += request.prompt_tokens
         books.outputs[client] -= books.left.pop(request, 0)
         books.ran[request] = None
+        if books.ran_of is not None:
+            books.ran_of.setdefault(client, {})[request] = None
 
     @staticmethod
     def _settle(step: Step, books: _Books) -> None:
@@ -124,6 +128,7 @@ class Vtc:
                 books.left[request] = generated = step.generated(request)
                 totals[request.client] += generated
         books.ran = dict.fromkeys(step.running)
+        books.ran_of = None
 
     def _charge(self, step: Step, books: _Books, to_come: Mapping[int, int] | None = None) -> defaultdict[int, float]:
         """What each client is charged by now, and for tokens *to_come*."""
@@ -159,16 +164,19 @@ class Vtc:
     def _charge_some(self, step: Step, books: _Books, clients: set[int]) -> defaultdict[int, float]:
         """What `_charge` says of *clients*."""
         # NOTE: without looking at the requests of others, for performance reasons: asked when a request comes to an empty queue
-        outputs, generated = dict.fromkeys(clients, 0), step.generated
-        for request in books.ran:
-            client = request.client
-            if client in clients:
-                if request.finished_ps >= 0:
-                    outputs[client] += request.known - request.prompt_tokens + request.probe_tokens
-                else:
-                    outputs[client] += generated(request)
+        generated = step.generated
+        if (ran_of := books.ran_of) is None:
+            ran_of = books.ran_of = {}
+            for request in books.ran:
+                ran_of.setdefault(request.client, {})[request] = None
         counters: defaultdict[int, float] = defaultdict(float)
-        for client, tokens in outputs.items():
+        for client in clients:
+            tokens = 0
+            for request in ran_of.get(client, ()):
+                if request.finished_ps >= 0:
+                    tokens += request.known - request.prompt_tokens + request.probe_tokens
+                else:
+                    tokens += generated(request)
             if client in books.prompts:
                 counters[client] = books.lifts.get(client, 0.0) + (
                     self.prompt_weight * books.prompts[client] + self.output_weight * (books.outputs[client] + tokens)
