@@ -173,6 +173,7 @@ class Planning(Shortcuts):
         step.begin(now_ps)
         if self.walking:
             self.walk(now_ps)
+        settled = not self.unsettled
         self.scheduler.schedule(step)
         if step.served and self.decoders and not self.walking and step.budget >= 0:
             self._fruitless = 0  # NOTE: what _check() finds then, for performance reasons
@@ -186,7 +187,7 @@ class Planning(Shortcuts):
         if work:
             self._schedule_mixed(step)
         elif step.served and self.decoders:
-            hold = step.hold if not self.unsettled else 1
+            hold = step.hold if settled else 1  # the plan was made before windows gave blocks back
             self._start_run(now_ps, hold, applied=1, wake=step.wake_on_arrival)
         else:
             return False

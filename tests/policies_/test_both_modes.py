@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -65,6 +66,21 @@ def test_every_scheduler_often(name: str, options: dict[str, Any], memory: str) 
 def test_a_pause_on_the_border_of_a_window() -> None:
     """Who pauses there and goes on stands beyond the border already: it is not crossed once more."""
     _sweep(partial(scheduler.make, "chunked_reasoning", OPTIONS["chunked_reasoning"][1]), range(1_005, 1_006), "window")
+
+
+@pytest.mark.parametrize("memory", ["window", "all"])
+def test_windows_that_settle_may_change_the_next_plan(memory: str) -> None:
+    """A scheduler that looks at the free blocks before it serves has not seen what windows give back in the same step."""
+    for seed in (200_121, *range(8)):
+        case = dressed_case(seed, memory=memory)
+        size = case.settings.block_size
+        even = replace(
+            case.settings, async_scheduling=True, sliding_window=max(size, case.settings.sliding_window // size * size)
+        )
+        _, _, found = compare(
+            replace(case, settings=even), partial(scheduler.make, "edf", {"preempt": True}), most_steps=2_000
+        )
+        assert not found, f"seed {seed}: {even}\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
