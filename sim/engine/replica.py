@@ -270,6 +270,10 @@ class Replica(ABC):
         request.truncated = natural > foreseen
         request.end = min(foreseen, natural) + spent
         request.foreseen_end = foreseen + spent
+        lasting = min(foreseen, natural)
+        ends_looking = looks.granted and looks.first + (looks.granted - 1) * looks.every == lasting - prompt
+        if ends_looking and lasting + looks.tokens >= self._max_model_len:
+            request.foreseen_end = request.end  # what it looks at last fills the context
         request.point = prompt + looks.first + looks.tokens - 1 if looks.granted else 0
 
     def cancel(self, request: Request, now_ps: int, status: Status) -> bool:

@@ -95,6 +95,26 @@ def test_the_clients_limit_counts_what_lasts_only(stepwise: bool) -> None:
         assert request.truncated == (limit < 6)
 
 
+@pytest.mark.parametrize("stepwise", [True, False])
+@pytest.mark.parametrize(("limit", "computed"), [(7, 6), (8, 7)])
+def test_a_last_look_that_fills_the_context_is_foreseen(limit: int, computed: int, stepwise: bool) -> None:
+    """Prompt 2, four tokens, a look of one after the fourth: with 7 tokens in all the context is full, and nothing more is
+    scheduled; the engine does not foresee the end at 7 of 8, so it computes one token more, which is dropped."""
+    settings = EngineSettings(num_gpu_blocks=10, block_size=2, max_model_len=limit, async_scheduling=True)
+    replica = make_replica(settings, COST, Vllm(), stepwise=stepwise)
+    looks = Looks(first=4, every=4, tokens=1, count=1)
+    request = Request(0, arrived_ps=0, prompt_tokens=2, output_tokens=5, reasoning_tokens=3, max_tokens=-1)
+    request.looks = looks
+    replica.submit(request, 0)
+    replica.plan(0)
+    while replica.next_end_ps is not None:
+        now = replica.next_end_ps
+        replica.complete(now)
+        replica.plan(now)
+    assert request.finished_ps > 0
+    assert (request.scheduled_tokens, request.dropped_tokens) == (computed, limit - 7)
+
+
 def test_no_looks_are_no_change() -> None:
     none = {"first": 1, "every": 1, "tokens": 2, "count": 0}
     for seed in range(20):
