@@ -122,10 +122,15 @@ RECORDED = {
     "scheduled_tokens": "scheduled_tokens",
     "steps": "n_steps_scheduled",
 }
-SYNCHRONOUS = [folder for folder in find([ROOT / "tests" / "golden"]) if not load(folder).settings.async_scheduling]
+PLAIN = [
+    folder
+    for folder in find([ROOT / "tests" / "golden"])
+    if not (own := load(folder).settings).async_scheduling and not own.sliding_window
+]
+"""The bare loop is synchronous, and knows no sliding windows."""
 
 
-@pytest.mark.parametrize("folder", [pytest.param(folder, id=folder.name) for folder in SYNCHRONOUS])
+@pytest.mark.parametrize("folder", [pytest.param(folder, id=folder.name) for folder in PLAIN])
 def test_the_bare_loop_decides_as_vllm_did(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.reference import Load, reference

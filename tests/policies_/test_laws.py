@@ -103,16 +103,13 @@ def test_who_can_never_fit_is_refused_and_nobody_else(
     """By what the client shows: all its tokens but the last need blocks, and whoever has them is served alone to the end."""
     tokens = min(prompt + most, limit) if most > 0 else limit
     blocks = -(-(tokens - 1) // size)
-    blocks += min(blocks, window)
     case = random_case(0)
     own = replace(
-        case.settings,
-        num_gpu_blocks=1 + max(1, blocks + spare),
-        block_size=size,
-        max_model_len=limit,
-        window_blocks=window,
-        enable_prefix_caching=False,
+        case.settings, block_size=size, max_model_len=limit, sliding_window=window * size, enable_prefix_caching=False
     )
+    if window:
+        blocks += min(blocks, own.window_cap)
+    own = replace(own, num_gpu_blocks=1 + max(1, blocks + spare))
     replica = make_replica(own, case.cost, Vllm(), stepwise=stepwise)
     request = Request(0, arrived_ps=0, prompt_tokens=prompt, output_tokens=max(1, tokens - prompt), max_tokens=most)
     why = replica.never_fits(request)

@@ -78,7 +78,7 @@ class PlainMlfq(Mlfq):
     def _room_for(self, notes: Notes, step: Step, head: Request) -> list[Request] | None:
         """Who has to go so that the blocks of *head* are free; None when that cannot be."""
         replica, size = step.replica, step.settings.block_size
-        need = max(replica.blocks_for(head, replica.first_tokens(head)), replica.reservation(head))
+        need = max(replica.blocks_to_admit(head, replica.first_tokens(head)), replica.reservation(head))
         missing = need + replica.watermark_blocks - step.free_blocks
         first, going = self._rank(notes, step, head), []
         behind = [request for request in step.running if self._rank(notes, step, request) > first]
