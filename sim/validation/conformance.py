@@ -17,19 +17,10 @@ from sim.policies.schedulers.vllm import Vllm
 from sim.results.columns import Status
 from sim.results.sinks import SEGMENT_ROW
 from sim.validation.modes import Trace, TraceSink
-from sim.validation.recording import PS_PER_NS, REQUESTS, Recording, Row, load
+from sim.validation.recording import PS_PER_NS, REQUESTS, STEPS, Recording, Row, load
 
-SEEN = (
-    "t_start_ns",
-    "t_end_ns",
-    "n_scheduled",
-    "n_tokens",
-    "total_context",
-    "n_running",
-    "n_waiting",
-    "free_after_schedule",
-    "preempted",
-)
+_LOGGED = {"step", "free_after_update", "admitted", "finished", "scheduled"}
+SEEN = tuple(name for name in STEPS if name not in _LOGGED)
 """Columns of steps that segments show; of preempted requests only how many."""
 
 AROUND = 2

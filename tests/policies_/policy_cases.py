@@ -3,12 +3,13 @@ memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from sim.engine.request import Request
-from sim.validation.modes import Case
+from sim.validation.modes import Case, compare, differences, run
 from sim.validation.random_cases import compressed_case, looking_case, random_case
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -115,3 +116,15 @@ def _memory(settings: Any, kind: str, rng: Random) -> Any:
     if kind == "all" and rng.random() < 0.5:
         changes["reservation"] = "none"
     return replace(settings, **changes)
+
+
+def preemptions_of_both(case: DressedCase, seed: int, plain: Callable[[], Any], kept: Callable[[], Any]) -> int:
+    """How often the scheduler *plain* preempts in *case*; *kept* decides the same in both modes."""
+    expected = run(case, plain, stepwise=True, most_steps=4_000)
+    got, _, found = compare(case, kept, most_steps=4_000)
+    assert not found, f"seed {seed}: " + "\n".join(found)
+    assert expected.endless == got.endless
+    if not expected.endless:
+        found = differences(expected, got)
+        assert not found, f"seed {seed}: " + "\n".join(found)
+    return expected.seen["preemptions"]

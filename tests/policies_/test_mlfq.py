@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
-from policy_cases import dressed_case
+from policy_cases import dressed_case, preemptions_of_both
 
 from sim.engine.request import Request
 from sim.engine.step import Step
 from sim.policies.schedulers.mlfq import Mlfq
-from sim.validation.modes import compare, differences, run
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -156,16 +156,7 @@ def test_a_kept_order_decides_as_ranking_everybody_anew_often(options: dict[str,
 
 
 def _compare(seeds: range, memories: tuple[str, ...], options: dict[str, Any]) -> int:
-    preemptions = 0
-    for seed in seeds:
-        for memory in memories:
-            case = dressed_case(seed, memory=memory)
-            plain = run(case, lambda: PlainMlfq(**options), stepwise=True, most_steps=4_000)
-            kept, _, found = compare(case, lambda: Mlfq(**options), most_steps=4_000)
-            assert not found, f"seed {seed}: " + "\n".join(found)
-            assert plain.endless == kept.endless
-            if not plain.endless:
-                found = differences(plain, kept)
-                assert not found, f"seed {seed}: " + "\n".join(found)
-            preemptions += plain.seen["preemptions"]
-    return preemptions
+    make = partial(PlainMlfq, **options), partial(Mlfq, **options)
+    return sum(
+        preemptions_of_both(dressed_case(seed, memory=memory), seed, *make) for seed in seeds for memory in memories
+    )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
-from policy_cases import dressed_case
+from policy_cases import dressed_case, preemptions_of_both
 
 from sim.engine.request import Request
 from sim.engine.step import Step
 from sim.policies.schedulers.vtc import Vtc
-from sim.validation.modes import compare, differences, run
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,7 @@ def test_kept_sums_decide_as_charging_anew_often(options: dict[str, Any]) -> Non
 
 
 def _compare(seeds: range, options: dict[str, Any]) -> int:
-    preemptions = 0
-    for seed in seeds:
-        case = dressed_case(seed, memory=("plain", "all")[seed % 4 == 3])
-        plain = run(case, lambda: PlainVtc(**options), stepwise=True, most_steps=4_000)
-        kept, _, found = compare(case, lambda: Vtc(**options), most_steps=4_000)
-        assert not found, f"seed {seed}: " + "\n".join(found)
-        assert plain.endless == kept.endless
-        if not plain.endless:
-            found = differences(plain, kept)
-            assert not found, f"seed {seed}: " + "\n".join(found)
-        preemptions += plain.seen["preemptions"]
-    return preemptions
+    make = partial(PlainVtc, **options), partial(Vtc, **options)
+    return sum(
+        preemptions_of_both(dressed_case(seed, memory=("plain", "all")[seed % 4 == 3]), seed, *make) for seed in seeds
+    )
